@@ -1,0 +1,1 @@
+"""Few-shot adversarial talking heads (arXiv 1905.08233) on PyTorch Lightning."""

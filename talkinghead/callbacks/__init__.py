@@ -1,0 +1,1 @@
+"""Lightning callbacks: previews, averaged weights, collapse guard."""

@@ -1,0 +1,1 @@
+"""Shards on disk, and episodes streamed from them."""

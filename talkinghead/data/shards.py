@@ -1,0 +1,146 @@
+"""Shards: tar files of clips with a `dataset.json` beside them, the one format between preparation and training.
+
+train/000123.tar     <key>.json, <key>.landmarks.npy, <key>.000.jpg ... for each clip
+dataset.json         see `DatasetInfo`
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+DATASET_FILE = "dataset.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sample of a shard: the frames and landmarks of one clip.
+
+    key          unique in the data set; letters, digits, `_` and `-` only (webdataset splits names at the first dot)
+    meta         {"video", "identity", "clip", "video_index", "fps", "frame_numbers", "crop", ...}, JSON types
+    landmarks    float32 [F, 68, 2], pixels of the stored frames, x right, y down; NaN where no face was found
+    frames       F JPEG files
+    """
+
+    key: str
+    meta: dict
+    landmarks: np.ndarray
+    frames: list[bytes]
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One line of the index: a shard file relative to `dataset.json`."""
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Shards and counts of train, val or test. `videos` of train is the number of rows of W."""
+
+    shards: list[ShardEntry] = field(default_factory=list)
+    clips: int = 0
+    frames: int = 0
+    videos: int = 0
+    identities: int = 0
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The content of `dataset.json`."""
+
+    name: str
+    splits: dict[str, Split]
+    image_size: int
+    fps: float
+    frames_per_clip: int
+    detector: dict  # {"name", "version"}
+    crop: dict  # the rule and its numbers
+    created_by: str  # the command
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def num_videos(self) -> int:
+        """Rows of W: videos of the training split."""
+        return self.splits["train"].videos if "train" in self.splits else 0
+
+    def save(self, directory: Path) -> None:
+        """Write `dataset.json`, whole or not at all."""
+        text = json.dumps({**asdict(self), "num_videos": self.num_videos}, indent=1)
+        write_atomic(directory / DATASET_FILE, text.encode())
+
+    @classmethod
+    def parse(cls, text: str | bytes, where: str) -> "DatasetInfo":
+        """Read the text of a `dataset.json`; `where` names it in errors."""
+        try:
+            fields = json.loads(text)
+            fields.pop("num_videos", None)
+            splits = {
+                name: Split(**{**split, "shards": [ShardEntry(**s) for s in split["shards"]]})
+                for name, split in fields.pop("splits").items()
+            }
+            info = cls(splits=splits, **fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{where} is not a dataset.json of this project ({error}); prepare the data again"
+            ) from error
+        if info.format_version != FORMAT_VERSION:
+            raise ValueError(
+                f"{where} has format {info.format_version}, this version reads {FORMAT_VERSION}; prepare the data again"
+            )
+        return info
+
+    @classmethod
+    def load(cls, directory: Path) -> "DatasetInfo":
+        """Read `dataset.json` of a local data set."""
+        path = Path(directory) / DATASET_FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"no data set at {directory}: {path} does not exist; make it with prepare.py")
+        return cls.parse(path.read_bytes(), str(path))
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it: readers see the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def write_shard(root: Path, file: str, clips: Iterable[Clip]) -> ShardEntry:
+    """Write clips to `root/file` atomically. Same clips, same bytes: no times or owners are stored."""
+    buffer = io.BytesIO()
+    samples = 0
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for clip in clips:
+            samples += 1
+            for suffix, content in clip_members(clip):
+                member = tarfile.TarInfo(f"{clip.key}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    content = buffer.getvalue()
+    write_atomic(root / file, content)
+    return ShardEntry(file, samples, len(content), hashlib.sha256(content).hexdigest())
+
+
+def clip_members(clip: Clip) -> list[tuple[str, bytes]]:
+    """The files of one clip: (suffix, content), the description first so that a reader can choose frames early."""
+    if clip.landmarks.shape != (len(clip.frames), 68, 2):
+        raise ValueError(
+            f"clip {clip.key}: landmarks have shape {clip.landmarks.shape}, expected ({len(clip.frames)}, 68, 2)"
+        )
+    npy = io.BytesIO()
+    np.save(npy, clip.landmarks.astype(np.float32))
+    frames = [(f"{n:03d}.jpg", frame) for n, frame in enumerate(clip.frames)]
+    return [("json", json.dumps(clip.meta).encode()), ("landmarks.npy", npy.getvalue()), *frames]

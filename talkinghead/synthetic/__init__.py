@@ -1,0 +1,1 @@
+"""Parametric heads, rendered to shards with exact landmarks."""

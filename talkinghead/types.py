@@ -1,0 +1,23 @@
+"""The types that cross package borders."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Episode(NamedTuple):
+    """K shots and one target of one clip, batched (arXiv 1905.08233, Sec. 3.2).
+
+    Images and landmark images are in [-1, 1]; landmark points are pixels of those images, x right, y down.
+    The target frame is never among the shots.
+    """
+
+    shots: Float[Tensor, "B K 3 H W"]  # x_i(s_k)
+    shots_landmarks: Float[Tensor, "B K 3 H W"]  # y_i(s_k)
+    target: Float[Tensor, "B 3 H W"]  # x_i(t)
+    target_landmarks: Float[Tensor, "B 3 H W"]  # y_i(t)
+    shots_points: Float[Tensor, "B K 68 2"]
+    target_points: Float[Tensor, "B 68 2"]
+    video_index: Int[Tensor, " B"]  # i, the row of W; of no meaning outside the training split
+    key: list[str]  # which clip, for previews, reports and tables

@@ -1,0 +1,245 @@
+"""Frozen networks whose activations L_CNT compares: VGG19, VGGFace, VGG16, MobileNetV2 (arXiv 1905.08233, Sec. 4)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2 as torchvision_mobilenet_v2
+
+from talkinghead import pretrained
+
+
+class Convention(NamedTuple):
+    """How a network wants its input: `(x in [0, scale] - mean) / std`, RGB or BGR. `mean` and `std` in that order."""
+
+    scale: float
+    bgr: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+CONVENTIONS = {
+    # Networks trained with Caffe: 0-255, BGR, means subtracted. Activations about a hundred times torchvision's.
+    "caffe": Convention(255.0, True, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+    # The same with the mean of the VGGFace data set.
+    "caffe_face": Convention(255.0, True, (93.5940, 104.7624, 129.1863), (1.0, 1.0, 1.0)),
+    "torchvision": Convention(1.0, False, _IMAGENET_MEAN, _IMAGENET_STD),
+    # Caffe's weights with Caffe's preprocessing folded into the first layer: torchvision's input, Caffe's activations.
+    "caffe_folded": Convention(1.0, False, _IMAGENET_MEAN, _IMAGENET_STD),
+    "unit": Convention(1.0, False, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+class Backbone(nn.Module, ABC):
+    """A frozen network: images in [-1, 1] -> activations of a few layers, shallow to deep.
+
+    Always in eval mode; its weights take no gradient, its input does.
+    """
+
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(self, convention: str) -> None:
+        super().__init__()
+        if convention not in CONVENTIONS:
+            raise ValueError(f"input convention {convention!r} is not one of {', '.join(CONVENTIONS)}")
+        scale, self.bgr, means, stds = CONVENTIONS[convention]
+        mean, std = torch.tensor(means).view(1, 3, 1, 1), torch.tensor(stds).view(1, 3, 1, 1)
+        self.register_buffer("gain", scale / 2 / std, persistent=False)
+        self.register_buffer("offset", (scale / 2 - mean) / std, persistent=False)
+
+    def preprocess(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Images in [-1, 1], RGB -> what the network was trained on."""
+        x = x.flip(1) if self.bgr else x
+        return torch.addcmul(self.offset, x.float(), self.gain)
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]: ...
+
+    def freeze(self) -> "Backbone":
+        """Weights without gradient, eval mode, channels last."""
+        return self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stays in eval mode, also as part of a module that trains."""
+        return super().train(False)
+
+
+class Pixels(Backbone):
+    """The image itself: a plain L1 on colours beside the activations (not in the paper)."""
+
+    def __init__(self) -> None:
+        super().__init__("unit")
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        return [x]
+
+
+# Convolutions per block of the VGG networks (arXiv 1409.1556, Table 1, columns D and E).
+VGG16_BLOCKS, VGG19_BLOCKS = (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
+_VGG_CHANNELS = (64, 128, 256, 512, 512)
+# After the ReLU of the first convolution of each block, in torchvision's numbering of `features`.
+VGG19_LAYERS, VGG16_LAYERS = (1, 6, 11, 20, 29), (1, 6, 11, 18, 25)
+# Mean of the first activations that tells Caffe's weights (20 on a grey ramp) from torchvision's (below 1).
+UNIT_LEVEL = 3.0
+
+
+class VGG(Backbone):
+    """The convolutions of a VGG network, up to the deepest layer asked for. Weights are random here; `vgg19` … load them.
+
+    blocks      convolutions per block
+    layers      which layers' activations are returned, in torchvision's numbering of `features`
+    pooling     "max" as trained, or "avg" as the paper's authors use in their later code
+    """
+
+    def __init__(self, blocks: Sequence[int], layers: Sequence[int], convention: str, pooling: str = "max") -> None:
+        super().__init__(convention)
+        if pooling not in ("max", "avg"):
+            raise ValueError(f"pooling {pooling!r} of a VGG must be max or avg")
+        features: list[nn.Module] = []
+        channels = 3
+        for width, num_convs in zip(_VGG_CHANNELS, blocks, strict=True):
+            for _ in range(num_convs):
+                features += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = width
+            features.append(nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2))
+        self.layers = tuple(sorted(layers))
+        self.features = nn.Sequential(*features[: self.layers[-1] + 1])
+        self.freeze()
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        activations = []
+        x = self.preprocess(x)
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in self.layers:
+                activations.append(x)
+        return activations
+
+
+class MobileNetV2(Backbone):
+    """torchvision's MobileNetV2 up to the deepest of `layers` (numbers of blocks in its `features`)."""
+
+    def __init__(self, layers: Sequence[int] = (0, 3, 6, 13, 17)) -> None:
+        super().__init__("torchvision")
+        self.layers = tuple(sorted(layers))
+        self.features = torchvision_mobilenet_v2().features[: self.layers[-1] + 1]
+        self.freeze()
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        activations = []
+        x = self.preprocess(x)
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in self.layers:
+                activations.append(x)
+        return activations
+
+
+def vgg19(
+    convention: str = "caffe",
+    path: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+    layers: Sequence[int] = VGG19_LAYERS,
+    pooling: str = "max",
+) -> VGG:
+    """VGG19 trained on ImageNet: Caffe's weights (`caffe`, the paper's scale) or torchvision's own (`torchvision`)."""
+    file = pretrained.find(source_name("vgg19", convention, path), path, weights_dir)
+    return load_vgg(VGG(VGG19_BLOCKS, layers, convention, pooling), file, convention)
+
+
+def vgg16(
+    convention: str = "caffe",
+    path: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+    layers: Sequence[int] = VGG16_LAYERS,
+    pooling: str = "max",
+) -> VGG:
+    """VGG16 trained on ImageNet; conventions as `vgg19`, and `caffe_folded` for a file given by `path`."""
+    file = pretrained.find(source_name("vgg16", convention, path), path, weights_dir)
+    return load_vgg(VGG(VGG16_BLOCKS, layers, convention, pooling), file, convention)
+
+
+def vggface(
+    convention: str = "caffe_face",
+    path: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+    layers: Sequence[int] = VGG16_LAYERS,
+    pooling: str = "max",
+) -> VGG:
+    """VGG16 trained to recognise 2,622 faces (Parkhi et al., BMVC 2015). Its only public weights are Caffe's.
+
+    convention   `caffe_face`; `caffe` subtracts ImageNet's means, as the paper's authors do; `torchvision` or
+                 `caffe_folded` for a file, given by `path`, made for that input.
+    """
+    file = pretrained.find(source_name("vggface", convention, path), path, weights_dir)
+    return load_vgg(VGG(VGG16_BLOCKS, layers, convention, pooling), file, convention)
+
+
+def mobilenet_v2(
+    path: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+    layers: Sequence[int] = (0, 3, 6, 13, 17),
+) -> MobileNetV2:
+    """torchvision's MobileNetV2 trained on ImageNet: the cheapest of the ImageNet networks."""
+    file = pretrained.find("mobilenet_v2", path, weights_dir)
+    backbone = MobileNetV2(layers)
+    load_features(backbone.features, read_weights(file), file)
+    return backbone
+
+
+_OFFICIAL = {
+    "vgg19": {"caffe": "vgg19_caffe", "torchvision": "vgg19"},
+    "vgg16": {"caffe": "vgg16_caffe", "torchvision": "vgg16"},
+    "vggface": {"caffe": "vggface", "caffe_face": "vggface"},
+}
+
+
+def source_name(network: str, convention: str, path: str | Path | None) -> str:
+    """Which public file holds the weights made for this input. ValueError where there is none and no path is given."""
+    names = _OFFICIAL[network]
+    if convention not in names and path is None:
+        raise ValueError(
+            f"no public weights of {network} want the input convention {convention!r}: "
+            f"use one of {', '.join(names)}, or give the file by `path`"
+        )
+    return names.get(convention, network)
+
+
+def load_vgg(backbone: VGG, file: Path, convention: str) -> VGG:
+    """Load a VGG's weights and check that their activations have the scale that the convention promises."""
+    load_features(backbone.features, read_weights(file), file)
+    ramp = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
+    with torch.no_grad():
+        level = backbone(ramp)[0].mean().item()
+    caffe = convention != "torchvision"
+    if caffe != (level > UNIT_LEVEL):
+        raise ValueError(
+            f"{file}: the first activations are {level:.2g} on average, which is the scale of "
+            f"{'torchvision' if caffe else 'Caffe'}'s weights, not of the convention {convention!r}; "
+            "L_CNT would be wrong by a factor of about a hundred"
+        )
+    return backbone
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file."""
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def load_features(features: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    """Load the `features` of a classification network; what lies deeper than `features` is ignored."""
+    named = {name.removeprefix("features."): value for name, value in weights.items()}
+    try:
+        features.load_state_dict({name: named[name] for name in features.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{file} does not hold the weights of this network: {error}") from error

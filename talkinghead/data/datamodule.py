@@ -1,0 +1,180 @@
+"""Episodes for training, validation and test, streamed from shards: local or remote, over ranks and workers."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytorch_lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from talkinghead.data.datasets import FixedEpisodes, TrainEpisodes, plan_fixed_episodes
+from talkinghead.data.episodes import as_float
+from talkinghead.data.loaders import EpochBatches, FixedLoader, SkipReport, TrainLoader, collate_loaded, one_thread
+from talkinghead.data.order import EpochOrder
+from talkinghead.data.reader import ShardPool, is_remote, load_info
+from talkinghead.data.shards import DATASET_FILE, DatasetInfo
+from talkinghead.types import Episode
+
+
+class EpisodeDataModule(L.LightningDataModule):
+    """Episodes of a prepared data set.
+
+    path              directory or URL with `dataset.json`
+    size              pixels of the episodes' images; stored frames are resized
+    num_shots         K
+    episodes_per_epoch  over all ranks; rounded down to whole batches on every rank
+    batch_size        episodes per rank and step
+    num_workers       processes per rank; 0 loads in the training process
+    seed              of the order and the choice of frames
+    flip              mirror half of the training episodes
+    val_shots         shots of a validation or test episode
+    val_episodes      at most so many validation episodes, and so many test episodes, over all ranks
+    build             makes the data set when it is missing, called with its path
+    source_hint       what to tell a user whose data set is missing
+    window            so many shards are mixed at a time
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        size: int,
+        num_shots: int,
+        episodes_per_epoch: int,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        flip: bool = True,
+        val_shots: int = 32,
+        val_episodes: int = 64,
+        val_batch_size: int = 1,
+        build: Callable[[Path], None] | None = None,
+        source_hint: str = "make one with prepare.py",
+        window: int = 16,
+    ) -> None:
+        super().__init__()
+        if num_shots < 1 or val_shots < 1 or batch_size < 1 or episodes_per_epoch < 1:
+            raise ValueError("num_shots, val_shots, batch_size and episodes_per_epoch must be at least 1")
+        self.path = str(path)
+        self.size = size
+        self.num_shots = num_shots
+        self.episodes_per_epoch = episodes_per_epoch
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.flip = flip
+        self.val_shots = val_shots
+        self.val_episodes = val_episodes
+        self.val_batch_size = val_batch_size
+        self.build = build
+        self.source_hint = source_hint
+        self.window = window
+        self.report = SkipReport()
+        self._info: DatasetInfo | None = None
+
+    @property
+    def info(self) -> DatasetInfo:
+        """`dataset.json`; FileNotFoundError with `source_hint` when there is none."""
+        if self._info is None:
+            try:
+                self._info = load_info(self.path)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{error}\n{self.source_hint}") from error
+        return self._info
+
+    @property
+    def num_videos(self) -> int:
+        """Rows of W."""
+        return self.info.num_videos
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of the episodes' images."""
+        return self.size
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many clips were skipped so far, by cause."""
+        return dict(self.report.counts)
+
+    def prepare_data(self) -> None:
+        """Build a missing data set where `build` is given; a data set that is nowhere is an error."""
+        if self.build is not None and not is_remote(self.path) and not (Path(self.path) / DATASET_FILE).is_file():
+            self.build(Path(self.path))
+        _ = self.info
+
+    def train_dataloader(self) -> TrainLoader:
+        """Batches of `batch_size` episodes; images are uint8 until `on_after_batch_transfer`."""
+        world, rank = self._world()
+        num_batches = self.episodes_per_epoch // (self.batch_size * world)
+        if num_batches == 0:
+            raise ValueError(
+                f"episodes_per_epoch={self.episodes_per_epoch} is less than one batch on each rank "
+                f"({world} x batch_size={self.batch_size}); raise it"
+            )
+        pool = self._pool("train", self.num_shots, "num_shots")
+        lanes = max(1, self.num_workers) if is_remote(self.path) else 1
+        batches = EpochBatches(num_batches, self.batch_size, rank, lanes)
+        order = EpochOrder([shard.samples for shard in pool.shards], world * lanes, self.seed, self.window)
+        episodes = TrainEpisodes(pool, order, self.size, self.num_shots, self.flip, batches.lane_length)
+        loader = self._loader(episodes, batch_sampler=batches)
+        return TrainLoader(loader, batches, self.report, self._position)
+
+    def val_dataloader(self) -> FixedLoader:
+        """The fixed validation episodes of this rank; `fit` of a data set without any is an error."""
+        return self._fixed_loader("val")
+
+    def test_dataloader(self) -> FixedLoader:
+        """The fixed test episodes of this rank."""
+        return self._fixed_loader("test")
+
+    def on_after_batch_transfer(self, batch: Episode, dataloader_idx: int) -> Episode:
+        """To [-1, 1], on the device."""
+        return as_float(batch)
+
+    def _fixed_loader(self, split: str) -> FixedLoader:
+        pool = self._pool(split, self.val_shots, "val_shots")
+        plan, skipped = plan_fixed_episodes(pool, self.val_shots, self.val_episodes)
+        self.report.add(skipped)
+        world, rank = self._world()
+        if len(plan) < world:
+            raise ValueError(
+                f"{self.path}: {len(plan)} episodes of val_shots={self.val_shots} shots and one target in its {split} "
+                f"split, for {world} ranks (skipped: {dict(Counter(s.cause for s in skipped))}); lower val_shots"
+            )
+        mine = plan[: len(plan) // world * world][rank::world]
+        return FixedLoader(self._loader(FixedEpisodes(pool, mine, self.size), batch_size=self.val_batch_size))
+
+    def _pool(self, split: str, num_shots: int, option: str) -> ShardPool:
+        if split not in self.info.splits or not self.info.splits[split].clips:
+            raise ValueError(f"{self.path} has no clips in split {split!r}; it has {sorted(self.info.splits)}")
+        if self.info.frames_per_clip <= num_shots:
+            raise ValueError(
+                f"{self.path}: clips have up to {self.info.frames_per_clip} frames, {option}={num_shots} needs one "
+                f"more for the target; lower {option}"
+            )
+        return ShardPool(self.path, self.info.splits[split].shards, max_open=2 * self.window)
+
+    def _loader(self, dataset: TrainEpisodes | FixedEpisodes, **options) -> DataLoader:
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=collate_loaded,
+            worker_init_fn=one_thread if self.num_workers else None,
+            **options,
+        )
+
+    def _world(self) -> tuple[int, int]:
+        """Number of ranks, and which one this is."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _position(self) -> tuple[int, int]:
+        """The epoch, and its batches already done. Overfitting means the same batches in every epoch."""
+        if self.trainer is None:
+            return 0, 0
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        overfit = self.trainer.overfit_batches  # type: ignore[attr-defined]
+        return (0 if overfit else self.trainer.current_epoch), done

@@ -1,0 +1,127 @@
+"""Batches: which requests a rank makes, from wherever in the epoch it stands, and what its workers report."""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from talkinghead.data.datasets import Loaded, Request, Skipped, error_line
+from talkinghead.data.episodes import as_float, collate
+from talkinghead.types import Episode
+
+
+class SkipReport:
+    """Counts what was skipped by cause, and warns at the first one of each cause."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def add(self, skipped: list[Skipped]) -> None:
+        """Count; what a worker sent along with an episode arrives here, in the main process."""
+        for one in skipped:
+            self.counts[one.cause] += 1
+            if self.counts[one.cause] == 1:
+                warnings.warn(f"skipped, {error_line(one)} (further ones are only counted)", stacklevel=2)
+
+
+class EpochBatches(Sampler[list[Request]]):
+    """The requests of one rank's batches: batch b belongs to lane b mod `lanes` of the rank."""
+
+    def __init__(self, num_batches: int, batch_size: int, rank: int, lanes: int) -> None:
+        self.num_batches = num_batches
+        self.batch_size = batch_size
+        self.rank = rank
+        self.lanes = lanes
+        self.epoch = 0
+        self.start = 0  # batches of this epoch already done
+
+    @property
+    def lane_length(self) -> int:
+        """Episodes of a lane per epoch."""
+        return -(-self.num_batches // self.lanes) * self.batch_size
+
+    def __len__(self) -> int:
+        return self.num_batches - self.start
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        for batch in range(self.start, self.num_batches):
+            turn, lane = divmod(batch, self.lanes)
+            first = turn * self.batch_size
+            positions = range(first, first + self.batch_size)
+            yield [Request(self.epoch, self.rank * self.lanes + lane, position) for position in positions]
+
+
+class TrainLoader:
+    """The training batches of an epoch, from wherever in it the trainer stands.
+
+    `position` says which epoch it is and how many of its batches are done. It is asked when the first batch is
+    wanted, not at `iter()`: Lightning calls that before it has decided where a resumed run stands.
+    """
+
+    def __init__(
+        self, loader: DataLoader, batches: EpochBatches, report: SkipReport, position: Callable[[], tuple[int, int]]
+    ) -> None:
+        self.loader = loader
+        self.batches = batches
+        self.report = report
+        self.position = position
+
+    def __len__(self) -> int:
+        return self.batches.num_batches
+
+    def __iter__(self) -> Iterator[Episode]:
+        self.batches.epoch, self.batches.start = self.position()
+        for episode, skipped in self.loader:
+            self.report.add(skipped)
+            yield episode
+
+    def state_dict(self) -> dict:
+        """What the order depends on beside the trainer's own count of epochs and batches."""
+        batches, order = self.batches, self.loader.dataset.order  # type: ignore[attr-defined]
+        return {
+            "seed": order.seed,
+            "clips": sum(order.shard_sizes),
+            "lanes": order.num_lanes,
+            "num_batches": batches.num_batches,
+            "batch_size": batches.batch_size,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Warn when a run goes on under another order than it began with."""
+        changed = [
+            f"{name} {state.get(name)} -> {now}" for name, now in self.state_dict().items() if state.get(name) != now
+        ]
+        if changed:
+            warnings.warn(
+                f"the order of episodes is not the one this run began with ({', '.join(changed)}): "
+                "the rest of the epoch may repeat some episodes and miss others",
+                stacklevel=2,
+            )
+
+
+class FixedLoader:
+    """Validation batches, converted to float here."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Episode]:
+        for episode, _ in self.loader:
+            yield as_float(episode)
+
+
+def collate_loaded(loaded: list[Loaded]) -> tuple[Episode, list[Skipped]]:
+    """A batch, and what was skipped for it."""
+    return collate([one.sample for one in loaded]), [skip for one in loaded for skip in one.skipped]
+
+
+def one_thread(_: int) -> None:
+    """A worker uses one core: OpenCV and torch would each start as many threads as there are."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -23,8 +23,8 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def module(path: Path | str, **options) -> EpisodeDataModule:
-    defaults = dict(size=SIZE, num_shots=4, episodes_per_epoch=16, batch_size=4, num_workers=0, seed=1, flip=False)
-    return EpisodeDataModule(path, **{**defaults, "val_shots": 4, **options})
+    options = {"num_shots": 4, "episodes_per_epoch": 16, "batch_size": 4, "num_workers": 0, "seed": 1, **options}
+    return EpisodeDataModule(path, **{"size": SIZE, "flip": False, "val_shots": 4, **options})
 
 
 def frames_of(batches: list[Episode]) -> list[tuple[int, tuple[int, ...]]]:

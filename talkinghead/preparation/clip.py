@@ -1,0 +1,183 @@
+"""One clip from its file to its samples: a pure function of the unit and the settings, run by any process anywhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import simplejpeg
+from jaxtyping import Float, UInt8
+
+from talkinghead.data.shards import Clip
+from talkinghead.preparation.crop import MARGIN, Crop, clip_crop, cut, face_box, to_crop
+from talkinghead.preparation.detectors import Detector
+from talkinghead.preparation.sources import Unit
+from talkinghead.preparation.tracking import Track, follow
+from talkinghead.preparation.video import Video, segments
+
+Image = UInt8[np.ndarray, "H W 3"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the samples are like.
+
+    image_size          side of the stored frames, pixels
+    frames_per_clip     frames of a sample
+    fps                 None: one sample per clip, its frames spread evenly over it; a rate: frames at that rate, and a
+                        clip with more than `frames_per_clip` of them becomes several samples of the same video
+    min_frames          samples with fewer usable frames are dropped (an episode of K = 8 needs 9)
+    min_face            samples whose median face box is narrower, in pixels of the source, are dropped
+    margin              side of the crop in face boxes
+    quality             JPEG quality
+    search_every        the detector searches each so-manyth frame; landmarks are found in every frame
+    """
+
+    image_size: int = 256
+    frames_per_clip: int = 64
+    fps: float | None = None
+    min_frames: int = 9
+    min_face: int = 48
+    margin: float = MARGIN
+    quality: int = 95
+    search_every: int = 1
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A sample that was not kept, and why."""
+
+    clip: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one unit."""
+
+    clips: list[Clip]
+    drops: list[Drop]
+    decoded: int  # frames that were decoded and searched
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Frames of one sample before cropping."""
+
+    images: list[Image]
+    numbers: list[int]
+    fps: float
+
+
+def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, settings: Settings) -> Result:
+    """Decode, follow the face, crop, encode. Whatever is wrong with the file becomes a `Drop`, never an exception."""
+    clips: list[Clip] = []
+    drops: list[Drop] = []
+    decoded = 0
+    try:
+        for number, shot in enumerate(shots(unit, settings)):
+            decoded += len(shot.images)
+            named = unit.clip if settings.fps is None else f"{unit.clip}#{number:03d}"
+            sample = prepare_shot(unit, shot, detector, settings)
+            if isinstance(sample, str):
+                drops.append(Drop(named, sample, f"{len(shot.images)} frames"))
+                continue
+            meta, points, frames = sample
+            names = {"video": unit.video, "identity": unit.identity, "clip": named, "video_index": video_index}
+            sample_key = key if settings.fps is None else f"{key}_{number:03d}"
+            clips.append(Clip(sample_key, {**names, **meta}, points, frames))
+    except (av.FFmpegError, OSError, cv2.error) as error:
+        return Result([], [Drop(unit.clip, "unreadable", f"{type(error).__name__}: {error}")], decoded)
+    if not clips and not drops:
+        drops.append(Drop(unit.clip, "unreadable", "no frames"))
+    return Result(clips, drops, decoded)
+
+
+def shots(unit: Unit, settings: Settings) -> list[Shot]:
+    """The frames to use, sample by sample."""
+    if unit.kind == "stills":
+        return [Shot([read_picture(Path(p)) for p in unit.paths], list(range(len(unit.paths))), 0.0)]
+    with Video(Path(unit.paths[0])) as video:
+        step = None if settings.fps is None else video.fps / settings.fps
+        found = []
+        for numbers in segments(0, video.num_frames, settings.frames_per_clip, step):
+            frames = list(video.read(numbers))
+            found.append(Shot([image for _, image in frames], [number for number, _ in frames], video.fps))
+        return found
+
+
+def read_picture(path: Path) -> Image:
+    """A still as RGB. Raises OSError when it is not one."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise OSError(f"{path} is not a picture")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def prepare_shot(
+    unit: Unit, shot: Shot, detector: Detector, settings: Settings
+) -> tuple[dict, Float[np.ndarray, "F 68 2"], list[bytes]] | str:
+    """Meta data, landmarks and JPEG frames of one sample, or the reason why there is none."""
+    if len(shot.images) < settings.min_frames:
+        return "too short"
+    track = find(unit, shot.images, detector, settings)
+    if not track.frames:
+        return "no face"
+    if len(track.frames) < settings.min_frames:
+        return "face in too few frames"
+    boxes = face_box(track.points)
+    face = float(np.median(boxes[:, 2] - boxes[:, 0]))
+    if face < settings.min_face:
+        return "too small"
+    images = [shot.images[n] for n in track.frames]
+    crops = choose_crops(unit, images, track.points, settings.margin)
+    points = np.stack([to_crop(p, c, settings.image_size) for p, c in zip(track.points, crops, strict=True)])
+    inside = [n for n, p in enumerate(points) if mostly_inside(p, settings.image_size)]
+    if len(inside) < settings.min_frames:
+        return "face leaves the crop"
+    meta = {
+        "fps": shot.fps,
+        "frame_numbers": [shot.numbers[track.frames[n]] for n in inside],
+        "crop": list(crops[0]) if unit.kind == "video" else [list(crops[n]) for n in inside],
+        "face": round(face, 1),
+    }
+    frames = [encode(cut(images[n], crops[n], settings.image_size), settings.quality) for n in inside]
+    return meta, points[inside].astype(np.float32), frames
+
+
+def find(unit: Unit, images: Sequence[Image], detector: Detector, settings: Settings) -> Track:
+    """The face of each frame: followed in a video, on its own in each still."""
+    if unit.kind == "video":
+        return follow(images, detector, settings.search_every)
+    tracks = [follow([image], detector) for image in images]
+    frames = [n for n, track in enumerate(tracks) if track.frames]
+    return Track(frames, np.concatenate([np.zeros((0, 68, 2)), *(track.points for track in tracks)]))
+
+
+def choose_crops(unit: Unit, images: Sequence[Image], points: Float[np.ndarray, "F 68 2"], margin: float) -> list[Crop]:
+    """The whole frame when the source is cropped already (its centre square when it is not square), else the crop rule."""
+    if unit.cropped:
+        return [centre_square(*image.shape[:2]) for image in images]
+    if unit.kind == "stills":
+        return [clip_crop(p[None], i.shape[1], i.shape[0], margin) for p, i in zip(points, images, strict=True)]
+    height, width = images[0].shape[:2]
+    return [clip_crop(points, width, height, margin)] * len(images)
+
+
+def centre_square(height: int, width: int) -> Crop:
+    """The largest square in the middle of a frame."""
+    side = min(height, width)
+    return Crop((width - side) // 2, (height - side) // 2, side)
+
+
+def mostly_inside(points: Float[np.ndarray, "68 2"], size: int) -> bool:
+    """At least nine of ten landmarks lie in the picture."""
+    return bool(((points >= -0.5) & (points <= size - 0.5)).all(-1).mean() >= 0.9)
+
+
+def encode(image: UInt8[np.ndarray, "S S 3"], quality: int) -> bytes:
+    """JPEG bytes, colours at half resolution as cameras store them."""
+    return bytes(simplejpeg.encode_jpeg(image, quality, "RGB", "420", fastdct=False))

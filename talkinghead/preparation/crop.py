@@ -1,0 +1,69 @@
+"""The crop rule: landmarks of a clip -> one square, fixed crop with VoxCeleb2's margin. Every face is cropped by it."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+# A detector's box has the side of the larger extent of the 68 points, and its centre lies above theirs by a tenth of it.
+BOX_RAISE = 0.10
+# VoxCeleb2's crops are 1.7 times as wide as the detector's box.
+MARGIN = 1.7
+
+
+class Crop(NamedTuple):
+    """A square of the source frame, whole pixels; it may reach beyond the frame."""
+
+    x: int
+    y: int
+    side: int
+
+
+def face_box(points: Float[np.ndarray, "*F 68 2"]) -> Float[np.ndarray, "*F 4"]:
+    """The square (x0, y0, x1, y1) that a face detector puts around a face with these landmarks."""
+    low, high = points.min(-2), points.max(-2)
+    side = (high - low).max(-1, keepdims=True)
+    centre = (low + high) / 2 - np.concatenate([0 * side, BOX_RAISE * side], -1)
+    return np.concatenate([centre - side / 2, centre + side / 2], -1)
+
+
+def clip_crop(points: Float[np.ndarray, "F 68 2"], width: int, height: int, margin: float = MARGIN) -> Crop:
+    """The crop of a clip from the landmarks of its frames (pixels of the `width` x `height` source frames).
+
+    Side: `margin` times the median face box. Centre: the middle between the extremes of the face's way, so that both
+    ends of a movement keep their margin. A crop that fits into the frame is moved inside it.
+    """
+    boxes = face_box(points)
+    side = max(2, round(margin * float(np.median(boxes[:, 2] - boxes[:, 0]))))
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    low, high = np.percentile(centres, [5, 95], axis=0)
+    x, y = np.round((low + high) / 2 - side / 2 + 0.5).astype(int)
+    return Crop(_inside(int(x), side, width), _inside(int(y), side, height), side)
+
+
+def _inside(start: int, side: int, extent: int) -> int:
+    return min(max(start, 0), extent - side) if side <= extent else start
+
+
+def cut(image: UInt8[np.ndarray, "H W 3"], crop: Crop, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """The crop of a frame as a `size` x `size` picture; beyond the frame its edge goes on."""
+    height, width = image.shape[:2]
+    left, top = max(0, -crop.x), max(0, -crop.y)
+    right, bottom = max(0, crop.x + crop.side - width), max(0, crop.y + crop.side - height)
+    if left or top or right or bottom:
+        image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    patch = image[crop.y + top : crop.y + top + crop.side, crop.x + left : crop.x + left + crop.side]
+    if crop.side == size:
+        return np.ascontiguousarray(patch)
+    return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if crop.side > size else cv2.INTER_CUBIC)
+
+
+def to_crop(points: Float[np.ndarray, "*F 68 2"], crop: Crop, size: int) -> Float[np.ndarray, "*F 68 2"]:
+    """Landmarks of the source frame as pixels of the stored picture (pixel centres are whole numbers in both)."""
+    return (points - np.array([crop.x, crop.y]) + 0.5) * (size / crop.side) - 0.5
+
+
+def from_crop(points: Float[np.ndarray, "*F 68 2"], crop: Crop, size: int) -> Float[np.ndarray, "*F 68 2"]:
+    """The way back of `to_crop`."""
+    return (points + 0.5) * (crop.side / size) - 0.5 + np.array([crop.x, crop.y])

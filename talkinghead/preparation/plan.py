@@ -1,0 +1,75 @@
+"""The plan of a preparation: which clip goes into which shard, known before the first one is decoded.
+
+Because row of W, name and place of every clip follow from the list of clips alone, shards do not depend on the order
+in which workers finish, on their number, or on how often the run was interrupted.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from talkinghead.data.shards import write_atomic
+from talkinghead.preparation.sources import SPLITS, Unit, keys
+
+PLAN_FILE = "prepare.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit with its place: `position` in the block `block` of its split, which becomes one shard."""
+
+    unit: Unit
+    key: str
+    video_index: int
+    block: int
+    position: int
+
+    @property
+    def shard(self) -> str:
+        """The shard file this clip goes to, relative to the data set."""
+        return f"{self.unit.split}/{self.block:06d}.tar"
+
+
+def make_plan(units: list[Unit], clips_per_shard: int) -> list[Job]:
+    """Jobs in the order of the shards. Training clips are mixed by a hash of their names, so that each shard has many
+    people; videos are numbered from 0 in each split, in the order of their names."""
+    if clips_per_shard < 1:
+        raise ValueError(f"clips_per_shard={clips_per_shard}: must be at least 1")
+    jobs: list[Job] = []
+    key_of = dict(zip(units, keys(units), strict=True))
+    for split in SPLITS:
+        mine = sorted((u for u in units if u.split == split), key=lambda u: u.clip)
+        rows = {video: n for n, video in enumerate(sorted({u.video for u in mine}))}
+        if split == "train":
+            mine.sort(key=lambda u: hashlib.sha256(u.clip.encode()).digest())
+        jobs += [Job(u, key_of[u], rows[u.video], *divmod(n, clips_per_shard)) for n, u in enumerate(mine)]
+    return jobs
+
+
+def count_videos(jobs: list[Job], split: str) -> int:
+    """Rows that a split needs: one per listed video, whether or not its clips could be kept."""
+    return 1 + max((job.video_index for job in jobs if job.unit.split == split), default=-1)
+
+
+def fingerprint(jobs: list[Job], options: dict) -> dict:
+    """What must be the same for a run to go on where another stopped."""
+    names = "\n".join(f"{job.shard} {job.unit.clip} {job.video_index} {job.unit.cropped}" for job in jobs)
+    return {**options, "clips": len(jobs), "clips_sha256": hashlib.sha256(names.encode()).hexdigest()}
+
+
+def claim(output: Path, mine: dict) -> None:
+    """Write the fingerprint into an empty output folder, or raise ValueError when another preparation owns it."""
+    path = output / PLAN_FILE
+    if not path.exists():
+        if output.is_dir() and any(p for p in output.iterdir() if not p.name.startswith(".")):
+            raise ValueError(f"{output} is not empty and holds no preparation; choose another output")
+        write_atomic(path, json.dumps(mine, indent=1).encode())
+        return
+    theirs = json.loads(path.read_text())
+    changed = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
+    if changed:
+        told = ", ".join(f"{name}: {theirs.get(name)} then, {mine.get(name)} now" for name in changed)
+        raise ValueError(
+            f"{output} was begun with other options ({told}); repeat those, choose another output, or delete it"
+        )

@@ -1,0 +1,212 @@
+"""Runs a preparation on local processes; killed at any moment and started again, it ends with the same shards."""
+
+import fcntl
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict
+from multiprocessing.connection import wait as wait_for_end
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+
+from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split
+from talkinghead.preparation import spool
+from talkinghead.preparation.clip import Drop, Settings, prepare_clip
+from talkinghead.preparation.detectors import Detector
+from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan
+from talkinghead.preparation.progress import Progress
+from talkinghead.preparation.report import print_report, tell, write_report
+from talkinghead.preparation.sources import SPLITS, Source
+
+
+class Runner:
+    """Prepares a source into a data set.
+
+    output              folder of the data set; a stopped preparation of the same options is continued there
+    workers             processes; 0 works in this one; None takes one per CPU this process may use
+    clips_per_shard     clips that become one shard, before some are dropped
+    command             stored in dataset.json
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        detector: Detector,
+        settings: Settings,
+        output: str,
+        workers: int | None = None,
+        clips_per_shard: int = 100,
+        command: str = "",
+    ) -> None:
+        self.source = source
+        self.detector = detector
+        self.settings = settings
+        self.output = Path(output)
+        self.workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        self.clips_per_shard = clips_per_shard
+        self.command = command
+        self.console = Console()
+
+    def run(self) -> DatasetInfo:
+        """Do what is left to do. Raises ValueError when nothing could be kept or the output belongs to other options."""
+        self.detector.check()
+        jobs = make_plan(self.source.units(), self.clips_per_shard)
+        with locked(self.output):
+            claim(self.output, fingerprint(jobs, self.options()))
+            spool.sweep(self.output)
+            if not (self.output / DATASET_FILE).exists():
+                self._work(jobs)
+                self._finish(jobs)
+            spool.remove(self.output)
+        print_report(self.output, self.console)
+        return DatasetInfo.load(self.output)
+
+    def options(self) -> dict:
+        """Everything that changes the shards."""
+        detector = {"name": self.detector.name, "version": self.detector.version}
+        return {
+            "source": self.source.name,
+            "detector": detector,
+            **asdict(self.settings),
+            "clips_per_shard": self.clips_per_shard,
+        }
+
+    def _work(self, jobs: list[Job]) -> None:
+        """Prepare the clips that are left and write each shard as soon as its last clip is there."""
+        blocks: dict[str, list[Job]] = {}
+        for job in jobs:
+            blocks.setdefault(job.shard, []).append(job)
+        left = [job for job in jobs if not spool.done(self.output, job)]
+        missing = Counter(job.shard for job in left)
+        for shard, block in blocks.items():
+            if not missing[shard] and not spool.block_file(self.output, block[0]).exists():
+                spool.finish_block(self.output, block)
+        with Progress(self.console, len(jobs), len(jobs) - len(left)) as progress:
+            for job, (kept, dropped, decoded) in self._results(left):
+                progress.advance(kept, dropped, decoded)
+                missing[job.shard] -= 1
+                if not missing[job.shard]:
+                    spool.finish_block(self.output, blocks[job.shard])
+
+    def _results(self, jobs: list[Job]) -> Iterator[tuple[Job, tuple[int, int, int]]]:
+        """Jobs with (kept, dropped, frames decoded), as they finish; their results are in the spool by then."""
+        work = Work(self.detector, self.settings, self.output)
+        if self.workers == 0:
+            yield from ((job, work(job)) for job in jobs)
+            return
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(min(self.workers, max(1, len(jobs))), context, start_worker, (work,))
+        try:
+            yield from pooled(pool, jobs, 4 * self.workers)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _finish(self, jobs: list[Job]) -> None:
+        """Report, then dataset.json: where it exists, the data set is complete."""
+        splits: dict[str, Split] = {}
+        drops: list[tuple[str, Drop]] = []
+        for name in SPLITS:
+            heads = [job for job in jobs if job.unit.split == name and job.position == 0]
+            found = [spool.read_block(self.output, job) for job in heads]
+            drops += [drop for block in found for drop in block[3]]
+            entries = [block[0] for block in found if block[0] is not None]
+            if heads:
+                people = set().union(*(block[2] for block in found))
+                frames = sum(block[1] for block in found)
+                clips = sum(entry.samples for entry in entries)
+                splits[name] = Split(entries, clips, frames, count_videos(jobs, name), len(people))
+        info = self._info({name: split for name, split in splits.items()})
+        write_report(self.output, info, drops)
+        if not any(split.clips for split in splits.values()):
+            raise ValueError(
+                f"none of {len(jobs)} clips could be kept: {tell(drops)}; see {self.output / 'report.csv'}"
+            )
+        info.save(self.output)
+
+    def _info(self, splits: dict[str, Split]) -> DatasetInfo:
+        settings = self.settings
+        return DatasetInfo(
+            name=self.source.name,
+            splits=splits,
+            image_size=settings.image_size,
+            fps=settings.fps or 0.0,  # 0: evenly spread over each clip
+            frames_per_clip=settings.frames_per_clip,
+            detector={"name": self.detector.name, "version": self.detector.version},
+            crop={"rule": "talkinghead.preparation.crop.clip_crop", "margin": settings.margin},
+            created_by=self.command,
+        )
+
+
+class Work:
+    """Prepares one job into the spool; sent to every worker once."""
+
+    def __init__(self, detector: Detector, settings: Settings, output: Path) -> None:
+        self.detector = detector
+        self.settings = settings
+        self.output = output
+
+    def __call__(self, job: Job) -> tuple[int, int, int]:
+        result = prepare_clip(job.unit, job.key, job.video_index, self.detector, self.settings)
+        spool.put(self.output, job, result)
+        return len(result.clips), len(result.drops), result.decoded
+
+
+_work: list[Callable[[Job], tuple[int, int, int]]] = []  # of a worker process
+
+
+def start_worker(work: Work) -> None:
+    """One thread each; leave Ctrl-C to the parent; end when the parent is gone, even if it was killed."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: wait_for_end([parent.sentinel]) and os._exit(1), daemon=True).start()
+    _work[:] = [work]
+
+
+def work_on(job: Job) -> tuple[int, int, int]:
+    """What a worker process runs."""
+    return _work[0](job)
+
+
+def pooled(pool: ProcessPoolExecutor, jobs: list[Job], ahead: int) -> Iterator[tuple[Job, tuple[int, int, int]]]:
+    """Run jobs with at most `ahead` of them waiting. Raises RuntimeError when a process dies."""
+    waiting: dict[Future, Job] = {}
+    rest = iter(jobs)
+    while True:
+        while len(waiting) < ahead and (job := next(rest, None)) is not None:
+            waiting[pool.submit(work_on, job)] = job
+        if not waiting:
+            return
+        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            try:
+                yield waiting[future], future.result()
+            except BrokenProcessPool as error:
+                suspects = ", ".join(job.unit.paths[0] for job in waiting.values())
+                raise RuntimeError(
+                    "a worker died (out of memory, or a file that crashes the decoder). Run the same command again to go on, "
+                    f"with fewer workers if memory was short. It was working on one of: {suspects}"
+                ) from error
+            del waiting[future]
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Keep a second preparation out of the folder. Raises ValueError when one is at work there."""
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"another preparation is at work in {output}; wait for it or choose another output"
+            ) from error
+        yield

@@ -1,0 +1,199 @@
+"""Where the videos are: lists the clips of VoxCeleb2, of any folder of videos, and of folders of stills."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One clip to prepare, described by plain values: it can be sent to another process or machine.
+
+    split, identity, video, clip    names; clips with the same split and video share a row of W
+    paths       the video file, or the stills of a folder
+    kind        "video" or "stills"
+    cropped     the frame is a face crop already and stays as it is
+    boxes       text file with the face's box for each frame (VoxCeleb1), None when the face has to be searched
+    """
+
+    split: str
+    identity: str
+    video: str
+    clip: str
+    paths: tuple[str, ...]
+    kind: str = "video"
+    cropped: bool = False
+    boxes: str | None = None
+
+
+class Source(Protocol):
+    """A collection of videos. `name` goes into dataset.json."""
+
+    name: str
+
+    def units(self) -> list[Unit]:
+        """Every clip, in an order that depends on names alone. Raises ValueError when there is none."""
+        ...
+
+
+class Folder:
+    """Any folder of videos: `<identity>/<clip>.mp4`, `<identity>/<video>/<clip>.mp4`, or flat, where each file is a person.
+
+    splits          folder of each split below `root`, "." for root itself, None for no such split
+    cropped         the videos are square face crops already
+    val_identities  how many people to move from train to val, chosen by a hash of their names
+    """
+
+    name = "folder"
+
+    def __init__(
+        self, root: str, splits: Mapping[str, str | None], cropped: bool = False, val_identities: int = 0
+    ) -> None:
+        self.root = Path(root)
+        self.folders = split_folders(self.root, splits)
+        self.cropped = cropped
+        self.val_identities = val_identities
+
+    def units(self) -> list[Unit]:
+        """Video files below the split folders."""
+        units = []
+        for split, folder in self.folders.items():
+            for path in files(folder, VIDEO_SUFFIXES):
+                parts = path.relative_to(folder).with_suffix("").parts
+                video = "/".join(parts if len(parts) < 3 else parts[:-1])
+                units.append(Unit(split, parts[0], video, "/".join(parts), (str(path),), cropped=self.cropped))
+        return hold_out(some(units, self.root, "video files"), self.val_identities)
+
+
+class VoxCeleb2:
+    """VoxCeleb2 as unpacked: `dev/mp4/<id>/<video>/<clip>.mp4` is train, `test/mp4/...` is test.
+
+    clips_per_video     take at most so many clips of a video, None for all
+    cropped             VoxCeleb2's own crops (224 px) are kept as they are
+    """
+
+    name = "voxceleb2"
+    PARTS: Mapping[str, str] = {"train": "dev/mp4", "test": "test/mp4"}
+
+    def __init__(
+        self, root: str, val_identities: int = 0, clips_per_video: int | None = None, cropped: bool = True
+    ) -> None:
+        self.root = Path(root)
+        self.val_identities = val_identities
+        self.clips_per_video = clips_per_video
+        self.cropped = cropped
+
+    def units(self) -> list[Unit]:
+        """Clips of dev and test; either may be missing."""
+        units = []
+        for split, part in self.PARTS.items():
+            for path in files(self.root / part, VIDEO_SUFFIXES, depth=3):
+                identity, video, clip = path.relative_to(self.root / part).with_suffix("").parts
+                name = f"{identity}/{video}"
+                units.append(Unit(split, identity, name, f"{name}/{clip}", (str(path),), cropped=self.cropped))
+        units = some(units, self.root, "dev/mp4/<id>/<video>/<clip>.mp4 or test/mp4/<id>/<video>/<clip>.mp4")
+        return hold_out(first_clips(units, self.clips_per_video), self.val_identities)
+
+
+class Stills:
+    """Folders of pictures: each folder that holds pictures is one clip, its first folder below the split is the person.
+
+    Each picture is cropped on its own, unless `cropped`.
+    """
+
+    name = "stills"
+
+    def __init__(
+        self, root: str, splits: Mapping[str, str | None], cropped: bool = False, val_identities: int = 0
+    ) -> None:
+        self.root = Path(root)
+        self.folders = split_folders(self.root, splits)
+        self.cropped = cropped
+        self.val_identities = val_identities
+
+    def units(self) -> list[Unit]:
+        """One unit per folder of pictures."""
+        units = []
+        for split, folder in self.folders.items():
+            pictures: dict[Path, list[str]] = {}
+            for path in files(folder, IMAGE_SUFFIXES):
+                pictures.setdefault(path.parent, []).append(str(path))
+            for parent, paths in pictures.items():
+                parts = parent.relative_to(folder).parts or (folder.resolve().name,)
+                name = "/".join(parts)
+                units.append(Unit(split, parts[0], name, name, tuple(paths), "stills", self.cropped))
+        return hold_out(some(units, self.root, "pictures"), self.val_identities)
+
+
+def split_folders(root: Path, splits: Mapping[str, str | None]) -> dict[str, Path]:
+    """Where each split's files are. Raises ValueError for an unknown split or a missing folder."""
+    unknown = set(splits) - set(SPLITS)
+    if unknown:
+        raise ValueError(f"source.splits has {sorted(unknown)}; splits are {', '.join(SPLITS)}")
+    folders = {split: root / splits[split] for split in SPLITS if splits.get(split) is not None}  # type: ignore[operator]
+    for split, folder in folders.items():
+        if not folder.is_dir():
+            raise ValueError(f"{folder} (split {split}) is no folder; set source.root and source.splits.{split}")
+    return folders
+
+
+def files(folder: Path, suffixes: Iterable[str], depth: int | None = None) -> list[Path]:
+    """Files below a folder with one of these suffixes, sorted by path; `depth` 3 means exactly a/b/file."""
+    pattern = "**/*" if depth is None else "/".join("*" * depth)
+    wanted = set(suffixes)
+    found = (p for p in folder.glob(pattern) if p.suffix.lower() in wanted and not p.name.startswith("."))
+    return sorted(found, key=lambda p: p.relative_to(folder).parts)
+
+
+def some(units: list[Unit], root: Path, what: str) -> list[Unit]:
+    """The units, or a ValueError when there are none."""
+    if not units:
+        raise ValueError(f"no {what} below {root.resolve()}; set source.root to the folder that holds them")
+    return units
+
+
+def first_clips(units: list[Unit], count: int | None) -> list[Unit]:
+    """At most `count` units of each video, the first ones."""
+    if count is None:
+        return units
+    seen: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for unit in units:
+        seen[unit.split, unit.video] += 1
+        if seen[unit.split, unit.video] <= count:
+            kept.append(unit)
+    return kept
+
+
+def hold_out(units: list[Unit], count: int) -> list[Unit]:
+    """Move `count` people from train to val: those whose names hash lowest, so that more data moves few of them."""
+    people = {unit.identity for unit in units if unit.split == "train"}
+    if count == 0:
+        return units
+    if any(unit.split == "val" for unit in units):
+        raise ValueError("source.val_identities and a val folder are both given; choose one")
+    if not 0 < count < len(people):
+        raise ValueError(f"source.val_identities={count}, but train has {len(people)} people; choose fewer")
+    held = set(sorted(people, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
+    moved = [u for u in units if u.split == "train" and u.identity in held]
+    rest = [u for u in units if not (u.split == "train" and u.identity in held)]
+    val = [Unit(**{**unit.__dict__, "split": "val"}) for unit in moved]
+    return [*(u for u in rest if u.split == "train"), *val, *(u for u in rest if u.split == "test")]
+
+
+def keys(units: list[Unit]) -> list[str]:
+    """One name per unit for the members of a shard: letters, digits, `_` and `-`, no two alike."""
+    plain = [re.sub(r"[^A-Za-z0-9_-]", "-", "_".join(PurePosixPath(unit.clip).parts)) for unit in units]
+    count = Counter(plain)
+    return [
+        key if count[key] == 1 else f"{key}-{hashlib.sha256(f'{unit.split}/{unit.clip}'.encode()).hexdigest()[:8]}"
+        for key, unit in zip(plain, units, strict=True)
+    ]

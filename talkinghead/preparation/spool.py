@@ -1,0 +1,92 @@
+"""Results of single clips on disk until their shard is complete: what a killed run finds again."""
+
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from talkinghead.data.shards import Clip, ShardEntry, write_atomic, write_shard
+from talkinghead.preparation.clip import Drop, Result
+from talkinghead.preparation.plan import Job
+
+WORK_FOLDER = ".work"
+
+
+def folder(output: Path, job: Job) -> Path:
+    """Where the results of this job's block lie until the shard is written."""
+    return output / WORK_FOLDER / job.unit.split / f"{job.block:06d}"
+
+
+def put(output: Path, job: Job, result: Result) -> None:
+    """Keep the result of a job. The description is written last: where it exists, the result is whole."""
+    place = folder(output, job)
+    if result.clips:
+        write_shard(place, f"{job.position:06d}.tar", result.clips)
+    summary = {"drops": [asdict(drop) for drop in result.drops], "clips": len(result.clips), "decoded": result.decoded}
+    write_atomic(place / f"{job.position:06d}.json", json.dumps(summary).encode())
+
+
+def done(output: Path, job: Job) -> bool:
+    """Whether the job's result is on disk, alone or in its shard."""
+    return block_file(output, job).exists() or (folder(output, job) / f"{job.position:06d}.json").exists()
+
+
+def block_file(output: Path, job: Job) -> Path:
+    """The description of a finished block; where it exists, so does its shard."""
+    return folder(output, job).with_suffix(".json")
+
+
+def finish_block(output: Path, jobs: list[Job]) -> None:
+    """Write the shard of a block from the results of all its jobs, then its description; delete the single results."""
+    place = folder(output, jobs[0])
+    clips, drops = [], []
+    for job in jobs:
+        summary = json.loads((place / f"{job.position:06d}.json").read_text())
+        drops += [{"split": job.unit.split, **drop} for drop in summary["drops"]]
+        clips += list(read_clips(place / f"{job.position:06d}.tar")) if summary["clips"] else []
+    description = {
+        "entry": asdict(write_shard(output, jobs[0].shard, clips)) if clips else None,
+        "frames": sum(len(clip.frames) for clip in clips),
+        "identities": sorted({clip.meta["identity"] for clip in clips}),
+        "drops": drops,
+    }
+    write_atomic(block_file(output, jobs[0]), json.dumps(description).encode())
+    shutil.rmtree(place)
+
+
+def read_block(output: Path, job: Job) -> tuple[ShardEntry | None, int, set[str], list[tuple[str, Drop]]]:
+    """Shard, number of frames, people, and (split, drop)s of a finished block."""
+    found = json.loads(block_file(output, job).read_text())
+    entry = ShardEntry(**found["entry"]) if found["entry"] else None
+    drops = [(drop["split"], Drop(drop["clip"], drop["reason"], drop["detail"])) for drop in found["drops"]]
+    return entry, found["frames"], set(found["identities"]), drops
+
+
+def read_clips(path: Path) -> Iterator[Clip]:
+    """The clips of a tar file written by `write_shard`, in order."""
+    members: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            key, _, suffix = member.name.partition(".")
+            handle = tar.extractfile(member)
+            assert handle is not None
+            members.setdefault(key, {})[suffix] = handle.read()
+    for key, parts in members.items():
+        frames = [parts[name] for name in sorted(parts) if name.endswith(".jpg")]
+        yield Clip(key, json.loads(parts["json"]), np.load(BytesIO(parts["landmarks.npy"])), frames)
+
+
+def sweep(output: Path) -> None:
+    """Delete the half-written files of a killed run."""
+    for path in output.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def remove(output: Path) -> None:
+    """Delete everything that is not the data set."""
+    shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)

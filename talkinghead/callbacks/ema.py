@@ -1,0 +1,115 @@
+"""Exponential moving average of E and G: used in validation and previews, stored in checkpoints beside the weights."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+CHECKPOINT_KEY = "ema"
+POWER_ITERATIONS = 5
+
+
+class EMA(L.Callback):
+    """Averages the learner's submodules named in `parts` after every training step; W and D are not averaged.
+
+    decay   of the average; in the first steps less, (1 + n) / (10 + n) after n updates, so that short runs profit too
+
+    A checkpoint's `state_dict` holds the weights that are trained; `checkpoint["ema"]["state_dict"]` the averaged ones
+    under the same names, so `{**checkpoint["state_dict"], **checkpoint["ema"]["state_dict"]}` is the model to use.
+    """
+
+    def __init__(self, decay: float = 0.999, parts: tuple[str, ...] = ("embedder", "generator")) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay is {decay}, it must lie in [0, 1)")
+        self.decay = decay
+        self.parts = tuple(parts)
+        self.num_updates = 0
+        self._average: AveragedModel | None = None
+        self._loaded: dict[str, Tensor] | None = None
+        self._swapped = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._build(pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        assert self._average is not None
+        self._average.update_parameters(self._averaged_parts(pl_module))
+        self.num_updates += 1
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._average is None and self._loaded is not None:  # validation of a checkpoint, without a fit
+            self._build(pl_module)
+        if self._average is not None and self.num_updates > 0:
+            self._swap(pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._swapped:
+            self._swap(pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self._swapped:  # stopped in the middle of a validation: what is saved now must be the trained weights
+            self._swap(pl_module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average is None or self.num_updates == 0:
+            return
+        averaged = dict(self._average.module.state_dict())
+        if self._swapped:
+            trained, averaged = averaged, dict(self._averaged_parts(pl_module).state_dict())
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **trained}
+        checkpoint[CHECKPOINT_KEY] = {"num_updates": self.num_updates, "state_dict": averaged}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get(CHECKPOINT_KEY)  # absent where the run before had no EMA: the average starts here
+        if state is not None:
+            self.num_updates, self._loaded = state["num_updates"], state["state_dict"]
+
+    def _build(self, learner: L.LightningModule) -> None:
+        parts = self._averaged_parts(learner)
+        self._average = AveragedModel(parts, multi_avg_fn=self._update_average)
+        self._average.requires_grad_(False)
+        if self._loaded is not None:
+            self._average.module.load_state_dict(self._loaded)
+            self._average.n_averaged.fill_(self.num_updates)
+            self._loaded = None
+
+    def _averaged_parts(self, learner: L.LightningModule) -> nn.ModuleDict:
+        return nn.ModuleDict({name: learner.get_submodule(name) for name in self.parts})
+
+    def _update_average(self, averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
+
+    @torch.no_grad()
+    def _swap(self, learner: L.LightningModule) -> None:
+        """Exchange the storages of the trained and the averaged weights; done twice, nothing has changed."""
+        assert self._average is not None
+        if not self._swapped:
+            settle_spectral_norm(self._average.module)
+        for trained, averaged in zip(
+            tensors(self._averaged_parts(learner)), tensors(self._average.module), strict=True
+        ):
+            trained.data, averaged.data = averaged.data, trained.data
+        self._swapped = not self._swapped
+
+
+def tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters, then buffers."""
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def settle_spectral_norm(module: nn.Module) -> None:
+    """Bring the singular vectors that spectral norm keeps up to date with the averaged weights."""
+    for part in module.modules():
+        if parametrize.is_parametrized(part):
+            training = part.training
+            part.train()
+            for name in part.parametrizations:
+                for _ in range(POWER_ITERATIONS):
+                    getattr(part, name)  # one power iteration each
+            part.train(training)

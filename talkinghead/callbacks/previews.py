@@ -1,0 +1,110 @@
+"""Preview grids: fixed validation episodes as one picture, source | landmarks | outputs | target | nearest."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytorch_lightning as L
+import torch
+from jaxtyping import Float, UInt8
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from talkinghead.data.shards import write_atomic
+from talkinghead.metrics.baseline import nearest_frame
+from talkinghead.metrics.suite import to_uint8
+from talkinghead.types import Episode
+
+HEADER_PX = 22
+GAP_PX = 4
+MIN_CELL_PX = 128
+GROUND = 255  # white
+
+
+class PreviewGrid(L.Callback):
+    """Writes `<dirpath>/epoch=…-step=….png` and `<dirpath>/latest.png` after each validation, and logs the picture.
+
+    The rows are the first `num_rows` validation episodes; `shots` are the shot counts T of the output columns (those
+    an episode has no frames for are left out). The learner's `reenact(episode, num_shots)` makes the outputs.
+    """
+
+    def __init__(self, dirpath: Path | str, num_rows: int = 8, shots: Sequence[int] = (1, 8, 32)) -> None:
+        self.dirpath = Path(dirpath)
+        self.num_rows = num_rows
+        self.shots = tuple(shots)
+        self._columns: list[dict[str, Tensor]] = []
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._columns = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Episode,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        missing = self.num_rows - sum(len(columns["source"]) for columns in self._columns)
+        if trainer.sanity_checking or not trainer.is_global_zero or dataloader_idx > 0 or missing <= 0:
+            return
+        episode = first_rows(batch, missing)
+        with torch.no_grad(), trainer.precision_plugin.val_step_context():
+            self._columns.append(self._reenact(pl_module, episode))
+
+    def _reenact(self, learner: Any, episode: Episode) -> dict[str, Tensor]:
+        available = episode.shots.shape[1]
+        counts = [count for count in self.shots if count <= available] or [available]
+        columns = {"source": episode.shots[:, 0], "landmarks": episode.target_landmarks}
+        columns |= {f"output T={count}": learner.reenact(episode, count) for count in counts}
+        columns |= {"target": episode.target, f"nearest of {counts[-1]}": nearest_frame(episode, counts[-1])}
+        return {name: images.float().cpu() for name, images in columns.items()}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._columns:
+            return
+        grid = draw_grid({name: torch.cat([part[name] for part in self._columns]) for name in self._columns[0]})
+        self._columns = []
+        step = trainer.fit_loop.total_batch_idx + 1
+        write_png(self.dirpath / f"epoch={trainer.current_epoch:04d}-step={step:07d}.png", grid)
+        write_png(self.dirpath / "latest.png", grid)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("previews", grid, step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("previews", [grid])
+
+
+def first_rows(episode: Episode, count: int) -> Episode:
+    """The first `count` episodes of a batch."""
+    return Episode(*(field[:count] for field in episode))
+
+
+def draw_grid(columns: Mapping[str, Float[Tensor, "B 3 H W"]]) -> UInt8[np.ndarray, "height width 3"]:
+    """Named columns of images in [-1, 1] side by side, a row per episode, the names above."""
+    size = next(iter(columns.values())).shape[-1]
+    cell = max(size, MIN_CELL_PX)
+    drawn = [draw_column(name, images, cell) for name, images in columns.items()]
+    gap = np.full((len(drawn[0]), GAP_PX, 3), GROUND, np.uint8)
+    return np.concatenate([part for column in drawn for part in (column, gap)][:-1], axis=1)
+
+
+def draw_column(name: str, images: Float[Tensor, "B 3 H W"], cell: int) -> UInt8[np.ndarray, "height cell 3"]:
+    """One column of the grid: its name, then its images brought to `cell` pixels."""
+    header = np.full((HEADER_PX, cell, 3), GROUND, np.uint8)
+    cv2.putText(header, name, (2, HEADER_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    gap = np.full((GAP_PX, cell, 3), GROUND, np.uint8)
+    rows = [header]
+    for image in to_uint8((images + 1) / 2):
+        resized = image if image.shape[0] == cell else cv2.resize(image, (cell, cell), interpolation=cv2.INTER_CUBIC)
+        rows += [resized, gap]
+    return np.concatenate(rows[:-1])
+
+
+def write_png(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
+    """Write an RGB picture, whole or not at all."""
+    _, content = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+    write_atomic(path, content.tobytes())

@@ -1,0 +1,76 @@
+"""LPIPS (arXiv 1801.03924): the published linear layers on a trunk whose ImageNet weights are given as a file."""
+
+import functools
+import logging
+import warnings
+from pathlib import Path
+
+import lpips
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from talkinghead.pretrained import SOURCES, check_sha256, find
+
+TRUNKS = {"alex": "alexnet", "vgg": "vgg16"}  # trunk -> name of the pretrained network
+
+_logger = logging.getLogger(__name__)
+
+
+class LPIPS(nn.Module):
+    """Perceptual distance of two images, 0 where they agree; frozen.
+
+    `trunk` alex is what papers report as LPIPS. `weights` is torchvision's state dict of that classifier; only its
+    `features.*` are read.
+    """
+
+    def __init__(self, weights: Path | str, trunk: str = "alex") -> None:
+        super().__init__()
+        check_trunk(trunk)
+        with warnings.catch_warnings():  # the package calls torchvision in a deprecated way
+            warnings.filterwarnings("ignore", module="torchvision.models._utils")
+            self.network = lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
+        load_trunk(self.network.net, torch.load(weights, map_location="cpu", weights_only=True), str(weights))
+        self.network.requires_grad_(False).eval()
+
+    def forward(self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+        """Images in [-1, 1]."""
+        return self.network(x_hat, x).flatten()
+
+
+def check_trunk(trunk: str) -> None:
+    """Raise ValueError for a trunk that LPIPS has no linear layers for here."""
+    if trunk not in TRUNKS:
+        raise ValueError(f"LPIPS has no trunk {trunk!r}: take one of {', '.join(TRUNKS)}")
+
+
+def load_trunk(trunk: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Copy `features.<n>.*` of a torchvision classifier into the slices of the trunk, which keep the numbers <n>."""
+    for name, parameter in trunk.named_parameters():
+        source = f"features.{name.split('.', 1)[1]}"
+        if source not in state or state[source].shape != parameter.shape:
+            raise ValueError(f"{where} is not the torchvision network that LPIPS needs: {source} is absent or differs")
+        with torch.no_grad():
+            parameter.copy_(state[source])
+
+
+@functools.cache
+def find_lpips(trunk: str = "alex", weights_dir: str | None = None, download: bool = False) -> LPIPS | None:
+    """LPIPS where its trunk lies in `weights_dir` or in torch's hub cache, else None and one notice.
+
+    Downloads only if told to: a metric must not hold up a training run that has no network.
+    """
+    check_trunk(trunk)
+    source = SOURCES[TRUNKS[trunk]]
+    if download:
+        return LPIPS(find(TRUNKS[trunk], weights_dir=weights_dir), trunk)
+    folders = [Path(weights_dir or "weights"), Path(torch.hub.get_dir()) / "checkpoints"]
+    for path in (folder / source.file for folder in folders):
+        if path.is_file():
+            check_sha256(path, source.sha256)
+            return LPIPS(path, trunk)
+    _logger.warning(
+        "no LPIPS: %s lies in neither %s nor %s; download %s (%d MB) there", source.file, *folders, source.url,
+        source.megabytes,
+    )  # fmt: skip
+    return None

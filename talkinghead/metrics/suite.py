@@ -1,0 +1,107 @@
+"""All image metrics of one method at one shot count: SSIM, PSNR, LPIPS and the landmark error, averaged per image."""
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from talkinghead.metrics.landmarks import LandmarkDetector, landmark_error
+
+MAX_PSNR = 80.0  # dB, of images that agree to the last bit, so that one copied frame does not make the mean infinite
+
+ImageDistance = Callable[[Tensor, Tensor], Tensor]
+
+
+def ssim(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+    """Structural similarity of images in [0, 1], 1 where they agree (Wang et al. 2004).
+
+    The authors' window: Gaussian, sigma 1.5, 11 x 11; borders left out; mean over the three channels.
+    """
+    return structural_similarity_index_measure(x_hat, x, sigma=1.5, data_range=1.0, reduction="none").reshape(len(x))
+
+
+def psnr(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+    """10 log10(1 / MSE) of each image in [0, 1], in dB, at most `MAX_PSNR`."""
+    values = peak_signal_noise_ratio(x_hat, x, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    return values.clamp(max=MAX_PSNR)
+
+
+class ImageMetrics(nn.Module):
+    """Means over images of `ssim`, `psnr`, one entry per given distance (`lpips`), `nme` and `face_found`.
+
+    detector        finds the landmarks of an output; without one there is neither `nme` nor `face_found`
+    distances       further distances by log name, each (x_hat, x) in [-1, 1] -> [B]; None entries are left out
+    max_detections  images per rank between two resets whose landmarks are looked for; None: all
+
+    `nme` is the mean over the images where a face was found, NaN where there was none: read it beside `face_found`,
+    their share. Sums are reduced over ranks in `compute`, so every rank has to call it. Networks given as distances
+    are no submodules: they stay out of checkpoints and optimizers.
+    """
+
+    def __init__(
+        self,
+        detector: LandmarkDetector | None = None,
+        distances: Mapping[str, ImageDistance | None] | None = None,
+        max_detections: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.distances = {name: part for name, part in (distances or {}).items() if part is not None}
+        self.max_detections = max_detections
+        self._num_detections = 0
+        names = ["ssim", "psnr", *self.distances, *(["nme", "face_found"] if detector is not None else [])]
+        self.means = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
+
+    def fresh(self) -> "ImageMetrics":
+        """An empty suite with the same detector and networks, for another method or shot count."""
+        return ImageMetrics(self.detector, self.distances, self.max_detections)
+
+    @torch.no_grad()
+    def update(
+        self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]
+    ) -> None:
+        """Add outputs and targets in [-1, 1], and the driver's landmarks in pixels of them."""
+        x_hat, x = x_hat.float().clamp(-1, 1), x.float().clamp(-1, 1)
+        with torch.autocast(x.device.type, enabled=False):  # variances do not survive bf16
+            unit_hat, unit = (x_hat + 1) / 2, (x + 1) / 2
+            self.means["ssim"].update(ssim(unit_hat, unit))
+            self.means["psnr"].update(psnr(unit_hat, unit))
+            for name, distance in self.distances.items():
+                if isinstance(distance, nn.Module):
+                    distance.to(x.device)
+                self.means[name].update(distance(x_hat, x))
+        if self.detector is not None:
+            self._update_landmarks(unit_hat, points)
+
+    def _update_landmarks(self, x_hat: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]) -> None:
+        if self.max_detections is not None:
+            x_hat = x_hat[: max(0, self.max_detections - self._num_detections)]
+        self._num_detections += len(x_hat)
+        for image, driver in zip(to_uint8(x_hat), points.float().cpu().numpy(), strict=False):
+            found = self.detector(image) if self.detector is not None else None
+            self.means["face_found"].update(float(found is not None))
+            if found is not None:
+                self.means["nme"].update(landmark_error(found, driver))
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means by log name over all ranks; NaN where nothing was added."""
+        with warnings.catch_warnings():  # a rank that found no face must still take part in the reduction
+            warnings.filterwarnings("ignore", message="The ``compute`` method of metric MeanMetric was called before")
+            return {name: mean.compute() for name, mean in self.means.items()}
+
+    def reset(self) -> None:
+        """Forget everything added."""
+        self._num_detections = 0
+        for mean in self.means.values():
+            mean.reset()
+
+
+def to_uint8(x: Float[Tensor, "B 3 H W"]) -> UInt8[np.ndarray, "B H W 3"]:
+    """Pictures of images in [0, 1]; NaN becomes black."""
+    levels = (x.detach().float().nan_to_num(0.0).clamp(0, 1) * 255).round()
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

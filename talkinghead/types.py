@@ -21,3 +21,14 @@ class Episode(NamedTuple):
     target_points: Float[Tensor, "B 68 2"]
     video_index: Int[Tensor, " B"]  # i, the row of W; of no meaning outside the training split
     key: list[str]  # which clip, for previews, reports and tables
+
+    def take(self, num_shots: int) -> "Episode":
+        """The same episodes with their first `num_shots` shots only."""
+        available = self.shots.shape[1]
+        if not 1 <= num_shots <= available:
+            raise ValueError(f"asked for {num_shots} shots of episodes that hold {available}: raise data.val_shots")
+        return self._replace(
+            shots=self.shots[:, :num_shots],
+            shots_landmarks=self.shots_landmarks[:, :num_shots],
+            shots_points=self.shots_points[:, :num_shots],
+        )

@@ -1,0 +1,152 @@
+"""One meta-learning step: seconds, peak memory, and the share of each part. `python benchmarks/step.py --help`."""
+
+import argparse
+import itertools
+import resource
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import pytorch_lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from talkinghead.learners.meta import MetaLearner
+from talkinghead.losses.perceptual import ContentLoss
+from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS, VGG19_BLOCKS, VGG19_LAYERS
+from talkinghead.models.fsth import Discriminator, Embedder, Generator
+from talkinghead.types import Episode
+
+PRESETS = {
+    256: ((64, 128, 256, 512, 512, 512), (64, 128, 256, 512), (512, 256, 128, 64), 32, 64),
+    128: ((64, 128, 256, 512, 512), (64, 128, 256), (256, 128, 64), 32, 64),
+    64: ((32, 64, 128, 256), (32, 64, 128), (128, 64, 32), None, None),
+}
+
+
+def build(args: argparse.Namespace) -> MetaLearner:
+    """The learner at one preset; the VGGs have random weights, which cost the same."""
+    channels, down, up, attention, attention_up = PRESETS[args.size]
+    vggs = {
+        "vgg19": VGG(VGG19_BLOCKS, VGG19_LAYERS, "torchvision"),
+        "vggface": VGG(VGG16_BLOCKS, VGG16_LAYERS, "torchvision"),
+    }
+    return MetaLearner(
+        Embedder(args.size, channels, attention),
+        Generator(args.size, channels[-1], down, 4, up, attention, attention_up),
+        Discriminator(args.videos, args.size, channels, attention),
+        ContentLoss(vggs, dict.fromkeys(vggs, 1.0)),
+        {"cnt": 1, "adv": 1, "fm": 10, "mch": 10},
+        num_discriminator_steps=args.discriminator_steps,
+    )
+
+
+def random_episode(args: argparse.Namespace) -> Episode:
+    """Noise of the right shapes, channels last."""
+    b, k, s = args.batch, args.shots, args.size
+    shots, shots_landmarks = (torch.rand(b, k, 3, s, s) * 2 - 1 for _ in range(2))
+    target, landmarks = ((torch.rand(b, 3, s, s) * 2 - 1).to(memory_format=torch.channels_last) for _ in range(2))
+    index = torch.arange(b) % args.videos
+    points = torch.zeros(b, k, 68, 2)
+    return Episode(shots, shots_landmarks, target, landmarks, points, points[:, 0], index, ["noise"] * b)
+
+
+class StepTimer(L.Callback):
+    """Wall-clock seconds of every training step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        synchronize()
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        synchronize()
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def time_parts(learner: MetaLearner, episode: Episode, precision: str) -> dict[str, float]:
+    """Median seconds of each part of a step on its own, forward and backward."""
+    episode = Episode(*(f.to(learner.device) if isinstance(f, Tensor) else f for f in episode))
+    x, y, i = episode.target, episode.target_landmarks, episode.video_index
+    e_hat = learner.embed(episode)[1].detach().requires_grad_()
+    x_hat = learner.generator(y, e_hat).detach().requires_grad_()
+    d_steps = learner.num_discriminator_steps
+    discriminator = learner.discriminator
+
+    def discriminate() -> Tensor:
+        return discriminator(x, y, i).score.sum() + discriminator(x_hat.detach(), y, i).score.sum()
+
+    def judge() -> Tensor:
+        with torch.no_grad():
+            discriminator(x, y, i)
+        return discriminator(x_hat, y, i).score.sum()
+
+    parts: dict[str, tuple[float, Callable[[], Tensor], bool]] = {
+        "E, forward and backward": (1, lambda: learner.embed(episode)[1].sum(), True),
+        "G, forward and backward": (1, lambda: learner.generator(y, e_hat).sum(), True),
+        f"D's {d_steps} updates": (d_steps, discriminate, True),
+        "D for E and G (L_ADV)": (1, judge, False),
+        "content loss": (1, lambda: learner.content(x, x_hat), True),
+    }
+    return {name: times * median_seconds(part, precision, learner, own) for name, (times, part, own) in parts.items()}
+
+
+def median_seconds(part: Callable[[], Tensor], precision: str, learner: MetaLearner, own_gradients: bool) -> float:
+    """Median of three after a warm-up."""
+    learner.discriminator.requires_grad_(own_gradients)
+    seconds = []
+    for _ in range(4):
+        synchronize()
+        start = time.perf_counter()
+        with torch.autocast(learner.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            loss = part()
+        loss.backward()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    learner.discriminator.requires_grad_(True)
+    return statistics.median(seconds[1:])
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=256, choices=sorted(PRESETS))
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--shots", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--videos", type=int, default=1000, help="rows of W")
+    parser.add_argument("--discriminator-steps", type=int, default=2)
+    parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "32-true"])
+    parser.add_argument("--no-parts", action="store_true", help="do not time the parts")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    L.seed_everything(0, verbose=False)
+    learner, episode, timer = build(args), random_episode(args), StepTimer()
+    trainer = L.Trainer(
+        max_steps=args.steps, precision=args.precision, callbacks=[timer], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(learner, DataLoader(list(itertools.repeat(episode, args.steps)), batch_size=None))
+    warm = timer.seconds[2:] or timer.seconds
+    print(f"{args.size} px, batch {args.batch}, K = {args.shots}, {args.videos} videos, {args.precision}")
+    print(f"  median {statistics.median(warm):.3f} s/step, min {min(warm):.3f}, max {max(warm):.3f}, {len(warm)} steps")
+    print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB resident", end="")
+    print(f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU" if torch.cuda.is_available() else "")
+    if not args.no_parts:
+        parts = time_parts(learner.train(), episode, args.precision)
+        for name, seconds in parts.items():
+            print(f"  {seconds / sum(parts.values()):6.1%}  {seconds:7.3f} s  {name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What every adversarial learner shares: the two-player step, validation per shot count, checkpoints."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+
+from talkinghead.metrics.baseline import nearest_frame
+from talkinghead.metrics.suite import ImageMetrics
+from talkinghead.types import Episode
+
+
+class AdversarialLearner(L.LightningModule):
+    """Abstract: a generator that plays against a discriminator, by manual optimisation.
+
+    weights             loss name -> weight in the sum; a loss of weight 0 or null is not computed
+    metrics             prototype, copied for each shot count and for the nearest-frame baseline; None: no validation
+    validation_shots    numbers of shots T that validation and previews use
+    config              plain dict that goes into every checkpoint (it stays loadable with `weights_only=True`)
+    """
+
+    config: Mapping[str, Any] | None = None
+
+    def __init__(
+        self, content: nn.Module, weights: Mapping[str, float], metrics: ImageMetrics | None,
+        validation_shots: Iterable[int],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.automatic_optimization = False
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self.validation_shots = sorted(set(validation_shots))
+        names = [prefix for shots in self.validation_shots for prefix in (f"T={shots}", f"T={shots}/nearest")]
+        # In lists, so that frozen networks are neither saved, averaged nor wrapped by DDP.
+        self._frozen = [content]
+        self._metrics = [{name: metrics.fresh() for name in names} if metrics is not None else {}]
+        self.last_output: Tensor | None = None
+
+    @abstractmethod
+    def reenact(self, batch: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
+        """The target frames, from the first `num_shots` shots and the targets' landmark images; in [-1, 1]."""
+
+    @property
+    def content(self) -> nn.Module:
+        """L_CNT, frozen."""
+        return self._frozen[0]
+
+    def game(self) -> list[Optimizer]:
+        """The optimizers; Lightning counts the first one only, so `trainer.global_step` is the number of batches."""
+        first, *others = self.optimizers(use_pl_optimizer=False)
+        return [self.optimizers()[0], *others] if others else [first]
+
+    @contextmanager
+    def minimize(self, *optimizers: Optimizer) -> Iterator[dict[str, Tensor]]:
+        """Collect named losses, then step on their weighted sum and log them; whoever is not asked to move is frozen.
+
+        Spectrally normalised weights are computed once for all the passes inside.
+        """
+        movers = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+        frozen = [p for p in self.parameters() if p.requires_grad and id(p) not in movers]
+        losses: dict[str, Tensor] = {}
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            with parametrize.cached():
+                yield losses
+                total = sum(self.weights.get(name, 1.0) * value for name, value in losses.items())
+                self.manual_backward(total)
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
+
+    # Validation: each shot count, and the copied frame that a method has to beat.
+
+    @torch.no_grad()
+    def validation_step(self, batch: Episode, _: int) -> None:
+        """Update the metrics of each shot count T, and those of the nearest source frame as it is."""
+        for shots in self.validation_shots:
+            outputs = {f"T={shots}": self.reenact(batch, shots), f"T={shots}/nearest": nearest_frame(batch, shots)}
+            for name, x_hat in outputs.items():
+                if name in self._metrics[0]:
+                    self._metrics[0][name].update(x_hat.float(), batch.target.float(), batch.target_points)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        for metrics in self._metrics[0].values():
+            metrics.to(self.device).reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/T=8/ssim` and `val/T=8/nearest/ssim`, for each T and metric."""
+        for name, metrics in self._metrics[0].items():
+            self.log_dict({f"val/{name}/{key}": value for key, value in metrics.compute().items()}, rank_zero_only=True)
+
+    # Life cycle.
+
+    def on_fit_start(self) -> None:
+        """Bring the frozen networks to this rank's device."""
+        self.content.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the plain config and the random state."""
+        checkpoint["config"] = self.config
+        checkpoint["rng"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Set the random state back."""
+        if "rng" in checkpoint:
+            torch.set_rng_state(checkpoint["rng"].cpu())

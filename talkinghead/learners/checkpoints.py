@@ -1,0 +1,54 @@
+"""Finding checkpoints, and taking weights from one."""
+
+import logging
+import subprocess
+from pathlib import Path
+
+import torch
+from torch import nn
+
+_logger = logging.getLogger(__name__)
+
+
+def find_last_checkpoint(outputs_dir: str | Path, name: str) -> Path:
+    """The newest `last.ckpt` among the runs of an experiment, for `ckpt_path=last`."""
+    found = sorted(Path(outputs_dir).glob(f"{name}/**/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(
+            f"ckpt_path=last: no run under {Path(outputs_dir) / name} has written checkpoints/last.ckpt; "
+            "start without ckpt_path, or give the path of a checkpoint"
+        )
+    _logger.info("going on from %s", found[-1])
+    return found[-1]
+
+
+def load_weights(learner: nn.Module, path: str | Path) -> None:
+    """Take the weights of a checkpoint for a new run. W stays as it is if the number of videos differs.
+
+    Raises ValueError when another weight is missing, unknown or of another shape.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"init_from={path}: there is no such checkpoint")
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    own = learner.state_dict()
+    rows = "discriminator.W.weight"
+    if rows in state and rows in own and state[rows].shape != own[rows].shape:
+        _logger.warning("init_from: W has %d rows there and %d here; it starts anew", len(state[rows]), len(own[rows]))
+        state[rows] = own[rows]
+    wrong = sorted(key for key in state.keys() | own.keys() if key not in state or key not in own)
+    wrong += sorted(key for key in state.keys() & own.keys() if state[key].shape != own[key].shape)
+    if wrong:
+        raise ValueError(
+            f"init_from={path} is of another model: {len(wrong)} weights do not fit, {wrong[0]} first; "
+            "choose the model= it was trained with (its config is in the checkpoint)"
+        )
+    learner.load_state_dict(state)
+
+
+def git_commit(root: str | Path) -> str:
+    """The commit of the code, with `+` for uncommitted changes; `unknown` outside a checkout."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

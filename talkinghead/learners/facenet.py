@@ -1,0 +1,204 @@
+"""FaceNet's training on synthetic heads: identity with an angular margin, landmarks, facial actions."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, RandomSampler
+
+from talkinghead.data.faces import Faces, LabelledFrames
+from talkinghead.data.shards import write_atomic
+from talkinghead.models.facenet import Face, FaceNet, to_bytes
+
+
+class FaceDataModule(L.LightningDataModule):
+    """Labelled frames of a synthetic data set, in memory.
+
+    steps_per_epoch   batches per epoch, drawn with replacement
+    build             makes the data set at `path` when it is missing
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int,
+        batch_size: int,
+        steps_per_epoch: int,
+        stride: int = 1,
+        build: Callable[[Path], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.path, self.size, self.stride = str(path), size, stride
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.build = build
+
+    def prepare_data(self) -> None:
+        """Make the data set if there is none."""
+        if self.build is not None:
+            self.build(Path(self.path))
+
+    @property
+    def num_videos(self) -> int:
+        """Rows of W; FaceNet has none."""
+        return 0
+
+    def setup(self, stage: str) -> None:
+        """Decode both splits."""
+        self.train = LabelledFrames(self.path, "train", self.size, self.stride)
+        self.val = LabelledFrames(self.path, "val", self.size, self.stride)
+
+    def train_dataloader(self) -> DataLoader[Faces]:
+        sampler = RandomSampler(self.train, replacement=True, num_samples=self.batch_size * self.steps_per_epoch)
+        return DataLoader(self.train, self.batch_size, sampler=sampler, collate_fn=as_is)
+
+    def val_dataloader(self) -> DataLoader[Faces]:
+        return DataLoader(self.val, self.batch_size, collate_fn=as_is)
+
+
+def as_is(batch: Any) -> Any:
+    """`LabelledFrames` has made the batch already."""
+    return batch
+
+
+class FaceNetLearner(L.LightningModule):
+    """Trains FaceNet and writes it, folded, to `output` at the end.
+
+    weights   identity, landmarks, actions: weight of each loss in the sum
+    margin    angle, in radians, that ArcFace (arXiv 1801.07698) adds between an image and its person
+    scale     of the cosines in ArcFace's softmax
+    """
+
+    config: Mapping[str, Any] | None = None
+
+    def __init__(
+        self,
+        embedding_size: int,
+        weights: Mapping[str, float],
+        lr: float,
+        output: str | Path,
+        command: str = "",
+        margin: float = 0.2,
+        scale: float = 16.0,
+        weight_decay: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.embedding_size, self.weights = embedding_size, dict(weights)
+        self.lr, self.weight_decay = lr, weight_decay
+        self.output, self.command = Path(output), command
+        self.margin, self.scale = margin, scale
+
+    def configure_model(self) -> None:
+        """The networks, as large as the data set asks for."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.action_names: list[str] = data.train.action_names
+        self.network = FaceNet(self.embedding_size, len(self.action_names)).to(memory_format=torch.channels_last)
+        start_at_mean(self.network.landmarks, data.train.faces.landmarks)
+        start_at_mean(self.network.actions, data.train.faces.actions)
+        self.people = nn.Parameter(torch.randn(len(data.train.identities), self.embedding_size))
+
+    def training_step(self, batch: Faces, _: int) -> Tensor:
+        images, landmarks = augment(to_images(batch), batch.landmarks)
+        face = self.network(images)
+        loss = {
+            "identity": arcface(face.embedding, self.people, batch.identities, self.margin, self.scale),
+            "landmarks": (face.landmarks - landmarks).abs().mean(),
+            "actions": (face.actions - batch.actions).abs().mean(),
+        }
+        self.log_dict({f"loss/{name}": value for name, value in loss.items()}, prog_bar=True)
+        return torch.stack([self.weights[name] * value for name, value in loss.items()]).sum()
+
+    def on_validation_epoch_start(self) -> None:
+        self.seen: list[tuple[Face, Faces]] = []
+
+    def validation_step(self, batch: Faces, _: int) -> None:
+        self.seen.append((self.network(to_images(batch)), batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """On people never seen: verification AUC, landmark error over the inter-ocular distance, error of actions."""
+        embeddings, landmarks, actions = (
+            torch.cat(parts) for parts in zip(*(face for face, _ in self.seen), strict=True)
+        )
+        truth = Faces(*(torch.cat(parts) for parts in zip(*(batch for _, batch in self.seen), strict=True)))
+        eyes = (truth.landmarks[:, 36] - truth.landmarks[:, 45]).norm(dim=-1).clamp_min(1e-3)
+        error = (landmarks - truth.landmarks).norm(dim=-1).mean(dim=1) / eyes
+        self.log("val/auc", verification_auc(embeddings, truth.identities), prog_bar=True)
+        self.log("val/nme", error.median(), prog_bar=True)
+        self.log("val/actions", (actions - truth.actions).abs().mean(), prog_bar=True)
+        self.seen.clear()
+
+    def on_train_end(self) -> None:
+        """Write the folded network."""
+        if self.trainer.is_global_zero:
+            metadata = {"command": self.command, "actions": ",".join(self.action_names)}
+            write_atomic(self.output, to_bytes(self.network.float().cpu(), metadata))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=self.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps, pct_start=0.15)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def start_at_mean(head: nn.Linear, values: Float[Tensor, "N ..."]) -> None:
+    """Let a linear head begin with the mean of what it has to predict."""
+    nn.init.zeros_(head.weight)
+    head.bias.data.copy_(values.mean(dim=0).flatten())
+
+
+def to_images(batch: Faces) -> Float[Tensor, "B 3 H W"]:
+    """Bytes to [-1, 1], channels last."""
+    return batch.images.float().div_(127.5).sub_(1).to(memory_format=torch.channels_last)
+
+
+def arcface(
+    embedding: Float[Tensor, "B D"],
+    people: Float[Tensor, "N D"],
+    identities: Int[Tensor, " B"],
+    margin: float,
+    scale: float,
+) -> Float[Tensor, ""]:
+    """Cross entropy over people of cosines, with an angle `margin` added to the right one (arXiv 1801.07698, Eq. 3)."""
+    cosine = embedding @ F.normalize(people.float(), dim=1).T
+    right = cosine.gather(1, identities[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
+    harder = torch.cos((right.acos() + margin).clamp(max=math.pi))
+    return F.cross_entropy(scale * cosine.scatter(1, identities[:, None], harder), identities)
+
+
+def augment(
+    x: Float[Tensor, "B 3 H W"], landmarks: Float[Tensor, "B 68 2"]
+) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 68 2"]]:
+    """Random zoom, turn and shift (landmarks follow), blur, colours, noise: what features should survive."""
+    n, device = len(x), x.device
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.empty(n, *shape, device=device).uniform_(low, high)
+
+    angle, zoom, shift = uniform(-0.2, 0.2), uniform(0.85, 1.2), uniform(-0.15, 0.15, 2)
+    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 2, 2)
+    matrix = turn * zoom[:, None, None]  # grid_sample: output place -> input place, in units of half an image
+    grid = F.affine_grid(torch.cat([matrix, shift[:, :, None]], dim=2), list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    places = (2 * landmarks - 1 - shift[:, None]) @ torch.linalg.inv(matrix).transpose(1, 2)
+
+    softened = F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
+    x = torch.lerp(x, softened, (uniform(-1, 1, 1, 1, 1)).clamp_min(0))
+    x = x * uniform(0.8, 1.2, 1, 1, 1) * uniform(0.95, 1.05, 3, 1, 1) + uniform(-0.1, 0.1, 1, 1, 1)
+    x = x + torch.randn_like(x) * uniform(-0.06, 0.06, 1, 1, 1).clamp_min(0)
+    return x.clamp(-1, 1), (places + 1) / 2
+
+
+def verification_auc(embeddings: Float[Tensor, "B D"], identities: Int[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Area under the ROC curve of "same person?" by the cosine of two images: 0.5 is chance, 1 is perfect."""
+    first, second = torch.triu_indices(len(embeddings), len(embeddings), offset=1, device=embeddings.device)
+    same = identities[first] == identities[second]
+    cosine = (embeddings @ embeddings.T)[first, second]
+    ranks = torch.empty_like(cosine, dtype=torch.float64)
+    ranks[cosine.argsort()] = torch.arange(1, len(cosine) + 1, dtype=torch.float64, device=cosine.device)
+    positives, negatives = same.sum().double(), (~same).sum().double()
+    return ((ranks[same].sum() - positives * (positives + 1) / 2) / (positives * negatives)).float()

@@ -1,0 +1,181 @@
+"""The networks of few-shot adversarial talking heads: E, G and D (arXiv 1905.08233, Sec. 3.1 and 4)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from talkinghead.models.layers import (
+    IMAGE_CHANNELS,
+    AdaptiveBlock,
+    DownBlock,
+    InstanceNorm,
+    SelfAttention,
+    conv,
+    normalized,
+)
+
+Pooling = Literal["sum_relu", "relu_sum", "max"]
+
+
+class Realism(NamedTuple):
+    """What D says of a picture: the realism score, and the activations after each residual block for L_FM."""
+
+    score: Float[Tensor, " B"]
+    features: list[Tensor]
+
+
+def pool(h: Float[Tensor, "B N h w"], pooling: Pooling) -> Float[Tensor, "B N"]:
+    """Feature map to vector, in fp32: "sum_relu" as ICCV, "relu_sum" as the authors' code, "max" as arXiv v1."""
+    h = h.float()
+    if pooling == "sum_relu":
+        return F.relu(h.sum((2, 3)))
+    if pooling == "relu_sum":
+        return F.relu(h).sum((2, 3))
+    return F.relu(h).amax((2, 3))
+
+
+class Encoder(nn.Module):
+    """Residual down blocks over picture and landmark image, to one vector: E itself, and V of D without its last block.
+
+    channels    widths after each block, which halves the size each; the last is N
+    attention   side of the feature map that self-attention works on; None: no self-attention
+    num_flat    residual blocks at the end that keep the size (V of D has one)
+    """
+
+    def __init__(
+        self, image_size: int, channels: Sequence[int], attention: int | None, pooling: Pooling, spectral_norm: bool,
+        num_flat: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if image_size < 2 ** len(channels):
+            raise ValueError(f"{len(channels)} down blocks need pictures of {2 ** len(channels)} px, not {image_size}")
+        self.pooling = pooling
+        self.blocks = nn.ModuleList()
+        self.attention_after = -1
+        widths = [2 * IMAGE_CHANNELS, *channels]
+        for n, (before, after) in enumerate(pairwise(widths)):
+            self.blocks.append(DownBlock(before, after, first=n == 0, spectral_norm=spectral_norm))
+            if image_size >> (n + 1) == attention:
+                self.attention_after = n
+        for _ in range(num_flat):
+            self.blocks.append(DownBlock(channels[-1], channels[-1], downsample=False, spectral_norm=spectral_norm))
+        at = channels[self.attention_after]
+        self.attention = SelfAttention(at, spectral_norm) if self.attention_after >= 0 else nn.Identity()
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Float[Tensor, "B N"], list[Tensor]]:
+        """x, y [B, 3, H, W] -> the vector, and the activations after each block."""
+        h = torch.cat([x, y], dim=1).contiguous(memory_format=torch.channels_last)
+        features = []
+        for n, block in enumerate(self.blocks):
+            h = block(h)
+            if n == self.attention_after:
+                h = self.attention(h)
+            features.append(h)
+        return pool(h, self.pooling), features
+
+
+class Embedder(nn.Module):
+    """E(x, y; phi) -> e: what a person looks like, whatever the pose (Sec. 3.1)."""
+
+    def __init__(
+        self, image_size: int = 256, channels: Sequence[int] = (64, 128, 256, 512, 512, 512),
+        attention: int | None = 32, pooling: Pooling = "sum_relu", spectral_norm: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.encoder = Encoder(image_size, channels, attention, pooling, spectral_norm)
+        self.embedding_size = channels[-1]
+
+    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N"]:
+        return self.encoder(x, y)[0]
+
+
+class Generator(nn.Module):
+    """G(y, e_hat; psi, P) -> x_hat: landmark image to picture, told whom to draw by AdaIN (Sec. 3.1).
+
+    down_channels   widths of the encoder; the first down block takes the landmark image
+    num_residual    residual blocks at the bottleneck
+    up_channels     widths of the decoder, as many as down_channels
+    attention_down, attention_up    side of the feature map that self-attention works on; None: no self-attention
+    """
+
+    def __init__(
+        self, image_size: int = 256, embedding_size: int = 512, down_channels: Sequence[int] = (64, 128, 256, 512),
+        num_residual: int = 4, up_channels: Sequence[int] = (512, 256, 128, 64), attention_down: int | None = 32,
+        attention_up: int | None = 64, spectral_norm: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if len(down_channels) != len(up_channels):
+            raise ValueError(f"{len(down_channels)} down blocks and {len(up_channels)} up blocks: the sizes differ")
+        sn = spectral_norm
+        self.down, self.down_attention = nn.ModuleList(), nn.ModuleDict()
+        size, width = image_size, IMAGE_CHANNELS
+        for n, after in enumerate(down_channels):
+            self.down.append(DownBlock(width, after, first=n == 0, instance_norm=True, spectral_norm=sn))
+            size, width = size // 2, after
+            if size == attention_down:
+                self.down_attention[str(n)] = SelfAttention(width, sn)
+        self.middle = nn.ModuleList(AdaptiveBlock(width, width, spectral_norm=sn) for _ in range(num_residual))
+        self.up, self.up_attention = nn.ModuleList(), nn.ModuleDict()
+        for n, after in enumerate(up_channels):
+            self.up.append(AdaptiveBlock(width, after, upsample=True, spectral_norm=sn))
+            size, width = size * 2, after
+            if size == attention_up:
+                self.up_attention[str(n)] = SelfAttention(width, sn)
+        self.norm = InstanceNorm(width, affine=False)
+        self.to_image = conv(width, IMAGE_CHANNELS, 3, sn)
+        self.psi_sizes = [
+            2 * m.channels for m in self.modules() if isinstance(m, InstanceNorm) and m.scale_shift is None
+        ]
+        self.projection = normalized(nn.Linear(embedding_size, sum(self.psi_sizes)), sn)  # P
+
+    def project(self, e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B S"]:
+        """psi_hat = P e_hat: all scales and shifts of the AdaIN layers, in the order of the layers."""
+        with torch.autocast(e_hat.device.type, enabled=False):
+            return self.projection(e_hat.float())
+
+    def synthesize(self, y: Float[Tensor, "B 3 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
+        """G(y; psi, psi_hat): the picture for given scales and shifts."""
+        layers = list(psi.split(self.psi_sizes, dim=1))
+        h = y.contiguous(memory_format=torch.channels_last)
+        for n, block in enumerate(self.down):
+            h = block(h)
+            h = self.down_attention[str(n)](h) if str(n) in self.down_attention else h
+        for n, block in enumerate(self.middle):
+            h = block(h, layers[2 * n : 2 * n + 2])
+        layers = layers[2 * len(self.middle) :]
+        for n, block in enumerate(self.up):
+            h = block(h, layers[2 * n : 2 * n + 2])
+            h = self.up_attention[str(n)](h) if str(n) in self.up_attention else h
+        return torch.tanh(self.to_image(F.relu(self.norm(h, layers[-1]))).float())
+
+    def forward(self, y: Float[Tensor, "B 3 H W"], e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B 3 H W"]:
+        return self.synthesize(y, self.project(e_hat))
+
+
+class Discriminator(nn.Module):
+    """D(x, y, i; theta, W, w0, b) = V(x, y; theta)^T (W_i + w0) + b (Sec. 3.1, Eq. 6).
+
+    W has one row per training video. Its gradient is sparse: a step touches the rows of its batch and no other.
+    """
+
+    def __init__(
+        self, num_videos: int, image_size: int = 256, channels: Sequence[int] = (64, 128, 256, 512, 512, 512),
+        attention: int | None = 32, pooling: Pooling = "sum_relu", spectral_norm: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if num_videos < 1:
+            raise ValueError("W needs a row per training video, and there is none: is the training split empty?")
+        self.V = Encoder(image_size, channels, attention, pooling, spectral_norm, num_flat=1)
+        self.W = nn.Embedding(num_videos, channels[-1], sparse=True)
+        nn.init.normal_(self.W.weight, std=0.02)
+        self.w0 = nn.Parameter(0.02 * torch.randn(channels[-1]))
+        self.b = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"], i: Int[Tensor, " B"]) -> Realism:
+        v, features = self.V(x, y)
+        return Realism((v * (self.W(i) + self.w0)).sum(1) + self.b, features)

@@ -1,0 +1,147 @@
+"""Building blocks of the networks (arXiv 1905.08233, Sec. 4): residual blocks, AdaIN, self-attention, spectral norm."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+IMAGE_CHANNELS = 3
+
+
+class SpectralNorm(nn.Module):
+    """Weight divided by its largest singular value (Miyato et al., arXiv 1802.05957, Alg. 1).
+
+    One power iteration a use in training, none in evaluation; always in fp32, also under autocast, where torch's own
+    version multiplies in bf16.
+    """
+
+    def __init__(self, weight: Tensor, num_warmup: int = 15, eps: float = 1e-4) -> None:
+        super().__init__()
+        self.eps = eps
+        matrix = weight.detach().flatten(1)
+        self.register_buffer("u", F.normalize(torch.randn(matrix.shape[0]), dim=0))
+        self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0))
+        for _ in range(num_warmup):
+            self._power_iteration(matrix)
+
+    @torch.no_grad()
+    def _power_iteration(self, matrix: Float[Tensor, "out fan_in"]) -> None:
+        self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=self.eps))
+        self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=self.eps))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight with spectral norm 1."""
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = weight.flatten(1)
+            if self.training:
+                self._power_iteration(matrix)
+            sigma = torch.dot(self.u.clone(), matrix @ self.v.clone())  # clones: a later use moves u and v
+            return weight / sigma
+
+
+def normalized(layer: nn.Module, spectral_norm: bool) -> nn.Module:
+    """The layer, under spectral normalisation if asked."""
+    if spectral_norm:
+        parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
+    return layer
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, spectral_norm: bool) -> nn.Module:
+    """A convolution that keeps the image size."""
+    return normalized(nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2), spectral_norm)
+
+
+class InstanceNorm(nn.Module):
+    """Zero mean and unit variance per image and channel, statistics in fp32; then a scale and a shift.
+
+    With `affine` they are parameters of the layer; without, `scale_shift` brings them, two values per channel: AdaIN
+    (Huang and Belongie, arXiv 1703.06868). Scales are stored as differences from 1, so zeros mean plain instance norm.
+    """
+
+    def __init__(self, channels: int, affine: bool, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.channels, self.eps = channels, eps
+        self.scale_shift = nn.Parameter(torch.zeros(1, 2 * channels)) if affine else None
+
+    def forward(self, x: Float[Tensor, "B C H W"], scale_shift: Float[Tensor, "B S"] | None = None) -> Tensor:
+        given = self.scale_shift if scale_shift is None else scale_shift
+        scale, shift = given.float().chunk(2, dim=1)
+        variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0)
+        scale = (1 + scale) * torch.rsqrt(variance + self.eps)
+        shift = shift - scale * mean
+        return torch.addcmul(shift[:, :, None, None].to(x.dtype), x, scale[:, :, None, None].to(x.dtype))
+
+
+class DownBlock(nn.Module):
+    """Pre-activation residual block: relu-conv3-relu-conv3-avgpool, skip conv1-avgpool.
+
+    instance_norm   a norm with its own affine before each ReLU (the generator's encoder)
+    first           no norm and no ReLU in front: the input is an image
+    downsample      halve the size; without it and with equal channels the skip is the identity
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, spectral_norm: bool, instance_norm: bool = False,
+        first: bool = False, downsample: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.first, self.downsample = first, downsample
+        norms = instance_norm and not first, instance_norm
+        self.norm1 = InstanceNorm(in_channels, affine=True) if norms[0] else nn.Identity()
+        self.norm2 = InstanceNorm(out_channels, affine=True) if norms[1] else nn.Identity()
+        self.conv1 = conv(in_channels, out_channels, 3, spectral_norm)
+        self.conv2 = conv(out_channels, out_channels, 3, spectral_norm)
+        plain = in_channels == out_channels and not downsample
+        self.skip = nn.Identity() if plain else conv(in_channels, out_channels, 1, spectral_norm)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        h = x if self.first else F.relu(self.norm1(x))
+        h = self.conv2(F.relu(self.norm2(self.conv1(h))))
+        if not self.downsample:
+            return h + self.skip(x)
+        return F.avg_pool2d(h, 2) + self.skip(F.avg_pool2d(x, 2))  # conv1 and avgpool commute
+
+
+class AdaptiveBlock(nn.Module):
+    """Residual block of the generator: (AdaIN-relu-[up]-conv3) (AdaIN-relu-conv3), skip [up]-conv1."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, spectral_norm: bool, upsample: bool = False) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.norm1 = InstanceNorm(in_channels, affine=False)
+        self.norm2 = InstanceNorm(out_channels, affine=False)
+        self.conv1 = conv(in_channels, out_channels, 3, spectral_norm)
+        self.conv2 = conv(out_channels, out_channels, 3, spectral_norm)
+        plain = in_channels == out_channels and not upsample
+        self.skip = nn.Identity() if plain else conv(in_channels, out_channels, 1, spectral_norm)
+
+    def forward(self, x: Float[Tensor, "B C H W"], psi: Sequence[Float[Tensor, "B _"]]) -> Float[Tensor, "B D h w"]:
+        """`psi`: the scales and shifts of norm1 and of norm2."""
+        h = F.relu(self.norm1(x, psi[0]))
+        h = self.conv1(F.interpolate(h, scale_factor=2.0, mode="nearest") if self.upsample else h)
+        h = self.conv2(F.relu(self.norm2(h, psi[1])))
+        skip = self.skip(x)  # conv1 and nearest upsampling commute
+        return h + (F.interpolate(skip, scale_factor=2.0, mode="nearest") if self.upsample else skip)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over all positions (SAGAN, arXiv 1805.08318, Sec. 3; keys pooled as in BigGAN), starting as x."""
+
+    def __init__(self, channels: int, spectral_norm: bool) -> None:
+        super().__init__()
+        self.query = conv(channels, channels // 8, 1, spectral_norm)
+        self.key = conv(channels, channels // 8, 1, spectral_norm)
+        self.value = conv(channels, channels // 2, 1, spectral_norm)
+        self.out = conv(channels // 2, channels, 1, spectral_norm)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        query = self.query(x).flatten(2).transpose(1, 2)
+        key = F.max_pool2d(self.key(x), 2).flatten(2).transpose(1, 2)
+        value = F.max_pool2d(self.value(x), 2).flatten(2).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.gamma * self.out(attended)

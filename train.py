@@ -1,0 +1,43 @@
+"""Train: `python train.py experiment=meta_synthetic` (conf/experiment lists the others)."""
+
+import logging
+from pathlib import Path
+
+import hydra
+import pytorch_lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from talkinghead.learners.checkpoints import find_last_checkpoint, git_commit, load_weights
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """Compose the parts and fit; returns what a sweep optimises (`optimized_metric`)."""
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
+    log.info("outputs: %s", cfg.paths.output_dir)
+    data = instantiate(cfg.data)
+    data.prepare_data()
+    cfg.num_videos = data.num_videos
+    learner = instantiate(cfg.learner)
+    learner.config = {**OmegaConf.to_container(cfg, resolve=True), "git_commit": git_commit(Path(__file__).parent)}
+    if cfg.init_from:
+        load_weights(learner, cfg.init_from)
+    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
+    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(learner.config)
+    last = cfg.ckpt_path == "last"
+    ckpt_path = find_last_checkpoint(cfg.paths.outputs_dir, cfg.name) if last else cfg.ckpt_path
+    trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
+    return None if metric is None else float(metric)
+
+
+if __name__ == "__main__":
+    main()

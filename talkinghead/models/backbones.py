@@ -92,7 +92,7 @@ UNIT_LEVEL = 3.0
 
 
 class VGG(Backbone):
-    """The convolutions of a VGG network, up to the deepest layer asked for. Weights are random here; `vgg19` … load them.
+    """The convolutions of a VGG network, up to the deepest layer asked for; random until loaded (`vgg19`, …).
 
     blocks      convolutions per block
     layers      which layers' activations are returned, in torchvision's numbering of `features`

@@ -52,7 +52,7 @@ class FaceNet(nn.Module):
 
     def activations(self, x: Float[Tensor, "B 3 H W"]) -> tuple[list[Tensor], Tensor]:
         """Activations after the first convolution of each block, and the last activations of all."""
-        activations = []
+        activations: list[Tensor] = []
         last = x
         for first, second in zip(self.first, self.second, strict=True):
             activations.append(first(F.avg_pool2d(last, 2) if activations else last))
@@ -80,9 +80,11 @@ def fold(network: FaceNet) -> FaceNet:
     network = deepcopy(network).eval()
     for layers in (network.first, network.second):
         for number, layer in enumerate(layers):
-            assert isinstance(layer, nn.Sequential)
-            if len(layer) == 3:
-                layers[number] = nn.Sequential(fuse_conv_bn_eval(layer[0], layer[1]), layer[2])
+            conv, *norm, relu = layer.children()
+            if norm:
+                assert isinstance(conv, nn.Conv2d)
+                assert isinstance(norm[0], nn.BatchNorm2d)
+                layers[number] = nn.Sequential(fuse_conv_bn_eval(conv, norm[0]), relu)
     return network
 
 

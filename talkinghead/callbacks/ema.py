@@ -12,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 CHECKPOINT_KEY = "ema"
 POWER_ITERATIONS = 5
 
+TensorList = tuple[Tensor, ...] | list[Tensor]
+
 
 class EMA(L.Callback):
     """Averages the learner's submodules named in `parts` after every training step; W and D are not averaged.
@@ -76,11 +78,13 @@ class EMA(L.Callback):
             self._average.module.load_state_dict(self._loaded)
             self._average.n_averaged.fill_(self.num_updates)
             self._loaded = None
+        else:
+            self.num_updates = 0
 
     def _averaged_parts(self, learner: L.LightningModule) -> nn.ModuleDict:
         return nn.ModuleDict({name: learner.get_submodule(name) for name in self.parts})
 
-    def _update_average(self, averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+    def _update_average(self, averaged: TensorList, current: TensorList, num_averaged: Tensor | int) -> None:
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
 
@@ -106,10 +110,11 @@ def tensors(module: nn.Module) -> Iterator[Tensor]:
 def settle_spectral_norm(module: nn.Module) -> None:
     """Bring the singular vectors that spectral norm keeps up to date with the averaged weights."""
     for part in module.modules():
-        if parametrize.is_parametrized(part):
+        parametrizations = part.parametrizations if parametrize.is_parametrized(part) else None
+        if isinstance(parametrizations, nn.ModuleDict):
             training = part.training
             part.train()
-            for name in part.parametrizations:
+            for name in parametrizations:
                 for _ in range(POWER_ITERATIONS):
                     getattr(part, name)  # one power iteration each
             part.train(training)

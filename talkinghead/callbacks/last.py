@@ -40,7 +40,6 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        if trainer.fast_dev_run:
-            return
-        trainer.save_checkpoint(self.path)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at = time.monotonic()

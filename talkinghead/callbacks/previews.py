@@ -80,7 +80,7 @@ class PreviewGrid(L.Callback):
 
 def first_rows(episode: Episode, count: int) -> Episode:
     """The first `count` episodes of a batch."""
-    return Episode(*(field[:count] for field in episode))
+    return Episode(**{name: field[:count] for name, field in episode._asdict().items()})
 
 
 def draw_grid(columns: Mapping[str, Float[Tensor, "B 3 H W"]]) -> UInt8[np.ndarray, "height width 3"]:

@@ -3,7 +3,7 @@
 import functools
 import importlib.util
 import logging
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ OUTER_EYE_CORNERS = (36, 45)  # of dlib's 68 points
 _logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class LandmarkDetector(Protocol):
     """Finds the 68 points of the largest face of an RGB picture, in its pixels; None where it sees no face."""
 

@@ -22,7 +22,8 @@ def ssim(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[
 
     The authors' window: Gaussian, sigma 1.5, 11 x 11; borders left out; mean over the three channels.
     """
-    return structural_similarity_index_measure(x_hat, x, sigma=1.5, data_range=1.0, reduction="none").reshape(len(x))
+    values = structural_similarity_index_measure(x_hat, x, sigma=1.5, data_range=1.0, reduction="none")
+    return torch.as_tensor(values).reshape(len(x))
 
 
 def psnr(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
@@ -69,12 +70,12 @@ class ImageMetrics(nn.Module):
         x_hat, x = x_hat.float().clamp(-1, 1), x.float().clamp(-1, 1)
         with torch.autocast(x.device.type, enabled=False):  # variances do not survive bf16
             unit_hat, unit = (x_hat + 1) / 2, (x + 1) / 2
-            self.means["ssim"].update(ssim(unit_hat, unit))
-            self.means["psnr"].update(psnr(unit_hat, unit))
+            self._add("ssim", ssim(unit_hat, unit))
+            self._add("psnr", psnr(unit_hat, unit))
             for name, distance in self.distances.items():
                 if isinstance(distance, nn.Module):
                     distance.to(x.device)
-                self.means[name].update(distance(x_hat, x))
+                self._add(name, distance(x_hat, x))
         if self.detector is not None:
             self._update_landmarks(unit_hat, points)
 
@@ -84,20 +85,26 @@ class ImageMetrics(nn.Module):
         self._num_detections += len(x_hat)
         for image, driver in zip(to_uint8(x_hat), points.float().cpu().numpy(), strict=False):
             found = self.detector(image) if self.detector is not None else None
-            self.means["face_found"].update(float(found is not None))
+            self._add("face_found", float(found is not None))
             if found is not None:
-                self.means["nme"].update(landmark_error(found, driver))
+                self._add("nme", landmark_error(found, driver))
+
+    def _add(self, name: str, value: Tensor | float) -> None:
+        self._means()[name].update(value)
+
+    def _means(self) -> dict[str, MeanMetric]:
+        return {name: mean for name, mean in self.means.items() if isinstance(mean, MeanMetric)}
 
     def compute(self) -> dict[str, Tensor]:
         """The means by log name over all ranks; NaN where nothing was added."""
         with warnings.catch_warnings():  # a rank that found no face must still take part in the reduction
             warnings.filterwarnings("ignore", message="The ``compute`` method of metric MeanMetric was called before")
-            return {name: mean.compute() for name, mean in self.means.items()}
+            return {name: mean.compute() for name, mean in self._means().items()}
 
     def reset(self) -> None:
         """Forget everything added."""
         self._num_detections = 0
-        for mean in self.means.values():
+        for mean in self._means().values():
             mean.reset()
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import http.server
+import tarfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -146,9 +147,10 @@ def test_every_cut_of_a_shard_leaves_whole_clips(tmp_path: Path) -> None:
     write_data_set(tmp_path, {"train": [clips]})
     shard = tmp_path / "train/000000.tar"
     content = shard.read_bytes()
-    assert len(ShardReader(str(shard)).clips) == 3
+    with tarfile.open(shard) as tar:  # any reader of tars can read it
+        assert len(tar.getnames()) == 15
     previous = 0
-    for size in range(1, len(content), 509):
+    for size in [*range(1, len(content), 509), len(content)]:
         shard.write_bytes(content[:size])
         reader = ShardReader(str(shard))
         assert previous <= len(reader.clips) <= 3

@@ -10,14 +10,15 @@ import mmap
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import webdataset
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from talkinghead.data.shards import DATASET_FILE, DatasetInfo, ShardEntry
+from talkinghead.data.shards import DATASET_FILE, DatasetInfo, ShardEntry, member_suffixes, unpack_index
 
 _BLOCK = 512  # bytes of a tar header, and what members are padded to
 _COPY_CHUNK = 1 << 20
@@ -34,15 +35,23 @@ class UnusableClip(Exception):
 
 @dataclass(frozen=True)
 class ClipIndex:
-    """Where the members of one clip lie in its shard: suffix -> (first byte, number of bytes)."""
+    """Where the members of one clip lie in its shard."""
 
     key: str
-    members: dict[str, tuple[int, int]]
+    suffixes: tuple[str, ...]
+    starts: Int[np.ndarray, " members"]
+    sizes: Int[np.ndarray, " members"]
 
     @property
-    def frames(self) -> list[str]:
+    def frames(self) -> tuple[str, ...]:
         """Suffixes of the frames, in order of time."""
-        return sorted(suffix for suffix in self.members if suffix.endswith(".jpg"))
+        return frame_suffixes(self.suffixes)
+
+
+@lru_cache(maxsize=1024)
+def frame_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are frames, in order of time."""
+    return tuple(sorted(suffix for suffix in suffixes if suffix.endswith(".jpg")))
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,11 @@ class StoredClip:
 
     def read(self, suffix: str) -> bytes:
         """The bytes of one member; UnusableClip when the clip does not have it."""
-        if suffix not in self.index.members:
+        if suffix not in self.index.suffixes:
             raise UnusableClip(f"missing {suffix}", f"clip {self.key} of {self.file}")
-        start, size = self.index.members[suffix]
-        return self.content[start : start + size]
+        member = self.index.suffixes.index(suffix)
+        start = self.index.starts[member]
+        return self.content[start : start + self.index.sizes[member]]
 
     def meta(self) -> dict:
         """The description, see `shards.Clip`."""
@@ -83,9 +93,24 @@ class StoredClip:
         return points
 
 
-def scan_tar(content: mmap.mmap | bytes) -> tuple[list[ClipIndex], bool]:
-    """The complete clips of a tar, and whether it is whole. Only headers are read; a cut tar loses its last clip."""
-    clips: OrderedDict[str, dict[str, tuple[int, int]]] = OrderedDict()
+def find_clips(content: mmap.mmap | bytes) -> list[ClipIndex]:
+    """The clips of a shard by its index; by walking through the headers of a tar that has none."""
+    packed = unpack_index(content)
+    if packed is None:
+        return scan_tar(content)
+    sizes = np.array(packed.sizes)
+    padded = _BLOCK + -(-sizes // _BLOCK) * _BLOCK
+    starts = np.cumsum(padded) - padded + _BLOCK
+    first = np.cumsum([0, *packed.members]).tolist()
+    return [
+        ClipIndex(key, member_suffixes(stop - start - 2), starts[start:stop], sizes[start:stop])
+        for key, start, stop in zip(packed.keys, first[:-1], first[1:], strict=True)
+    ]
+
+
+def scan_tar(content: mmap.mmap | bytes) -> list[ClipIndex]:
+    """The complete clips of a tar. Only headers are read; a tar that has been cut loses its last clip."""
+    clips: dict[str, list[tuple[str, int, int]]] = {}
     offset, whole = 0, False
     while offset + _BLOCK <= len(content):
         header = content[offset : offset + _BLOCK]
@@ -102,11 +127,16 @@ def scan_tar(content: mmap.mmap | bytes) -> tuple[list[ClipIndex], bool]:
             break
         if header[156:157] in b"0\0":
             key, _, suffix = name.partition(".")
-            clips.setdefault(key, {})[suffix] = (start, size)
+            clips.setdefault(key, []).append((suffix, start, size))
         offset = start + -(-size // _BLOCK) * _BLOCK
     if clips and not whole:
         clips.popitem()
-    return [ClipIndex(key, members) for key, members in clips.items()], whole
+    return [
+        ClipIndex(
+            key, tuple(m[0] for m in members), np.array([m[1] for m in members]), np.array([m[2] for m in members])
+        )
+        for key, members in clips.items()
+    ]
 
 
 class ShardReader:
@@ -117,7 +147,7 @@ class ShardReader:
         self.url = url
         with open_local(url) as file:
             self.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.clips, self.whole = scan_tar(self.content)
+        self.clips = find_clips(self.content)
 
     def clip(self, number: int) -> StoredClip:
         """Clip `number` of this shard; UnusableClip when the file ends before it."""

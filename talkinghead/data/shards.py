@@ -7,16 +7,23 @@ dataset.json         see `DatasetInfo`
 import hashlib
 import io
 import json
+import mmap
 import os
+import struct
 import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 1
+
+_INDEX_MARK = b"clipindx"
+_INDEX_TAIL = 16  # bytes of the index's length and mark, the last ones of a shard
 
 
 @dataclass(frozen=True)
@@ -118,20 +125,81 @@ def write_atomic(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
+class ShardIndex(NamedTuple):
+    """What lies where in a shard: members follow each other from byte 0, each after a header of one tar block."""
+
+    keys: list[str]  # of the clips
+    members: list[int]  # how many each clip has
+    sizes: list[int]  # bytes of each member of all clips, without padding
+
+
+class _HashedFile:
+    """A file being written, its length and its sha256."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.bytes = 0
+        self.sha256 = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.bytes += len(content)
+        self.sha256.update(content)
+        return self.file.write(content)
+
+    def tell(self) -> int:
+        return self.bytes
+
+
 def write_shard(root: Path, file: str, clips: Iterable[Clip]) -> ShardEntry:
-    """Write clips to `root/file` atomically. Same clips, same bytes: no times or owners are stored."""
-    buffer = io.BytesIO()
-    samples = 0
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for clip in clips:
-            samples += 1
-            for suffix, content in clip_members(clip):
-                member = tarfile.TarInfo(f"{clip.key}.{suffix}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    content = buffer.getvalue()
-    write_atomic(root / file, content)
-    return ShardEntry(file, samples, len(content), hashlib.sha256(content).hexdigest())
+    """Write clips to `root/file` atomically. Same clips, same bytes: no times or owners are stored.
+
+    After the end mark of the tar, where readers of tars do not look, follows an index (`pack_index`), so that a frame
+    is found without walking through the headers of all others.
+    """
+    path = root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    index = ShardIndex([], [], [])
+    try:
+        with open(temporary, "wb") as raw:
+            shard = _HashedFile(raw)
+            with tarfile.open(fileobj=shard, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+                for clip in clips:
+                    members = clip_members(clip)
+                    index.keys.append(clip.key)
+                    index.members.append(len(members))
+                    index.sizes.extend(len(content) for _, content in members)
+                    for suffix, content in members:
+                        member = tarfile.TarInfo(f"{clip.key}.{suffix}")
+                        member.size = len(content)
+                        tar.addfile(member, io.BytesIO(content))
+            shard.write(pack_index(index))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return ShardEntry(file, len(index.keys), shard.bytes, shard.sha256.hexdigest())
+
+
+def pack_index(index: ShardIndex) -> bytes:
+    """JSON, its length, a mark."""
+    text = json.dumps(index, separators=(",", ":")).encode()
+    return text + struct.pack("<Q8s", len(text), _INDEX_MARK)
+
+
+def unpack_index(shard: bytes | mmap.mmap) -> ShardIndex | None:
+    """The index at the end of a shard; None where there is none, as in a tar made otherwise or one cut short."""
+    if len(shard) < _INDEX_TAIL:
+        return None
+    length, mark = struct.unpack("<Q8s", shard[-_INDEX_TAIL:])
+    if mark != _INDEX_MARK or length + _INDEX_TAIL > len(shard):
+        return None
+    return ShardIndex(*json.loads(shard[-_INDEX_TAIL - length : -_INDEX_TAIL]))
+
+
+@lru_cache(maxsize=1024)
+def member_suffixes(num_frames: int) -> tuple[str, ...]:
+    """Names of the members of a clip after its key, in the order they are written."""
+    return ("json", "landmarks.npy", *(f"{n:03d}.jpg" for n in range(num_frames)))
 
 
 def clip_members(clip: Clip) -> list[tuple[str, bytes]]:
@@ -142,5 +210,5 @@ def clip_members(clip: Clip) -> list[tuple[str, bytes]]:
         )
     npy = io.BytesIO()
     np.save(npy, clip.landmarks.astype(np.float32))
-    frames = [(f"{n:03d}.jpg", frame) for n, frame in enumerate(clip.frames)]
-    return [("json", json.dumps(clip.meta).encode()), ("landmarks.npy", npy.getvalue()), *frames]
+    contents = [json.dumps(clip.meta).encode(), npy.getvalue(), *clip.frames]
+    return list(zip(member_suffixes(len(clip.frames)), contents, strict=True))

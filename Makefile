@@ -1,0 +1,31 @@
+# `make quickstart` trains a small model from nothing; `make test` checks the code. Both set up .venv when needed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test lint types setup clean
+
+quickstart: setup
+	$(BIN)/python train.py experiment=meta_synthetic
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else \
+	  "Python 3.11 or 3.12 is needed, %s is %d.%d: run make with PYTHON=/path/to/python3.12" % (("$(PYTHON)",) + v))'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,72 @@
+"""Who may import whom: the packages form layers, and frameworks stay where they belong."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "talkinghead"
+LAYERS = [
+    {"types", "pretrained"},
+    {"models", "losses", "data", "metrics", "synthetic", "preparation"},
+    {"learners", "reenactment"},
+    {"callbacks", "studio"},
+]
+WRITERS, SHARED = {"synthetic", "preparation"}, {"talkinghead.data.shards", "talkinghead.data.landmarks"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of every module that a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write the whole name instead of a relative import"
+            names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part(dotted: str) -> str:
+    """`talkinghead.data.shards` -> `data`."""
+    return dotted.split(".")[1] if "." in dotted else ""
+
+
+def layer(name: str) -> int:
+    return next(n for n, names in enumerate(LAYERS) if name in names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    for name in sorted(n for n in imported(path) if n.startswith("talkinghead.")):
+        other = part(name)
+        if other == own or (own in WRITERS and any(name.startswith(shared) for shared in SHARED)):
+            continue
+        if name == "talkinghead.data" and own in WRITERS:
+            continue
+        assert layer(other) < layer(own), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_frameworks_stay_where_they_belong(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert not roots & {"hydra", "omegaconf", "wandb"}, f"{path}: configuration and services stay outside the package"
+    where = path.relative_to(PACKAGE)
+    if where.parts[0] not in ("learners", "callbacks") and where != Path("data/datamodule.py"):
+        assert not roots & {"pytorch_lightning", "lightning", "lightning_fabric"}, f"{path} must not need Lightning"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_say_what_they_are_and_stay_short(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith('"""'), f"{path}: line 1 says what the file is"
+    assert text.count("\n") <= 300, f"{path}: split it, it has more than one idea"
+
+
+def test_types_imports_torch_only() -> None:
+    roots = {name.split(".")[0] for name in imported(PACKAGE / "types.py")}
+    assert roots <= {"typing", "jaxtyping", "torch"}

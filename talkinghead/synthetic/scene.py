@@ -1,0 +1,186 @@
+"""A person in front of a camera: what to draw, and where every vertex and landmark is in each frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from talkinghead.synthetic import kernels
+from talkinghead.synthetic.body import LEFT_EYE, RIGHT_EYE, Body
+from talkinghead.synthetic.hair import make_hair
+from talkinghead.synthetic.landmarks import landmark_points
+from talkinghead.synthetic.motion import Motion
+from talkinghead.synthetic.paint import (
+    AXIS_Y,
+    beard_mask,
+    linear,
+    neckline,
+    paint_background,
+    paint_hair,
+    paint_skin,
+    texture_coordinates,
+)
+from talkinghead.synthetic.person import Person, make_lighting, neutral_vertices
+from talkinghead.synthetic.renderer import Camera, Renderer, Surface
+
+# The crop's side over the mean of the landmarks' longer extent, and how far down the frame their middle lies.
+CROP_RATIO, CROP_MIDDLE = 1.92, 0.56
+KINDS = np.array([int(k) for k in (0, 1, 1, 2, 2, 3)])
+
+
+@dataclass(frozen=True)
+class Head:
+    """One person ready to move: neutral vertices (body, then hair), the facial actions' offsets, and what to paint.
+
+    follow  share of the head's rotation per vertex
+    pivot   the joint that the head turns about
+    """
+
+    person: Person
+    body: Body
+    neutral: Float[np.ndarray, "V 3"]
+    actions: Float[np.ndarray, "A B 3"]
+    follow: Float[np.ndarray, " V"]
+    pivot: Float[np.ndarray, " 3"]
+    surface: Surface
+
+
+def make_head(person: Person, body: Body, texture_size: int) -> Head:
+    """Build geometry and paint of one person."""
+    neutral = neutral_vertices(person, body)
+    actions = fit_blinks(body, neutral)
+    hair = make_hair(person, neutral, body)
+    dressed = _dress(person, body, neutral)
+    vertices, faces, kinds = dressed, body.faces, KINDS[body.groups]
+    local, occlusion = _eye_frames(body, neutral), _occlusion(body)
+    texcoords, coverage, follow = texture_coordinates(body.template), np.ones(len(dressed), np.float32), body.follow
+    if hair is not None:
+        vertices = np.concatenate([vertices, hair.vertices])
+        faces = np.concatenate([faces, hair.faces + len(dressed)])
+        kinds = np.concatenate([kinds, np.full(len(hair.faces), kernels.HAIR)])
+        local = np.concatenate([local, np.zeros_like(hair.vertices)])
+        occlusion = np.concatenate([occlusion, hair.occlusion])
+        texcoords = np.concatenate([texcoords, hair.texcoords])
+        coverage, follow = np.concatenate([coverage, hair.coverage]), np.concatenate([follow, hair.follow])
+    surface = Surface(
+        faces.astype(np.int32), kinds.astype(np.int32), texcoords, local, occlusion, coverage,
+        paint_skin(person, texture_size), paint_hair(person, max(64, texture_size // 2)),
+    )  # fmt: skip
+    near = np.linalg.norm(body.template - body.neck, axis=1) < 0.08
+    pivot = body.neck + (neutral - body.template)[near].mean(0)
+    return Head(person, body, vertices.astype(np.float32), actions, follow.astype(np.float32), pivot, surface)
+
+
+def fit_blinks(body: Body, neutral: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "A B 3"]:
+    """The actions' offsets, scaled to this face's size."""
+    size = np.ptp(neutral[body.follow > 0.99], axis=0) / np.ptp(body.template[body.follow > 0.99], axis=0)
+    return body.actions * size.astype(np.float32)
+
+
+def move(head: Head, motion: Motion) -> Float[np.ndarray, "F V 3"]:
+    """Vertices of every frame, with the head's pivot a little below the camera's axis."""
+    frames, count = len(motion.actions), len(head.body.template)
+    offsets = motion.actions @ head.actions.reshape(len(head.actions), -1)
+    still = np.broadcast_to(head.neutral - head.pivot, (frames, *head.neutral.shape)).copy()
+    still[:, :count] += offsets.reshape(frames, count, 3)
+    turned = np.einsum("fij,fvj->fvi", rotations(motion.pose), still)
+    torso = np.einsum("fij,fvj->fvi", rotations(motion.pose * np.array([0.25, 0.05, 0.1], np.float32)), still)
+    share = head.follow[None, :, None]
+    moved = torso * (1 - share) + turned * share
+    return (moved + motion.sway[:, None] - np.array([0, 0, 0.10], np.float32)).astype(np.float32)
+
+
+def rotations(pose: Float[np.ndarray, "F 3"]) -> Float[np.ndarray, "F 3 3"]:
+    """Rotation matrices of yaw, pitch and roll in degrees (signs as in `Motion`)."""
+    yaw, pitch, roll = np.deg2rad(pose.astype(np.float64)).T
+    zero, one = np.zeros_like(yaw), np.ones_like(yaw)
+    about_z = np.stack([np.cos(yaw), -np.sin(yaw), zero, np.sin(yaw), np.cos(yaw), zero, zero, zero, one], -1)
+    about_x = np.stack([one, zero, zero, zero, np.cos(pitch), np.sin(pitch), zero, -np.sin(pitch), np.cos(pitch)], -1)
+    about_y = np.stack([np.cos(roll), zero, np.sin(roll), zero, one, zero, -np.sin(roll), zero, np.cos(roll)], -1)
+    z, x, y = (m.reshape(-1, 3, 3) for m in (about_z, about_x, about_y))
+    return (y @ z @ x).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Frames of a clip with exact landmarks, and the crop in tangents (centre x, centre z, half side)."""
+
+    frames: UInt8[np.ndarray, "F S S 3"]
+    landmarks: Float[np.ndarray, "F 68 2"]
+    camera: Camera
+
+
+def film(head: Head, motion: Motion, renderer: Renderer, room: int) -> Picture:
+    """Draw a clip. `room` seeds light, background and camera; the crop is fixed for the clip."""
+    vertices = move(head, motion)
+    points = landmark_points(vertices, motion.pose[:, 0], head.body.original_index)
+    rng = np.random.default_rng([room, 9])
+    camera = frame_face(points, float(rng.uniform(0.8, 1.6)), rng)
+    background = paint_background(room, 128)
+    frames = renderer(vertices, head.surface, camera, make_lighting(room), background, _eye_look(head.person))
+    return Picture(frames, camera.project(points, renderer.size).astype(np.float32), camera)
+
+
+def frame_face(points: Float[np.ndarray, "F 68 3"], distance: float, rng: np.random.Generator) -> Camera:
+    """The fixed square crop around the landmarks of all frames."""
+    tangents = points[..., [0, 2]] / (points[..., 1:2] + distance)
+    low, high = tangents.min(1), tangents.max(1)
+    half = float((high - low).max(1).mean()) * CROP_RATIO / 2 * float(rng.uniform(0.94, 1.08))
+    x, z = ((low + high) / 2).mean(0) + rng.normal(0, 0.04, 2) * half
+    return Camera(distance, (float(x), float(z + (CROP_MIDDLE - 0.5) * 2 * half)), half)
+
+
+def _dress(person: Person, body: Body, neutral: np.ndarray) -> np.ndarray:
+    """Push clothes and beard off the skin."""
+    azimuth = np.rad2deg(np.arctan2(body.template[:, 0], -(body.template[:, 1] - AXIS_Y)))
+    height = body.template[:, 2]
+    normals = vertex_normals(neutral, body.faces)
+    cloth = np.clip((neckline(person.collar, azimuth) - height) / 0.006, 0, 1) * 0.006
+    length = {"full": 0.008, "goatee": 0.006, "moustache": 0.003}.get(person.beard, 0.0)
+    beard = beard_mask(person.beard, azimuth, height) * length * (body.follow > 0.5) * (1 - body.cavity)
+    lips = (np.abs(azimuth) < 14) & (height > 0.648) & (height < 0.676)
+    skin = (body.groups[:, None] == 0) & np.ones((1, 3), bool)
+    on_skin = np.zeros(len(neutral), bool)
+    on_skin[body.faces[skin]] = True
+    push = np.where(on_skin, np.maximum(cloth, np.where(lips, 0, beard)), 0)
+    return neutral + normals * push[:, None].astype(np.float32)
+
+
+def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: np.ndarray) -> Float[np.ndarray, "V 3"]:
+    """Area-weighted unit normals."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    face = np.cross(b - a, c - a)
+    normals = np.zeros_like(vertices)
+    for k in range(3):
+        np.add.at(normals, faces[:, k], face)
+    return normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+
+
+def _eye_frames(body: Body, neutral: np.ndarray) -> np.ndarray:
+    """Vertices of each eyeball relative to its centre: the direction that carries iris and pupil."""
+    local = neutral.copy()
+    for group in (LEFT_EYE, RIGHT_EYE):
+        eye = np.unique(body.faces[body.groups == group])
+        rest = body.template[eye]
+        centre = (rest.min(0) + rest.max(0)) / 2
+        centre[1] = rest[:, 1].max() - np.ptp(rest[:, 0]) / 2
+        local[eye] = rest - centre
+    return local
+
+
+def _occlusion(body: Body) -> np.ndarray:
+    """Little light enters the mouth and the eye sockets; lids cast a rim."""
+    light = 1 - 0.88 * body.cavity
+    rim = (body.cavity > 0.05) & (body.cavity < 0.95) & (body.template[:, 2] > 0.70)
+    light[rim] *= 0.55
+    for group, amount in ((3, 0.75), (4, 0.6), (5, 0.5)):
+        light[np.unique(body.faces[body.groups == group])] = amount
+    return light.astype(np.float32)
+
+
+def _eye_look(person: Person) -> dict[str, object]:
+    teeth = linear(np.array([0.88, 0.84, 0.76]) - 0.1 * person.age * np.array([0.6, 1.0, 1.5]))
+    return {
+        "iris": tuple(map(float, linear(person.iris))), "iris_size": 0.46, "teeth": tuple(map(float, teeth)),
+        "gloss": float(0.25 + 0.25 * (1 - np.mean(person.skin))), "hair_gloss": 0.25,
+    }  # fmt: skip

@@ -1,11 +1,10 @@
 """Where each pretrained network comes from (file, URL, checksum, licence) and how its file is found.
 
-`python -m talkinghead.pretrained` lists the table; `... convert vggface FILE` makes the VGGFace file from Oxford's.
+`python -m talkinghead.pretrained` lists them; `python -m talkinghead.models.vggface FILE` makes the VGGFace file.
 """
 
 import hashlib
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +58,7 @@ SOURCES = {
         "CC BY-NC 4.0: research only (Oxford VGG Face)",
         59,
         "download https://www.robots.ox.ac.uk/~vgg/software/vgg_face/src/vgg_face_caffe.tar.gz (540 MB) and run "
-        "`python -m talkinghead.pretrained convert vggface vgg_face_caffe.tar.gz`",
+        "`python -m talkinghead.models.vggface vgg_face_caffe.tar.gz`",
     ),
     "mobilenet_v2": Source(
         "mobilenet_v2-b0353104.pth",
@@ -177,14 +176,11 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def main(arguments: list[str]) -> None:
-    """Command line: no arguments lists the networks; `convert vggface FILE [OUTPUT]` converts Oxford's file."""
-    if not arguments:
-        for name, source in SOURCES.items():
-            print(f"{name:14} {source.file:42} {source.megabytes:4} MB  {source.licence}")
-    else:
-        raise SystemExit("usage: python -m talkinghead.pretrained [convert vggface FILE [OUTPUT]]")
+def main() -> None:
+    """List the networks."""
+    for name, source in SOURCES.items():
+        print(f"{name:18} {source.file:42} {source.megabytes:4} MB  {source.licence}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -14,7 +14,7 @@ class ContentLoss(nn.Module):
     weights     name -> weight; networks of weight 0 are not computed
     """
 
-    def __init__(self, backbones: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+    def __init__(self, backbones: Mapping[str, nn.Module], weights: Mapping[str, float | int]) -> None:
         super().__init__()
         if set(backbones) != set(weights):
             raise ValueError(

@@ -1,6 +1,7 @@
 """Train: `python train.py experiment=meta_synthetic` (conf/experiment lists the others)."""
 
 import logging
+import sys
 from pathlib import Path
 
 import hydra
@@ -21,7 +22,10 @@ def main(cfg: DictConfig) -> float | None:
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     log.info("outputs: %s", cfg.paths.output_dir)
     data = instantiate(cfg.data)
-    data.prepare_data()
+    try:
+        data.prepare_data()
+    except FileNotFoundError as error:
+        sys.exit(str(error))  # what is missing and how to get it: a traceback adds nothing
     cfg.num_videos = data.num_videos
     learner = instantiate(cfg.learner)
     learner.config = {**OmegaConf.to_container(cfg, resolve=True), "git_commit": git_commit(Path(__file__).parent)}

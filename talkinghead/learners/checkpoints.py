@@ -23,13 +23,16 @@ def find_last_checkpoint(outputs_dir: str | Path, name: str) -> Path:
 
 
 def load_weights(learner: nn.Module, path: str | Path) -> None:
-    """Take the weights of a checkpoint for a new run. W stays as it is if the number of videos differs.
+    """Take the weights of a checkpoint for a new run, averaged ones where it has them.
+
+    W stays as it is if the number of videos differs.
 
     Raises ValueError when another weight is missing, unknown or of another shape.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"init_from={path}: there is no such checkpoint")
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    state = {**checkpoint["state_dict"], **checkpoint.get("ema", {}).get("state_dict", {})}
     own = learner.state_dict()
     rows = "discriminator.W.weight"
     if rows in state and rows in own and state[rows].shape != own[rows].shape:

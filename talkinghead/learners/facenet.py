@@ -75,6 +75,7 @@ class FaceNetLearner(L.LightningModule):
     """
 
     config: Mapping[str, Any] | None = None
+    spread: Tensor
 
     def __init__(
         self,
@@ -100,6 +101,8 @@ class FaceNetLearner(L.LightningModule):
         self.network = FaceNet(self.embedding_size, len(self.action_names)).to(memory_format=torch.channels_last)
         start_at_mean(self.network.landmarks, data.train.faces.landmarks)
         start_at_mean(self.network.actions, data.train.faces.actions)
+        spread = data.train.faces.actions.std(dim=0).clamp_min(0.02)  # so that small movements count as much as large
+        self.register_buffer("spread", spread, persistent=False)
         self.people = nn.Parameter(torch.randn(len(data.train.identities), self.embedding_size))
 
     def training_step(self, batch: Faces, _: int) -> Tensor:
@@ -108,7 +111,7 @@ class FaceNetLearner(L.LightningModule):
         loss = {
             "identity": arcface(face.embedding, self.people, batch.identities, self.margin, self.scale),
             "landmarks": (face.landmarks - landmarks).abs().mean(),
-            "actions": (face.actions - batch.actions).abs().mean(),
+            "actions": ((face.actions - batch.actions).abs() / self.spread).mean(),
         }
         self.log_dict({f"loss/{name}": value for name, value in loss.items()}, prog_bar=True)
         return torch.stack([self.weights[name] * value for name, value in loss.items()]).sum()
@@ -120,16 +123,15 @@ class FaceNetLearner(L.LightningModule):
         self.seen.append((self.network(to_images(batch)), batch))
 
     def on_validation_epoch_end(self) -> None:
-        """On people never seen: verification AUC, landmark error over the inter-ocular distance, error of actions."""
-        embeddings, landmarks, actions = (
-            torch.cat(parts) for parts in zip(*(face for face, _ in self.seen), strict=True)
-        )
-        truth = Faces(*(torch.cat(parts) for parts in zip(*(batch for _, batch in self.seen), strict=True)))
+        """On people never seen: verification AUC, landmark error over the inter-ocular distance, and how well the
+        actions correlate."""
+        faces, batches = zip(*self.seen, strict=True)
+        found, truth = (type(p[0])(*(torch.cat(parts) for parts in zip(*p, strict=True))) for p in (faces, batches))
         eyes = (truth.landmarks[:, 36] - truth.landmarks[:, 45]).norm(dim=-1).clamp_min(1e-3)
-        error = (landmarks - truth.landmarks).norm(dim=-1).mean(dim=1) / eyes
-        self.log("val/auc", verification_auc(embeddings, truth.identities), prog_bar=True)
+        error = (found.landmarks - truth.landmarks).norm(dim=-1).mean(dim=1) / eyes
+        self.log("val/auc", verification_auc(found.embedding, truth.identities, truth.videos), prog_bar=True)
         self.log("val/nme", error.median(), prog_bar=True)
-        self.log("val/actions", (actions - truth.actions).abs().mean(), prog_bar=True)
+        self.log("val/actions", correlation(found.actions, truth.actions), prog_bar=True)
         self.seen.clear()
 
     def on_train_end(self) -> None:
@@ -193,9 +195,23 @@ def augment(
     return x.clamp(-1, 1), (places + 1) / 2
 
 
-def verification_auc(embeddings: Float[Tensor, "B D"], identities: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Area under the ROC curve of "same person?" by the cosine of two images: 0.5 is chance, 1 is perfect."""
+def correlation(found: Float[Tensor, "B A"], truth: Float[Tensor, "B A"]) -> Float[Tensor, ""]:
+    """Pearson's correlation per action, averaged over the actions that occur."""
+    occurs = truth.std(dim=0) > 0.01
+    a, b = (values[:, occurs] - values[:, occurs].mean(dim=0) for values in (found, truth))
+    return F.cosine_similarity(a, b, dim=0).mean()
+
+
+def verification_auc(
+    embeddings: Float[Tensor, "B D"], identities: Int[Tensor, " B"], videos: Int[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Area under the ROC curve of "same person?" by the cosine of two images: 0.5 is chance, 1 is perfect.
+
+    Pairs from one video are left out: its background would give them away.
+    """
     first, second = torch.triu_indices(len(embeddings), len(embeddings), offset=1, device=embeddings.device)
+    apart = videos[first] != videos[second]
+    first, second = first[apart], second[apart]
     same = identities[first] == identities[second]
     cosine = (embeddings @ embeddings.T)[first, second]
     ranks = torch.empty_like(cosine, dtype=torch.float64)

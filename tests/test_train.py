@@ -1,0 +1,134 @@
+"""train.py as users run it: experiments compose, a killed run goes on bit-equal, two ranks agree."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from tests.data_sets import make_clip, write_data_set
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))
+TINY = [
+    "experiment=meta_synthetic", "trainer=cpu", "data=folder", "data.size=32", "data.batch_size=2",
+    "data.episodes_per_epoch=8", "data.num_workers=0", "data.val_shots=8", "shots=3", "validation_shots=[1,8]",
+    "model.image_size=32", "model.embedder.channels=[8,16]", "model.generator.embedding_size=16",
+    "model.generator.down_channels=[8,16]", "model.generator.up_channels=[16,8]", "model.generator.num_residual=1",
+    "loss.content.backbones={pixels:{_target_:talkinghead.models.backbones.Pixels}}", "loss.content.weights={pixels:1}",
+    "metrics.detector=null", "callbacks.previews=null", "callbacks.best=null",
+]  # fmt: skip
+
+
+def compose_config(*overrides: str) -> object:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=True)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment: str) -> None:
+    config = compose_config(f"experiment={experiment}", "hydra.runtime.output_dir=out", "hydra.runtime.cwd=.")
+    HydraConfig.instance().set_config(config)
+    OmegaConf.to_container(config.learner, resolve=True)
+    assert config.learner["_target_"].startswith("talkinghead.learners.")
+
+
+@pytest.mark.parametrize("preset", ["fsth_64", "fsth_128"])
+def test_networks_of_a_preset_fit_together(preset: str) -> None:
+    config = compose_config(f"model={preset}", "num_videos=7")
+    embedder, generator = instantiate(config.model.embedder), instantiate(config.model.generator)
+    discriminator = instantiate(config.model.discriminator)
+    size = config.model.image_size
+    x = torch.zeros(1, 3, size, size)
+    x_hat = generator(x, embedder(x, x))
+    assert x_hat.shape == x.shape
+    assert discriminator(x_hat, x, torch.tensor([6])).score.shape == (1,)
+
+
+def test_a_misspelt_key_fails() -> None:
+    with pytest.raises(ConfigCompositionException, match="trainer.max_epoch"):
+        compose_config("trainer.max_epoch=3")
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> Path:
+    clips = [make_clip(n) for n in range(10)]
+    return write_data_set(tmp_path / "tiny", {"train": [clips[:4], clips[4:8]], "val": [clips[8:]]})
+
+
+def start(data_set: Path, run: str, *overrides: str) -> subprocess.Popen:
+    folders = [f"data.path={data_set}", f"hydra.run.dir={data_set.parent / run}", f"paths.root_dir={data_set.parent}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HYDRA_FULL_ERROR": "1"}
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *folders, *overrides]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def load(run: Path) -> dict:
+    return torch.load(run / "checkpoints/last.ckpt", map_location="cpu", weights_only=True)
+
+
+def assert_bit_equal(one: object, other: object, where: str = "checkpoint") -> None:
+    """Nested dicts, lists and tensors, to the last bit."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_bit_equal(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        for n, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_bit_equal(a, b, f"{where}[{n}]")
+    else:
+        assert one == other, where
+
+
+def test_a_killed_run_goes_on_bit_equal(data_set: Path) -> None:
+    options = ("trainer.max_epochs=40", "trainer.check_val_every_n_epoch=1000", "callbacks.last.every_minutes=0.002")
+    whole = start(data_set, "outputs/meta_synthetic/whole", *options)
+    killed = start(data_set, "outputs/meta_synthetic/killed", *options)
+    last = data_set.parent / "outputs/meta_synthetic/killed/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 200
+    while not last.is_file() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    finish(whole)
+    half = torch.load(last, weights_only=True)
+    (data_set.parent / "outputs/meta_synthetic/whole").rename(data_set.parent / "whole")
+    output = finish(start(data_set, "outputs/meta_synthetic/on", *options, "ckpt_path=last"))
+    assert "going on from" in output
+    end, expected = load(data_set.parent / "outputs/meta_synthetic/on"), load(data_set.parent / "whole")
+    assert half["global_step"] < end["global_step"] == 160
+    for key in ("state_dict", "optimizer_states", "ema"):
+        assert_bit_equal(expected[key], end[key], key)
+
+
+@pytest.mark.slow
+def test_two_ranks_hold_the_same_weights(data_set: Path, tmp_path: Path) -> None:
+    finish(start(data_set, "ddp", "trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=2", f"+dump={tmp_path}"))
+
+
+def test_missing_data_is_one_clear_message(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "experiment=meta_voxceleb", f"paths.root_dir={tmp_path}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode != 0
+    assert "python prepare.py source=voxceleb2" in result.stderr
+    assert "python train.py experiment=meta_synthetic" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -11,7 +11,7 @@ import torch
 
 from talkinghead.data.faces import LabelledFrames
 from talkinghead.data.shards import Clip, DatasetInfo, Split, write_shard
-from talkinghead.learners.facenet import FaceDataModule, FaceNetLearner, arcface, augment, verification_auc
+from talkinghead.learners.facenet import FaceDataModule, FaceNetLearner, arcface, augment, correlation, verification_auc
 from talkinghead.models.facenet import FaceNet, FaceNetFeatures, fold, load_facenet, to_bytes
 
 SIZE, FRAMES = 64, 6
@@ -94,7 +94,7 @@ def test_training_writes_a_network_that_learned(faces: Path, tmp_path: Path) -> 
     train = data.train.faces
     with torch.no_grad():
         face = network(train.images.float() / 127.5 - 1)
-    assert verification_auc(face.embedding, train.identities) > 0.9
+    assert verification_auc(face.embedding, train.identities, torch.arange(len(train.videos))) > 0.9
     constant = (train.landmarks - train.landmarks.mean(0)).abs().mean()
     assert (face.landmarks - train.landmarks).abs().mean() < 0.95 * constant
     assert not any(p.requires_grad for p in network.parameters())
@@ -154,8 +154,19 @@ def test_arcface_margin_makes_the_right_person_harder() -> None:
 def test_verification_auc_by_hand() -> None:
     corners = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
     embeddings = torch.nn.functional.normalize(corners, dim=1)
-    assert verification_auc(embeddings, torch.tensor([0, 0, 1, 1])) == 1
-    assert verification_auc(embeddings, torch.tensor([0, 1, 0, 1])) < 0.5
+    videos = torch.arange(4)
+    assert verification_auc(embeddings, torch.tensor([0, 0, 1, 1]), videos) == 1
+    assert verification_auc(embeddings, torch.tensor([0, 1, 0, 1]), videos) < 0.5
+    same_video = torch.tensor([0, 0, 1, 2])  # the pair (0, 1) does not count
+    assert verification_auc(embeddings, torch.tensor([0, 0, 1, 1]), same_video) == 1
+    assert verification_auc(embeddings, torch.tensor([1, 0, 1, 1]), same_video) < 1
+
+
+def test_correlation_of_actions_that_occur() -> None:
+    truth = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.0]])
+    found = torch.tensor([[0.1, 1.0, 0.7], [0.3, 0.5, 0.1], [0.1, 0.0, 0.4]])
+    torch.testing.assert_close(correlation(found, truth), torch.tensor(0.0), atol=1e-6, rtol=0)  # (1 - 1) / 2
+    torch.testing.assert_close(correlation(2 * truth + 1, truth), torch.tensor(1.0))
 
 
 def test_features_are_frozen_and_let_gradient_through() -> None:

@@ -19,6 +19,7 @@ class Faces(NamedTuple):
     landmarks: Float[Tensor, "B 68 2"]
     actions: Float[Tensor, "B A"]
     identities: Int[Tensor, " B"]
+    videos: Int[Tensor, " B"]
 
 
 class LabelledFrames(Dataset[Faces]):
@@ -51,6 +52,7 @@ class LabelledFrames(Dataset[Faces]):
             (points + 0.5) * factors[0] / size,  # pixel centres lie at integers
             torch.tensor(meta["actions"], dtype=torch.float32)[::stride],
             torch.full((len(names),), self.identities.index(meta["identity"])),
+            torch.full((len(names),), meta["video_index"]),
         )
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 CHECKPOINT_KEY = "ema"
-POWER_ITERATIONS = 5
+POWER_ITERATIONS = 15  # as many as torch takes for a new layer
 
 TensorList = tuple[Tensor, ...] | list[Tensor]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import cv2
@@ -11,11 +10,11 @@ import simplejpeg
 from jaxtyping import Float, UInt8
 
 from talkinghead.data.shards import Clip
-from talkinghead.preparation.crop import MARGIN, Crop, clip_crop, cut, face_box, to_crop
+from talkinghead.preparation.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
 from talkinghead.preparation.detectors import Detector
+from talkinghead.preparation.frames import Shot, shots
 from talkinghead.preparation.sources import Unit
 from talkinghead.preparation.tracking import Track, follow
-from talkinghead.preparation.video import Video, segments
 
 Image = UInt8[np.ndarray, "H W 3"]
 
@@ -30,7 +29,7 @@ class Settings:
                         clip with more than `frames_per_clip` of them becomes several samples of the same video
     min_frames          samples with fewer usable frames are dropped (an episode of K = 8 needs 9)
     min_face            samples whose median face box is narrower, in pixels of the source, are dropped
-    margin              side of the crop in face boxes
+    margin, down        framing of the crop: its side and the place of the face in it, in face boxes
     quality             JPEG quality
     search_every        the detector searches each so-manyth frame; landmarks are found in every frame
     """
@@ -40,7 +39,8 @@ class Settings:
     fps: float | None = None
     min_frames: int = 9
     min_face: int = 48
-    margin: float = MARGIN
+    margin: float = Framing().margin
+    down: float = Framing().down
     quality: int = 95
     search_every: int = 1
 
@@ -63,58 +63,30 @@ class Result:
     decoded: int  # frames that were decoded and searched
 
 
-@dataclass(frozen=True)
-class Shot:
-    """Frames of one sample before cropping."""
-
-    images: list[Image]
-    numbers: list[int]
-    fps: float
-
-
 def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, settings: Settings) -> Result:
     """Decode, follow the face, crop, encode. Whatever is wrong with the file becomes a `Drop`, never an exception."""
+    if not unit.paths:
+        return Result([], [Drop(unit.clip, "file missing")], 0)
     clips: list[Clip] = []
     drops: list[Drop] = []
     decoded = 0
     try:
-        for number, shot in enumerate(shots(unit, settings)):
+        for number, shot in enumerate(shots(unit, settings.frames_per_clip, settings.fps)):
             decoded += len(shot.images)
-            named = unit.clip if settings.fps is None else f"{unit.clip}#{number:03d}"
+            drops += [Drop(f"{unit.clip}/{name}", "unreadable") for name in shot.broken]
+            ending = "" if settings.fps is None else f"_{number:03d}"
             sample = prepare_shot(unit, shot, detector, settings)
             if isinstance(sample, str):
-                drops.append(Drop(named, sample, f"{len(shot.images)} frames"))
+                drops.append(Drop(unit.clip + ending, sample, f"{len(shot.images)} frames"))
                 continue
             meta, points, frames = sample
-            names = {"video": unit.video, "identity": unit.identity, "clip": named, "video_index": video_index}
-            sample_key = key if settings.fps is None else f"{key}_{number:03d}"
-            clips.append(Clip(sample_key, {**names, **meta}, points, frames))
+            names = {"video": unit.video, "identity": unit.identity, "clip": unit.clip + ending}
+            clips.append(Clip(key + ending, {**names, "video_index": video_index, **meta}, points, frames))
     except (av.FFmpegError, OSError, cv2.error) as error:
         return Result([], [Drop(unit.clip, "unreadable", f"{type(error).__name__}: {error}")], decoded)
     if not clips and not drops:
         drops.append(Drop(unit.clip, "unreadable", "no frames"))
     return Result(clips, drops, decoded)
-
-
-def shots(unit: Unit, settings: Settings) -> list[Shot]:
-    """The frames to use, sample by sample."""
-    if unit.kind == "stills":
-        return [Shot([read_picture(Path(p)) for p in unit.paths], list(range(len(unit.paths))), 0.0)]
-    with Video(Path(unit.paths[0])) as video:
-        step = None if settings.fps is None else video.fps / settings.fps
-        found = []
-        for numbers in segments(0, video.num_frames, settings.frames_per_clip, step):
-            frames = list(video.read(numbers))
-            found.append(Shot([image for _, image in frames], [number for number, _ in frames], video.fps))
-        return found
-
-
-def read_picture(path: Path) -> Image:
-    """A still as RGB. Raises OSError when it is not one."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise OSError(f"{path} is not a picture")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def prepare_shot(
@@ -133,7 +105,7 @@ def prepare_shot(
     if face < settings.min_face:
         return "too small"
     images = [shot.images[n] for n in track.frames]
-    crops = choose_crops(unit, images, track.points, settings.margin)
+    crops = choose_crops(unit, images, track.points, Framing(settings.margin, settings.down))
     points = np.stack([to_crop(p, c, settings.image_size) for p, c in zip(track.points, crops, strict=True)])
     inside = [n for n, p in enumerate(points) if mostly_inside(p, settings.image_size)]
     if len(inside) < settings.min_frames:
@@ -141,7 +113,7 @@ def prepare_shot(
     meta = {
         "fps": shot.fps,
         "frame_numbers": [shot.numbers[track.frames[n]] for n in inside],
-        "crop": list(crops[0]) if unit.kind == "video" else [list(crops[n]) for n in inside],
+        "crop": place(crops[0], shot) if unit.kind == "video" else [place(crops[n], shot) for n in inside],
         "face": round(face, 1),
     }
     frames = [encode(cut(images[n], crops[n], settings.image_size), settings.quality) for n in inside]
@@ -157,20 +129,27 @@ def find(unit: Unit, images: Sequence[Image], detector: Detector, settings: Sett
     return Track(frames, np.concatenate([np.zeros((0, 68, 2)), *(track.points for track in tracks)]))
 
 
-def choose_crops(unit: Unit, images: Sequence[Image], points: Float[np.ndarray, "F 68 2"], margin: float) -> list[Crop]:
-    """The whole frame when the source is cropped already (its centre square when it is not square), else the crop rule."""
+def choose_crops(
+    unit: Unit, images: Sequence[Image], points: Float[np.ndarray, "F 68 2"], framing: Framing
+) -> list[Crop]:
+    """The whole frame (its centre square) when the source is cropped already, else the crop rule."""
     if unit.cropped:
         return [centre_square(*image.shape[:2]) for image in images]
     if unit.kind == "stills":
-        return [clip_crop(p[None], i.shape[1], i.shape[0], margin) for p, i in zip(points, images, strict=True)]
+        return [clip_crop(p[None], i.shape[1], i.shape[0], framing) for p, i in zip(points, images, strict=True)]
     height, width = images[0].shape[:2]
-    return [clip_crop(points, width, height, margin)] * len(images)
+    return [clip_crop(points, width, height, framing)] * len(images)
 
 
 def centre_square(height: int, width: int) -> Crop:
     """The largest square in the middle of a frame."""
     side = min(height, width)
     return Crop((width - side) // 2, (height - side) // 2, side)
+
+
+def place(crop: Crop, shot: Shot) -> list[int]:
+    """x, y, side of a crop in the frames of the file."""
+    return [crop.x + shot.origin[0], crop.y + shot.origin[1], crop.side]
 
 
 def mostly_inside(points: Float[np.ndarray, "68 2"], size: int) -> bool:

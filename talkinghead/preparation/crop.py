@@ -6,10 +6,20 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-# A detector's box has the side of the larger extent of the 68 points, and its centre lies above theirs by a tenth of it.
+# A face box has this many times the larger extent of the 68 points as its side, and its centre lies this many extents
+# above theirs: about what face detectors return.
+BOX_SIDE = 1.08
 BOX_RAISE = 0.10
-# VoxCeleb2's crops are 1.7 times as wide as the detector's box.
-MARGIN = 1.7
+
+
+class Framing(NamedTuple):
+    """How a crop lies around a face box: its side, and how far its centre lies below the box's, in sides of the box.
+
+    The default is VoxCeleb2's width. Data sets that come cropped have their own framing; dataset.json has it.
+    """
+
+    margin: float = 1.7
+    down: float = 0.0
 
 
 class Crop(NamedTuple):
@@ -23,23 +33,33 @@ class Crop(NamedTuple):
 def face_box(points: Float[np.ndarray, "*F 68 2"]) -> Float[np.ndarray, "*F 4"]:
     """The square (x0, y0, x1, y1) that a face detector puts around a face with these landmarks."""
     low, high = points.min(-2), points.max(-2)
-    side = (high - low).max(-1, keepdims=True)
-    centre = (low + high) / 2 - np.concatenate([0 * side, BOX_RAISE * side], -1)
-    return np.concatenate([centre - side / 2, centre + side / 2], -1)
+    extent = (high - low).max(-1, keepdims=True)
+    centre = (low + high) / 2 - np.concatenate([0 * extent, BOX_RAISE * extent], -1)
+    half = BOX_SIDE * extent / 2
+    return np.concatenate([centre - half, centre + half], -1)
 
 
-def clip_crop(points: Float[np.ndarray, "F 68 2"], width: int, height: int, margin: float = MARGIN) -> Crop:
+def clip_crop(points: Float[np.ndarray, "F 68 2"], width: int, height: int, framing: Framing | None = None) -> Crop:
     """The crop of a clip from the landmarks of its frames (pixels of the `width` x `height` source frames).
 
     Side: `margin` times the median face box. Centre: the middle between the extremes of the face's way, so that both
     ends of a movement keep their margin. A crop that fits into the frame is moved inside it.
     """
+    margin, down = framing or Framing()
     boxes = face_box(points)
-    side = max(2, round(margin * float(np.median(boxes[:, 2] - boxes[:, 0]))))
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    face = float(np.median(boxes[:, 2] - boxes[:, 0]))
+    side = max(2, round(margin * face))
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + np.array([0.0, down * face])
     low, high = np.percentile(centres, [5, 95], axis=0)
     x, y = np.round((low + high) / 2 - side / 2 + 0.5).astype(int)
     return Crop(_inside(int(x), side, width), _inside(int(y), side, height), side)
+
+
+def measure_framing(points: Float[np.ndarray, "F 68 2"], size: int) -> Framing:
+    """The framing of stored frames of a clip, from their landmarks."""
+    boxes = face_box(points)
+    face = float(np.median(boxes[:, 2] - boxes[:, 0]))
+    return Framing(size / face, ((size - 1) / 2 - float(np.median(boxes[:, 1] + boxes[:, 3])) / 2) / face)
 
 
 def _inside(start: int, side: int, extent: int) -> int:

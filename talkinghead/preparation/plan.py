@@ -40,10 +40,10 @@ def make_plan(units: list[Unit], clips_per_shard: int) -> list[Job]:
     key_of = dict(zip(units, keys(units), strict=True))
     for split in SPLITS:
         mine = sorted((u for u in units if u.split == split), key=lambda u: u.clip)
-        rows = {video: n for n, video in enumerate(sorted({u.video for u in mine}))}
+        rows = {video: n for n, video in enumerate(sorted({u.video for u in mine if u.paths}))}
         if split == "train":
             mine.sort(key=lambda u: hashlib.sha256(u.clip.encode()).digest())
-        jobs += [Job(u, key_of[u], rows[u.video], *divmod(n, clips_per_shard)) for n, u in enumerate(mine)]
+        jobs += [Job(u, key_of[u], rows.get(u.video, -1), *divmod(n, clips_per_shard)) for n, u in enumerate(mine)]
     return jobs
 
 

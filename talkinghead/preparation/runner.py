@@ -15,11 +15,13 @@ from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 
 import cv2
+import numpy as np
 from rich.console import Console
 
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split
 from talkinghead.preparation import spool
 from talkinghead.preparation.clip import Drop, Settings, prepare_clip
+from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan
 from talkinghead.preparation.progress import Progress
@@ -56,7 +58,7 @@ class Runner:
         self.console = Console()
 
     def run(self) -> DatasetInfo:
-        """Do what is left to do. Raises ValueError when nothing could be kept or the output belongs to other options."""
+        """Do what is left. Raises ValueError when nothing could be kept or the output belongs to other options."""
         self.detector.check()
         jobs = make_plan(self.source.units(), self.clips_per_shard)
         with locked(self.output):
@@ -88,13 +90,13 @@ class Runner:
         missing = Counter(job.shard for job in left)
         for shard, block in blocks.items():
             if not missing[shard] and not spool.block_file(self.output, block[0]).exists():
-                spool.finish_block(self.output, block)
+                spool.finish_block(self.output, block, self.settings.image_size)
         with Progress(self.console, len(jobs), len(jobs) - len(left)) as progress:
             for job, (kept, dropped, decoded) in self._results(left):
                 progress.advance(kept, dropped, decoded)
                 missing[job.shard] -= 1
                 if not missing[job.shard]:
-                    spool.finish_block(self.output, blocks[job.shard])
+                    spool.finish_block(self.output, blocks[job.shard], self.settings.image_size)
 
     def _results(self, jobs: list[Job]) -> Iterator[tuple[Job, tuple[int, int, int]]]:
         """Jobs with (kept, dropped, frames decoded), as they finish; their results are in the spool by then."""
@@ -113,17 +115,19 @@ class Runner:
         """Report, then dataset.json: where it exists, the data set is complete."""
         splits: dict[str, Split] = {}
         drops: list[tuple[str, Drop]] = []
+        framing: list[Framing] = []
         for name in SPLITS:
             heads = [job for job in jobs if job.unit.split == name and job.position == 0]
             found = [spool.read_block(self.output, job) for job in heads]
-            drops += [drop for block in found for drop in block[3]]
-            entries = [block[0] for block in found if block[0] is not None]
+            drops += [drop for block in found for drop in block.drops]
+            framing += [clip for block in found for clip in block.framing]
+            entries = [block.entry for block in found if block.entry is not None]
             if heads:
-                people = set().union(*(block[2] for block in found))
-                frames = sum(block[1] for block in found)
+                people = set().union(*(block.identities for block in found))
+                frames = sum(block.frames for block in found)
                 clips = sum(entry.samples for entry in entries)
                 splits[name] = Split(entries, clips, frames, count_videos(jobs, name), len(people))
-        info = self._info({name: split for name, split in splits.items()})
+        info = self._info(splits, framing)
         write_report(self.output, info, drops)
         if not any(split.clips for split in splits.values()):
             raise ValueError(
@@ -131,8 +135,10 @@ class Runner:
             )
         info.save(self.output)
 
-    def _info(self, splits: dict[str, Split]) -> DatasetInfo:
+    def _info(self, splits: dict[str, Split], framing: list[Framing]) -> DatasetInfo:
         settings = self.settings
+        crop = {"rule": "talkinghead.preparation.crop.clip_crop", "margin": settings.margin, "down": settings.down}
+        measured = [round(float(np.median(values)), 3) for values in zip(*framing, strict=True)]
         return DatasetInfo(
             name=self.source.name,
             splits=splits,
@@ -140,7 +146,7 @@ class Runner:
             fps=settings.fps or 0.0,  # 0: evenly spread over each clip
             frames_per_clip=settings.frames_per_clip,
             detector={"name": self.detector.name, "version": self.detector.version},
-            crop={"rule": "talkinghead.preparation.crop.clip_crop", "margin": settings.margin},
+            crop={**crop, "measured": Framing(*measured)._asdict()},
             created_by=self.command,
         )
 
@@ -192,8 +198,8 @@ def pooled(pool: ProcessPoolExecutor, jobs: list[Job], ahead: int) -> Iterator[t
             except BrokenProcessPool as error:
                 suspects = ", ".join(job.unit.paths[0] for job in waiting.values())
                 raise RuntimeError(
-                    "a worker died (out of memory, or a file that crashes the decoder). Run the same command again to go on, "
-                    f"with fewer workers if memory was short. It was working on one of: {suspects}"
+                    "a worker died (out of memory, or a file that crashes the decoder). Run the same command again to "
+                    f"go on, with fewer workers if memory was short. It was working on one of: {suspects}"
                 ) from error
             del waiting[future]
 

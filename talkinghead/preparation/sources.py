@@ -18,7 +18,7 @@ class Unit:
     """One clip to prepare, described by plain values: it can be sent to another process or machine.
 
     split, identity, video, clip    names; clips with the same split and video share a row of W
-    paths       the video file, or the stills of a folder
+    paths       the video file, or the stills of a folder; empty where the file is missing
     kind        "video" or "stills"
     cropped     the frame is a face crop already and stays as it is
     boxes       text file with the face's box for each frame (VoxCeleb1), None when the face has to be searched
@@ -45,7 +45,7 @@ class Source(Protocol):
 
 
 class Folder:
-    """Any folder of videos: `<identity>/<clip>.mp4`, `<identity>/<video>/<clip>.mp4`, or flat, where each file is a person.
+    """Any folder of videos: `<identity>/<clip>.mp4`, `<identity>/<video>/<clip>.mp4`, or flat: each file is a person.
 
     splits          folder of each split below `root`, "." for root itself, None for no such split
     cropped         the videos are square face crops already
@@ -100,6 +100,43 @@ class VoxCeleb2:
                 name = f"{identity}/{video}"
                 units.append(Unit(split, identity, name, f"{name}/{clip}", (str(path),), cropped=self.cropped))
         units = some(units, self.root, "dev/mp4/<id>/<video>/<clip>.mp4 or test/mp4/<id>/<video>/<clip>.mp4")
+        return hold_out(first_clips(units, self.clips_per_video), self.val_identities)
+
+
+class VoxCeleb1:
+    """VoxCeleb1: its face tracks `txt/<id>/<video>/<clip>.txt` and the videos they were made from.
+
+    The text files are looked for in `txt`, `dev/txt` and `test/txt`, the videos in `videos` as `<video>.mp4` or
+    `<id>/<video>.mp4` (any video suffix). People id10270 to id10309 are VoxCeleb1's test set.
+    """
+
+    name = "voxceleb1"
+    TEXTS = ("txt", "dev/txt", "test/txt")
+    TEST = range(10270, 10310)
+
+    def __init__(
+        self, root: str, videos: str = "videos", val_identities: int = 0, clips_per_video: int | None = None
+    ) -> None:
+        self.root = Path(root)
+        self.videos = videos
+        self.val_identities = val_identities
+        self.clips_per_video = clips_per_video
+
+    def units(self) -> list[Unit]:
+        """One unit per text file; those without a video are listed too, so that the report counts them."""
+        found = {path.stem: str(path) for path in files(self.root / self.videos, VIDEO_SUFFIXES)}
+        units = []
+        for part in self.TEXTS:
+            for path in files(self.root / part, {".txt"}, depth=3):
+                identity, video, clip = path.relative_to(self.root / part).with_suffix("").parts
+                number = identity.removeprefix("id")
+                split = "test" if number.isdecimal() and int(number) in self.TEST else "train"
+                name = f"{identity}/{video}"
+                paths = (found[video],) if video in found else ()
+                units.append(Unit(split, identity, name, f"{name}/{clip}", paths, boxes=str(path)))
+        units = some(units, self.root, "txt/<id>/<video>/<clip>.txt")
+        if not any(unit.paths for unit in units):
+            raise ValueError(f"no video of the {len(units)} clips lies in {self.root / self.videos}; set source.videos")
         return hold_out(first_clips(units, self.clips_per_video), self.val_identities)
 
 

@@ -7,14 +7,26 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from talkinghead.data.shards import Clip, ShardEntry, write_atomic, write_shard
 from talkinghead.preparation.clip import Drop, Result
+from talkinghead.preparation.crop import Framing, measure_framing
 from talkinghead.preparation.plan import Job
 
 WORK_FOLDER = ".work"
+
+
+class Block(NamedTuple):
+    """A finished block: its shard (None when no clip was kept), frames, people, framing per clip, (split, drop)s."""
+
+    entry: ShardEntry | None
+    frames: int
+    identities: set[str]
+    framing: list[Framing]
+    drops: list[tuple[str, Drop]]
 
 
 def folder(output: Path, job: Job) -> Path:
@@ -41,8 +53,11 @@ def block_file(output: Path, job: Job) -> Path:
     return folder(output, job).with_suffix(".json")
 
 
-def finish_block(output: Path, jobs: list[Job]) -> None:
-    """Write the shard of a block from the results of all its jobs, then its description; delete the single results."""
+def finish_block(output: Path, jobs: list[Job], size: int) -> None:
+    """Write the shard of a block from the results of all its jobs, then its description; delete the single results.
+
+    size    of the stored frames, pixels
+    """
     place = folder(output, jobs[0])
     clips, drops = [], []
     for job in jobs:
@@ -53,18 +68,23 @@ def finish_block(output: Path, jobs: list[Job]) -> None:
         "entry": asdict(write_shard(output, jobs[0].shard, clips)) if clips else None,
         "frames": sum(len(clip.frames) for clip in clips),
         "identities": sorted({clip.meta["identity"] for clip in clips}),
+        "framing": [measure_framing(clip.landmarks.astype(float), size) for clip in clips],
         "drops": drops,
     }
     write_atomic(block_file(output, jobs[0]), json.dumps(description).encode())
     shutil.rmtree(place)
 
 
-def read_block(output: Path, job: Job) -> tuple[ShardEntry | None, int, set[str], list[tuple[str, Drop]]]:
-    """Shard, number of frames, people, and (split, drop)s of a finished block."""
+def read_block(output: Path, job: Job) -> Block:
+    """What `finish_block` found."""
     found = json.loads(block_file(output, job).read_text())
-    entry = ShardEntry(**found["entry"]) if found["entry"] else None
-    drops = [(drop["split"], Drop(drop["clip"], drop["reason"], drop["detail"])) for drop in found["drops"]]
-    return entry, found["frames"], set(found["identities"]), drops
+    return Block(
+        entry=ShardEntry(**found["entry"]) if found["entry"] else None,
+        frames=found["frames"],
+        identities=set(found["identities"]),
+        framing=[Framing(*values) for values in found["framing"]],
+        drops=[(drop["split"], Drop(drop["clip"], drop["reason"], drop["detail"])) for drop in found["drops"]],
+    )
 
 
 def read_clips(path: Path) -> Iterator[Clip]:

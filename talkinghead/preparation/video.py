@@ -69,11 +69,10 @@ class Video:
             if self._timed and start > position + 1:
                 self._seek(start)
                 decoded = self._decode(start)
-            for position, frame in decoded:
-                if position >= target:
-                    break
-            else:
+            found = next(((n, frame) for n, frame in decoded if n >= target), None)
+            if found is None:
                 return
+            position, frame = found
             if position == target:
                 yield position, _upright(frame)
             while target is not None and target <= position:

@@ -1,0 +1,26 @@
+"""The package face-alignment with weight files from where this project finds them, instead of its own download."""
+
+from pathlib import Path
+
+import torch
+from face_alignment import FaceAlignment, LandmarksType
+from face_alignment.models import FAN
+
+
+def load_face_alignment(detector: Path, landmarks: Path, device: str, threshold: float, flip: bool) -> FaceAlignment:
+    """S3FD and FAN ready to run. `detector` and `landmarks` are their weight files; device "auto" prefers the GPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)  # there is a process per CPU
+
+    class LocalFaceAlignment(FaceAlignment):
+        def _load_native(self, name: str, size: int, where: str, dtype: torch.dtype) -> torch.nn.Module:
+            network = FAN(size)
+            network.load_state_dict(torch.load(landmarks, map_location=where, weights_only=True))
+            return network.to(where, dtype=dtype).eval()
+
+    options = {"path_to_detector": str(detector), "filter_threshold": threshold}
+    return LocalFaceAlignment(
+        LandmarksType.TWO_D, device=device, flip_input=flip, compile=False, face_detector_kwargs=options
+    )

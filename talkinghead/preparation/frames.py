@@ -1,0 +1,109 @@
+"""The frames of a unit, sample by sample: of a video, of a face track within a video (VoxCeleb1), or stills."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from talkinghead.preparation.sources import Unit
+from talkinghead.preparation.video import Video, segments
+
+Image = UInt8[np.ndarray, "H W 3"]
+
+# VoxCeleb's face tracks count frames at 25 per second. VoxCeleb1 gives boxes in pixels of videos 360 pixels high,
+# VoxCeleb2 as fractions of the frame.
+TRACK_FPS = 25.0
+TRACK_HEIGHT = 360.0
+# The region around a face track that is looked at, in its own sides: room for the crop and for finding the face again.
+TRACK_ROOM = 2.2
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Frames of one sample before cropping; `origin` is where they lie in the frames of the file."""
+
+    images: list[Image]
+    numbers: list[int]
+    fps: float
+    origin: tuple[int, int] = (0, 0)
+    broken: list[str] = field(default_factory=list)  # stills that could not be read
+
+
+class FaceTrack(NamedTuple):
+    """One of VoxCeleb's text files: the face's box (x, y, w, h) in each frame of a stretch of a video."""
+
+    frames: Int[np.ndarray, " N"]
+    boxes: Float[np.ndarray, "N 4"]
+
+
+def shots(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterator[Shot]:
+    """The samples of a unit. Raises OSError or av.FFmpegError when its file cannot be read."""
+    if unit.kind == "stills":
+        yield read_stills([Path(p) for p in unit.paths])
+        return
+    track = read_track(Path(unit.boxes)) if unit.boxes else None
+    with Video(Path(unit.paths[0])) as video:
+        first, stop = stretch(track, video) if track else (0, video.num_frames)
+        parts = segments(first, stop, frames_per_clip, None if fps is None else video.fps / fps)
+        part_of = {number: n for n, numbers in enumerate(parts) for number in numbers}
+        for _, group in groupby(video.read(sorted(part_of)), key=lambda frame: part_of[frame[0]]):
+            frames = list(group)
+            images, numbers = [image for _, image in frames], [number for number, _ in frames]
+            if track:
+                left, top, right, bottom = window(track, *images[0].shape[:2])
+                images = [np.ascontiguousarray(image[top:bottom, left:right]) for image in images]
+                yield Shot(images, numbers, video.fps, (left, top))
+            else:
+                yield Shot(images, numbers, video.fps)
+
+
+def read_stills(paths: Sequence[Path]) -> Shot:
+    """Pictures of a folder as the frames of one sample; those that are none are named in `broken`."""
+    images, numbers, broken = [], [], []
+    for number, path in enumerate(paths):
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            broken.append(path.name)
+        else:
+            images.append(image)
+            numbers.append(number)
+    return Shot(images, numbers, 0.0, broken=broken)
+
+
+def read_track(path: Path) -> FaceTrack:
+    """Read `FRAME X Y W H` lines. Raises OSError when there are none."""
+    rows = [line.split() for line in path.read_text(errors="replace").splitlines()]
+    values = [row for row in rows if len(row) == 5 and row[0].isdecimal()]
+    try:
+        numbers = np.array(values, float).reshape(-1, 5)
+    except ValueError as error:
+        raise OSError(f"{path} has a line that is not FRAME X Y W H: {error}") from error
+    if not len(numbers):
+        raise OSError(f"{path} has no lines FRAME X Y W H")
+    return FaceTrack(numbers[:, 0].astype(int), numbers[:, 1:])
+
+
+def stretch(track: FaceTrack, video: Video) -> tuple[int, int]:
+    """First frame of the track in the video, and the one after its last. Raises OSError when the video is too short."""
+    first, stop = (round(n * video.fps / TRACK_FPS) for n in (track.frames.min(), track.frames.max() + 1))
+    if first >= video.num_frames:
+        raise OSError(f"the track begins at frame {first}, but the video has {video.num_frames}")
+    return first, min(stop, video.num_frames)
+
+
+def window(track: FaceTrack, height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the region in which the face moves, in pixels of the video."""
+    fractions = track.boxes.max() <= 2.0
+    scale = np.array([width, height] * 2) if fractions else np.full(4, height / TRACK_HEIGHT)
+    boxes = track.boxes * scale
+    room = (TRACK_ROOM - 1) / 2 * np.median(boxes[:, 2:])
+    left, top = np.floor((boxes[:, :2] - room).min(0).clip(0)).astype(int)
+    right, bottom = np.ceil((boxes[:, :2] + boxes[:, 2:] + room).max(0)).astype(int)
+    if left >= width or top >= height:
+        raise OSError(f"the face track lies outside the video of {width} x {height} pixels")
+    return int(left), int(top), min(int(right), width), min(int(bottom), height)

@@ -69,7 +69,7 @@ class SyntheticDataset:
     """
 
     def __init__(
-        self, train: int = 80, val: int = 8, test: int = 8, clips_per_person: int = 1, frames_per_clip: int = 32,
+        self, train: int = 200, val: int = 16, test: int = 16, clips_per_person: int = 1, frames_per_clip: int = 32,
         eval_frames: int = 48, cross_clips: int = 1, image_size: int = 64, supersampling: int = 2, fps: float = 5.0,
         seed: int = 0, workers: int | None = None, quality: int = 95, people_per_shard: int = 4, device: str = "cpu",
     ) -> None:  # fmt: skip
@@ -225,7 +225,11 @@ def person_seed(seed: int, split: str, number: int) -> int:
 @lru_cache(maxsize=2)
 def _head(seed: int, image_size: int) -> Head:
     body = load_body()
-    return make_head(make_person(seed, body), body, 384 if image_size <= 128 else 512 if image_size <= 256 else 1024)
+    return make_head(
+        make_person(seed, body),
+        body,
+        256 if image_size <= 64 else 384 if image_size <= 128 else 512 if image_size <= 256 else 1024,
+    )
 
 
 @lru_cache(maxsize=2)

@@ -14,7 +14,7 @@ CENTRE = np.array([0.0, -0.035, 0.735], np.float32)  # in the template, between 
 # Elevation in degrees, seen from CENTRE, at which short hair ends, for azimuths from the face (0) to the nape (180).
 HAIRLINE = (
     (0, 20, 38, 52, 62, 70, 78, 86, 100, 112, 122, 140, 180),
-    (37, 37, 34, 30, 22, 2, -8, 8, 12, 4, -30, -44, -47),
+    (41, 40, 37, 32, 23, 2, -8, 8, 12, 4, -30, -44, -47),
 )
 
 
@@ -85,13 +85,14 @@ def hairline_elevation(azimuth: np.ndarray) -> np.ndarray:
 
 
 def _hairline(style: Style, person: Person, azimuth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Where the hair ends, degrees of elevation per column: a personal forehead, corners, fringe and parting."""
     line = hairline_elevation(azimuth)
     front = np.clip((65 - np.abs(azimuth)) / 30, 0, 1)
-    line = line + style.line * front * (1.0 - 0.35 * np.cos(np.deg2rad(azimuth * 3)) * (style.line > 10))
-    if style.fringe:
-        line = line - front * style.fringe * (
-            11 + 4 * person.hair_length + 4 * np.sin(np.deg2rad(azimuth * 2) + rng.uniform(0, 6))
-        )
+    angle = np.deg2rad(azimuth)
+    line = line + front * (rng.normal(0, 2.5) - rng.uniform(0, 4) * np.cos(angle * 5))
+    line = line + style.line * front * (1.0 - 0.35 * np.cos(angle * 3) * (style.line > 10))
+    line = line - front * style.fringe * (11 + 5 * person.hair_length + 5 * np.sin(angle * 2 + rng.uniform(0, 6)))
+    line = line - front * style.part * 16 * np.clip(np.sin(angle * 1.4) * np.sign(person.brow_height), -0.2, 1)
     if style.hang:  # starts where it leaves the head
         line = np.where(np.abs(azimuth) > style.hang_from, np.minimum(line, -4.0), np.maximum(line, 4.0))
     return line + rng.normal(0, 0.6, len(azimuth)) * (np.abs(azimuth) < 179)

@@ -89,13 +89,14 @@ def rasterise(
     faces: wp.array(dtype=wp.vec3i),
     kinds: wp.array(dtype=wp.int32),
     coverage: wp.array(dtype=float),
+    texcoords: wp.array(dtype=wp.vec2),
     size: int,
     sided: float,
     visible: wp.array3d(dtype=wp.int64),
 ):
     """Keeps the nearest face of every pixel: inverse depth in the high bits, face + 1 in the low ones.
 
-    Hair is seen from both sides, and thins out stochastically where its `coverage` falls below one.
+    Hair is seen from both sides; where its `coverage` falls below one, only some strands are left.
     """
     f, t = wp.tid()
     c = faces[t]
@@ -119,10 +120,11 @@ def rasterise(
             w1 = edge(d, a, float(x), float(y)) * scale
             w2 = 1.0 - w0 - w1
             if w0 >= 0.0 and w1 >= 0.0 and w2 >= 0.0:
-                draw = bool(True)
+                draw = True
                 if hair:
                     cover = w0 * coverage[c[0]] + w1 * coverage[c[1]] + w2 * coverage[c[2]]
-                    draw = hash21(x, y) < cover
+                    strand = w0 * texcoords[c[0]][0] + w1 * texcoords[c[1]][0] + w2 * texcoords[c[2]][0]
+                    draw = hash21(int(strand * 420.0), 7) < cover
                 if draw:
                     z = w0 * a[2] + w1 * b[2] + w2 * d[2]
                     key = (wp.int64(z * 67108864.0) << wp.int64(24)) | wp.int64(t + 1)
@@ -164,7 +166,7 @@ def eye_colour(local: wp.vec3, look: Look):
     """White, iris and pupil around the axis that the eyeball looks along (-y of its own frame)."""
     d = wp.normalize(local)
     r = wp.where(d[1] < 0.0, wp.sqrt(d[0] * d[0] + d[2] * d[2]), 1.0)
-    white = mix(wp.vec3(0.72, 0.70, 0.67), wp.vec3(0.55, 0.36, 0.32), smooth(0.45, 0.95, r))
+    white = mix(wp.vec3(0.86, 0.84, 0.82), wp.vec3(0.62, 0.42, 0.38), smooth(0.55, 1.0, r))
     angle = wp.atan2(d[2], d[0])
     rays = 0.85 + 0.25 * wp.sin(angle * 23.0) * wp.sin(angle * 7.0 + 1.3)
     iris = look.iris * rays * (1.35 - 0.6 * r / look.iris_size)
@@ -234,7 +236,7 @@ def shade(
     lx = (wp.dot(r, light_right) / light_extent * 0.5 + 0.5) * float(size) - 0.5
     ly = (wp.dot(r, light_up) / light_extent * 0.5 + 0.5) * float(size) - 0.5
     lz = 1.0 + wp.dot(r, look.light) + 0.004
-    open_ = float(0.0)
+    open_ = 0.0
     for k in range(4):
         sx = int(wp.floor(lx + 1.0 * float(k % 2) + hash21(x, y) - 0.5))
         sy = int(wp.floor(ly + 1.0 * float(k / 2) + hash21(y, x) - 0.5))
@@ -248,8 +250,8 @@ def shade(
     half = wp.normalize(look.light + view)
     kind = kinds[t]
     albedo = wp.vec3(0.5, 0.5, 0.5)
-    shine = float(0.0)
-    power = float(20.0)
+    shine = 0.0
+    power = 20.0
     if kind == SKIN:
         albedo = sample(skin, u, v)
         shine = look.gloss * 0.35
@@ -257,9 +259,9 @@ def shade(
     elif kind == CLOTH:
         albedo = sample(skin, u, v)
     elif kind == EYE:
-        albedo = eye_colour(q, look) * (1.0 - 0.45 * smooth(0.15, 0.6, q[2]))
-        shine = 0.9
-        power = 90.0
+        albedo = eye_colour(q, look) * (1.0 - 0.35 * smooth(0.25, 0.7, wp.normalize(q)[2]))
+        shine = 1.6
+        power = 50.0
     elif kind == TEETH:
         albedo = look.teeth * (0.8 + 0.2 * wp.abs(wp.sin(q[0] * 480.0)))
         shine = 0.2
@@ -299,6 +301,32 @@ def shade(
     else:
         colour = colour + look.key * (shine * wp.pow(wp.max(wp.dot(n, half), 0.0), power) * open_ * ao)
     out[f, y, x] = colour
+
+
+@wp.kernel
+def ambient(
+    mesh: wp.uint64,
+    points: wp.array(dtype=wp.vec3),
+    normals: wp.array(dtype=wp.vec3),
+    rays: int,
+    reach: float,
+    out: wp.array(dtype=float),
+):
+    """Share of cosine-distributed rays, `reach` metres long, that leave a vertex without hitting the mesh."""
+    v = wp.tid()
+    n = normals[v]
+    across = wp.normalize(wp.cross(n, wp.where(wp.abs(n[0]) < 0.7, wp.vec3(1.0, 0.0, 0.0), wp.vec3(0.0, 1.0, 0.0))))
+    along = wp.cross(n, across)
+    start = points[v] + n * 0.0015
+    free = 0.0
+    for k in range(rays):
+        share = (float(k) + 0.5) / float(rays)
+        angle = (float(k) * 0.618034 + hash21(v, 3)) * 6.2831853
+        radius = wp.sqrt(share)
+        towards = (across * wp.cos(angle) + along * wp.sin(angle)) * radius + n * wp.sqrt(1.0 - share)
+        if not wp.mesh_query_ray_anyhit(mesh, start, towards, reach):
+            free += 1.0
+    out[v] = free / float(rays)
 
 
 @wp.kernel

@@ -26,7 +26,7 @@ EXPRESSIONS: tuple[dict[str, float], ...] = (
     {"browInnerUp": 0.9, "browOuterUpLeft": 0.9, "browOuterUpRight": 0.9, "eyeWideLeft": 0.5, "eyeWideRight": 0.5},
     {"browDownLeft": 0.9, "browDownRight": 0.9, "noseSneerLeft": 0.4, "noseSneerRight": 0.4},
     {"mouthFrownLeft": 0.8, "mouthFrownRight": 0.8, "mouthShrugLower": 0.5},
-    {"mouthLeft": 0.6, "browOuterUpLeft": 0.6}, {"mouthRight": 0.6, "browOuterUpRight": 0.6},
+    {"mouthLeft": 0.35, "browOuterUpLeft": 0.7}, {"mouthRight": 0.35, "browOuterUpRight": 0.7},
     {"cheekPuff": 0.7, "mouthPucker": 0.3},
 )  # fmt: skip
 

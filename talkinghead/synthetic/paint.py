@@ -15,7 +15,7 @@ TOP, BOTTOM, AXIS_Y = 0.86, 0.40, -0.03
 LIPS_UPPER = ((-13.0, 0.6625), (-9, 0.6655), (-5, 0.6700), (-2.4, 0.6725), (0, 0.6710), (2.4, 0.6725), (5, 0.6700),
               (9, 0.6655), (13, 0.6625))  # fmt: skip
 LIPS_LOWER = ((9.5, 0.6560), (5.5, 0.6525), (0, 0.6510), (-5.5, 0.6525), (-9.5, 0.6560))
-BROW = ((5.0, 0.7435), (9, 0.7475), (15, 0.7510), (20, 0.7520), (25.5, 0.7475))  # middle line, inner to outer end
+BROW = ((4.8, 0.7462), (9, 0.7490), (14.5, 0.7515), (20, 0.7512), (26, 0.7460))  # middle line, inner to outer end
 BROW_HALF = (0.0026, 0.0034, 0.0032, 0.0024, 0.0008)
 
 
@@ -122,7 +122,7 @@ def _eyes(skin: SkinMap, person: Person) -> None:
     if person.make_up > 0.45:
         shadow = np.random.default_rng([person.seed, 6]).uniform(0.1, 0.5, 3).astype(np.float32) ** 2
         skin.blend(shadow, skin.spot(15.5, 0.7365, 7, 0.0045) * (person.make_up - 0.45))
-    lash = 0.35 + 0.6 * person.make_up
+    lash = 0.25 + 0.6 * person.make_up
     arc = 0.7315 + 0.0035 * np.clip(1 - ((np.abs(skin.azimuth) - 14.5) / 8.5) ** 2, -1, 1)
     lashes = np.exp(-(((skin.height - arc) / 0.0011) ** 2)) * np.clip(9.5 - np.abs(np.abs(skin.azimuth) - 15), 0, 1)
     skin.blend(linear(person.hair_colour) * 0.15, lashes * lash)
@@ -131,11 +131,11 @@ def _eyes(skin: SkinMap, person: Person) -> None:
 def _brows(skin: SkinMap, person: Person) -> None:
     rise, thick = person.brow_height * 0.0012, person.brow_thickness
     line, half = np.array(BROW), np.array(BROW_HALF) * thick
-    hairs = np.clip(0.78 + 0.3 * skin.noise(1.6, 5), 0, 1)
+    hairs = np.clip(0.85 + 0.18 * skin.noise(1.2, 2.5), 0, 1)
     for side in (-1, 1):
         upper = [(side * a, h + rise + t) for (a, h), t in zip(line, half, strict=True)]
         lower = [(side * a, h + rise - t) for (a, h), t in zip(line, half, strict=True)][::-1]
-        mask = skin.polygon(upper + lower, 1.0) * hairs
+        mask = skin.polygon(upper + lower, 0.9) * hairs
         strength = 0.92 if thick > 0.75 else 0.8
         skin.blend(linear(_brow_colour(person)), np.clip(mask * strength, 0, 1))
 
@@ -169,13 +169,13 @@ def beard_mask(kind: str, azimuth: Float[np.ndarray, "*A"], height: Float[np.nda
     chin = (
         np.clip((12.5 - side) / 4, 0, 1)
         * np.clip((0.6500 - height) / 0.006, 0, 1)
-        * np.clip((height - 0.585) / 0.02, 0, 1)
+        * np.clip((height - 0.611) / 0.006, 0, 1)
     )
     if kind == "goatee":
         link = np.clip(1.5 - np.abs(side - 12.5) / 2.5, 0, 1) * (height < 0.675) * (height > 0.632)
         return np.clip(np.maximum(np.maximum(moustache, chin), link), 0, 1)
     cheek = np.interp(side, [0, 12, 30, 55, 66, 70, 76, 180], [0.650, 0.668, 0.6655, 0.678, 0.705, 0.735, 0.70, 0.60])
-    low = np.interp(side, [0, 40, 75, 95], [0.588, 0.600, 0.63, 0.66])
+    low = np.interp(side, [0, 40, 75, 95], [0.598, 0.606, 0.63, 0.66])
     full = (
         np.clip((cheek - height) / 0.008, 0, 1) * np.clip((height - low) / 0.012, 0, 1) * np.clip((80 - side) / 6, 0, 1)
     )
@@ -217,9 +217,9 @@ def neckline(collar: str, azimuth: Float[np.ndarray, "*A"]) -> Float[np.ndarray,
     """Height at which clothes begin, metres of the template."""
     side = np.abs(azimuth)
     points = {
-        "crew": ([0, 60, 180], [0.535, 0.556, 0.585]), "v": ([0, 25, 60, 180], [0.475, 0.535, 0.556, 0.585]),
-        "shirt": ([0, 14, 40, 180], [0.520, 0.560, 0.575, 0.600]), "roll": ([0, 180], [0.592, 0.612]),
-        "wide": ([0, 45, 180], [0.505, 0.522, 0.560]),
+        "crew": ([0, 60, 180], [0.556, 0.578, 0.600]), "v": ([0, 30, 70, 180], [0.500, 0.560, 0.580, 0.600]),
+        "shirt": ([0, 14, 40, 180], [0.540, 0.580, 0.592, 0.612]), "roll": ([0, 180], [0.594, 0.616]),
+        "wide": ([0, 45, 180], [0.530, 0.548, 0.580]),
     }  # fmt: skip
     return np.interp(side, *points[collar])
 
@@ -241,13 +241,15 @@ def paint_hair(person: Person, size: int) -> Float[np.ndarray, "h w 3"]:
 def paint_background(seed: int, size: int) -> Float[np.ndarray, "H W 3"]:
     """A room out of focus: a gradient, some blurred shapes and a little light, linear RGB."""
     rng = np.random.default_rng([seed, 8])
-    corners = linear(np.clip(rng.uniform(0.05, 0.9) + rng.normal(0, 0.13, (2, 2, 3)), 0.02, 0.95))
+    corners = linear(
+        np.clip(rng.uniform(0.08, 0.85) + rng.normal(0, 0.09, (2, 2, 1)) + rng.normal(0, 0.045, (2, 2, 3)), 0, 1)
+    )
     picture = cv2.resize(corners.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     for _ in range(rng.integers(0, 7)):
         x, y, w, h = rng.uniform(-0.2, 1.0, 2).tolist() + rng.uniform(0.08, 0.6, 2).tolist()
         mask = np.zeros((size, size), np.float32)
         mask[int(max(0, y) * size) : int((y + h) * size), int(max(0, x) * size) : int((x + w) * size)] = 1
-        colour = linear(np.clip(rng.uniform(0.05, 0.9) + rng.normal(0, 0.15, 3), 0.02, 0.95))
-        picture += (colour - picture) * (mask * rng.uniform(0.3, 0.9))[..., None]
+        colour = linear(np.clip(rng.uniform(0.05, 0.9) + rng.normal(0, 0.08, 3), 0.02, 0.95))
+        picture += (colour - picture) * (mask * rng.uniform(0.2, 0.8))[..., None]
     blur = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.015, 0.06) * size)
     return np.clip(blur, 0, 1).astype(np.float32)

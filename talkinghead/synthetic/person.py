@@ -71,7 +71,7 @@ def make_person(seed: int, body: Body) -> Person:
     hair = _hair_colour(rng, race, age)
     skin, lips = _skin(rng, race, is_woman)
     beard = "none" if is_woman else str(rng.choice(BEARDS, p=[0.42, 0.2, 0.09, 0.09, 0.2]))
-    cloth, cloth_second = (tuple(float(c) for c in rng.uniform(0.03, 0.95, 3) ** 1.2) for _ in range(2))
+    cloth, cloth_second = (_muted(rng, 0.22) for _ in range(2))
     return Person(
         seed=seed, female=female, age=age, race=tuple(race), skin=skin, lips=lips, hair_style=style, hair_colour=hair,
         muscle=float(rng.beta(2, 2)), weight=float(rng.beta(1.3, 1.5)), changes=_changes(rng, body),
@@ -88,8 +88,9 @@ def neutral_vertices(person: Person, body: Body) -> Float[np.ndarray, "V 3"]:
     """The person's mesh with a calm face, in the body's frame."""
     gender = (1 - person.female, person.female)
     age = (1 - person.age, person.age)
-    macro = np.einsum("g,a,m,w,gamwvd->vd", gender, age, _levels(person.muscle), _levels(person.weight), body.macro)
-    race = np.einsum("r,g,a,rgavd->vd", person.race, gender, age, body.race)
+    mix = np.einsum("g,a,m,w->gamw", gender, age, _levels(person.muscle), _levels(person.weight))
+    macro = np.tensordot(mix.astype(np.float32), body.macro, 4)
+    race = np.tensordot(np.einsum("r,g,a->rga", person.race, gender, age).astype(np.float32), body.race, 3)
     amounts = np.array(person.changes)
     both = np.stack([np.clip(-amounts, 0, 1), np.clip(amounts, 0, 1)], -1)
     local = np.tensordot(both.astype(np.float32), body.changes, 2)
@@ -109,6 +110,13 @@ def make_lighting(seed: int) -> Lighting:
     return Lighting(*(tuple(float(c) for c in v) for v in (direction, key, ambient, fill)))
 
 
+def _muted(rng: np.random.Generator, saturation: float) -> Colour:
+    """A colour of any hue and lightness; seldom a garish one."""
+    light = rng.uniform(0.04, 0.95)
+    tone = rng.normal(0, saturation, 3) * (0.15 + light * (1 - light) * 2.0)
+    return tuple(float(c) for c in np.clip(light + tone - tone.mean(), 0.02, 0.97))  # type: ignore[return-value]
+
+
 def _levels(value: float) -> tuple[float, float, float]:
     """Weights of minimum, average and maximum."""
     return max(0.0, 1 - 2 * value), 1 - abs(2 * value - 1), max(0.0, 2 * value - 1)
@@ -118,7 +126,7 @@ def _changes(rng: np.random.Generator, body: Body) -> tuple[float, ...]:
     amounts = dict[str, float]()
     for name in body.change_names.tolist():
         sides = name[2:] if name[:2] in ("l-", "r-") else name
-        spread = {"ear": 0.45, "eye": 0.3, "neck": 0.3, "mouth": 0.4}.get(sides.split("-")[0], 0.42)
+        spread = {"ear": 0.4, "eye": 0.24, "neck": 0.25, "mouth": 0.27}.get(sides.split("-")[0], 0.34)
         if "trans" in name or "epicanthus" in name or "angle" in name:
             spread *= 0.6
         if sides in ("nose-trans-out", "mouth-trans-out", "head-trans-out", "neck-trans-out", "head-trans-forward"):
@@ -160,7 +168,7 @@ def _hair_colour(rng: np.random.Generator, race: np.ndarray, age: float) -> Colo
     chances = np.array([0.5 - 0.38 * pale, 0.3, 0.05 + 0.2 * pale, 0.14 * pale, 0.16 * pale, 0.12 * pale])
     colour = shades[rng.choice(len(shades), p=chances / chances.sum())] * rng.uniform(0.8, 1.25)
     if rng.uniform() < 0.05:
-        colour = rng.uniform(0.1, 0.8, 3)  # dyed
+        colour = np.array(_muted(rng, 0.25))  # dyed
     grey = np.clip((age - 0.45) / 0.4 + rng.normal(0, 0.2), 0, 1) if age > 0.4 else 0.0
     colour = colour * (1 - grey) + np.array([0.70, 0.69, 0.67]) * rng.uniform(0.7, 1.15) * grey
     return tuple(map(float, np.clip(colour, 0, 1)))  # type: ignore[return-value]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import warp as wp
 from jaxtyping import Float, Int, UInt8
@@ -77,7 +78,7 @@ class Renderer:
         background: Float[np.ndarray, "H W 3"],
         eyes: dict[str, object],
     ) -> UInt8[np.ndarray, "F S S 3"]:
-        """Frames of one clip. `background` is sampled at the nearest pixel; `eyes` sets Look's iris and teeth fields."""
+        """Frames of one clip. `eyes` sets the fields of Look that are not light or camera."""
         frames, fine = len(vertices), self.size * self.supersampling
         look = _look(camera, lighting, eyes)
         with wp.ScopedDevice(self.device):
@@ -85,24 +86,25 @@ class Renderer:
             faces = wp.array(surface.faces, dtype=wp.vec3i)
             kinds = wp.array(surface.kinds, dtype=wp.int32)
             coverage = wp.array(surface.coverage, dtype=wp.float32)
+            texcoords = wp.array(surface.texcoords, dtype=wp.vec2)
             normals = wp.zeros(points.shape, dtype=wp.vec3)
             wp.launch(kernels.face_normals, (frames, len(faces)), inputs=[points, faces], outputs=[normals])
             screen = wp.empty(points.shape, dtype=wp.vec3)
             wp.launch(kernels.project, points.shape, inputs=[points, look, fine], outputs=[screen])
-            visible = self._visibility(screen, faces, kinds, coverage, fine, 1.0)
+            visible = self._visibility(screen, faces, kinds, coverage, texcoords, fine, 1.0)
             right, up, origin, extent = _light_frame(lighting.direction, vertices)
             lit_screen = wp.empty(points.shape, dtype=wp.vec3)
             inputs = [points, right, up, wp.vec3(*lighting.direction), origin, extent, self.shadow_size]
             wp.launch(kernels.project_light, points.shape, inputs=inputs, outputs=[lit_screen])
-            lit = self._visibility(lit_screen, faces, kinds, coverage, self.shadow_size, -1.0)
+            lit = self._visibility(lit_screen, faces, kinds, coverage, texcoords, self.shadow_size, -1.0)
             colours = wp.empty((frames, fine, fine), dtype=wp.vec3)
-            inputs = [points, normals, screen, faces, kinds, wp.array(surface.texcoords, dtype=wp.vec2)]
+            inputs = [points, normals, screen, faces, kinds, texcoords]
             inputs += [wp.array(surface.local, dtype=wp.vec3), wp.array(surface.occlusion, dtype=wp.float32)]
             inputs += [
                 wp.array(np.ascontiguousarray(t, np.float32), dtype=wp.vec3) for t in (surface.skin, surface.hair)
             ]
             inputs += [
-                wp.array(_nearest(background, fine), dtype=wp.vec3),
+                wp.array(cv2.resize(background, (fine, fine)), dtype=wp.vec3),
                 visible,
                 lit,
                 right,
@@ -117,11 +119,27 @@ class Renderer:
             wp.launch(kernels.resolve, pictures.shape[:3], inputs=inputs, outputs=[pictures])
             return pictures.numpy()
 
-    def _visibility(self, screen, faces, kinds, coverage, size: int, sided: float):
+    def _visibility(self, screen, faces, kinds, coverage, texcoords, size: int, sided: float):
         visible = wp.zeros((screen.shape[0], size, size), dtype=wp.int64)
-        inputs = [screen, faces, kinds, coverage, size, sided]
+        inputs = [screen, faces, kinds, coverage, texcoords, size, sided]
         wp.launch(kernels.rasterise, (screen.shape[0], len(faces)), inputs=inputs, outputs=[visible])
         return visible
+
+
+def ambient_light(
+    vertices: Float[np.ndarray, "V 3"],
+    normals: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "T 3"],
+    rays: int = 20,
+    reach: float = 0.06,
+) -> Float[np.ndarray, " V"]:
+    """How much of the sky each vertex sees, 0 ... 1; what is further away than `reach` metres hides nothing."""
+    with wp.ScopedDevice("cpu"):
+        mesh = wp.Mesh(wp.array(vertices, dtype=wp.vec3), wp.array(faces.ravel(), dtype=wp.int32))
+        seen = wp.empty(len(vertices), dtype=wp.float32)
+        inputs = [mesh.id, mesh.points, wp.array(normals.astype(np.float32), dtype=wp.vec3), rays, reach]
+        wp.launch(kernels.ambient, len(vertices), inputs=inputs, outputs=[seen])
+        return seen.numpy()
 
 
 def _look(camera: Camera, lighting: Lighting, eyes: dict[str, object]):
@@ -144,9 +162,3 @@ def _light_frame(direction: tuple[float, float, float], vertices: np.ndarray):
     origin = (low + high) / 2
     extent = float(np.linalg.norm(high - low) / 2) * 0.8
     return wp.vec3(*right), wp.vec3(*up), wp.vec3(*origin), extent
-
-
-def _nearest(picture: np.ndarray, size: int) -> np.ndarray:
-    rows = (np.arange(size) * picture.shape[0]) // size
-    columns = (np.arange(size) * picture.shape[1]) // size
-    return np.ascontiguousarray(picture[rows[:, None], columns[None]], np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from talkinghead.synthetic import kernels
-from talkinghead.synthetic.body import LEFT_EYE, RIGHT_EYE, Body
+from talkinghead.synthetic.body import BODY, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, Body
 from talkinghead.synthetic.hair import make_hair
 from talkinghead.synthetic.landmarks import landmark_points
 from talkinghead.synthetic.motion import Motion
@@ -21,10 +21,11 @@ from talkinghead.synthetic.paint import (
     texture_coordinates,
 )
 from talkinghead.synthetic.person import Person, make_lighting, neutral_vertices
-from talkinghead.synthetic.renderer import Camera, Renderer, Surface
+from talkinghead.synthetic.renderer import Camera, Renderer, Surface, ambient_light
 
 # The crop's side over the mean of the landmarks' longer extent, and how far down the frame their middle lies.
 CROP_RATIO, CROP_MIDDLE = 1.92, 0.56
+MOUTH = np.array([0.0, -0.155, 0.662], np.float32)  # in the template
 KINDS = np.array([int(k) for k in (0, 1, 1, 2, 2, 3)])
 
 
@@ -52,16 +53,18 @@ def make_head(person: Person, body: Body, texture_size: int) -> Head:
     hair = make_hair(person, neutral, body)
     dressed = _dress(person, body, neutral)
     vertices, faces, kinds = dressed, body.faces, KINDS[body.groups]
-    local, occlusion = _eye_frames(body, neutral), _occlusion(body)
+    local = _eye_frames(body, neutral)
     texcoords, coverage, follow = texture_coordinates(body.template), np.ones(len(dressed), np.float32), body.follow
     if hair is not None:
         vertices = np.concatenate([vertices, hair.vertices])
         faces = np.concatenate([faces, hair.faces + len(dressed)])
         kinds = np.concatenate([kinds, np.full(len(hair.faces), kernels.HAIR)])
         local = np.concatenate([local, np.zeros_like(hair.vertices)])
-        occlusion = np.concatenate([occlusion, hair.occlusion])
         texcoords = np.concatenate([texcoords, hair.texcoords])
         coverage, follow = np.concatenate([coverage, hair.coverage]), np.concatenate([follow, hair.follow])
+    occlusion = _occlusion(body, vertices, faces)
+    if hair is not None:
+        occlusion = np.concatenate([occlusion, hair.occlusion])
     surface = Surface(
         faces.astype(np.int32), kinds.astype(np.int32), texcoords, local, occlusion, coverage,
         paint_skin(person, texture_size), paint_hair(person, max(64, texture_size // 2)),
@@ -139,11 +142,16 @@ def _dress(person: Person, body: Body, neutral: np.ndarray) -> np.ndarray:
     length = {"full": 0.008, "goatee": 0.006, "moustache": 0.003}.get(person.beard, 0.0)
     beard = beard_mask(person.beard, azimuth, height) * length * (body.follow > 0.5) * (1 - body.cavity)
     lips = (np.abs(azimuth) < 14) & (height > 0.648) & (height < 0.676)
-    skin = (body.groups[:, None] == 0) & np.ones((1, 3), bool)
+    skin = body.groups == BODY
     on_skin = np.zeros(len(neutral), bool)
     on_skin[body.faces[skin]] = True
     push = np.where(on_skin, np.maximum(cloth, np.where(lips, 0, beard)), 0)
-    return neutral + normals * push[:, None].astype(np.float32)
+    dressed = neutral + normals * push[:, None].astype(np.float32)
+    for group in (UPPER_TEETH, LOWER_TEETH):  # they do not know the shape of these lips: keep them well inside
+        teeth = np.unique(body.faces[body.groups == group])
+        dressed[teeth] = dressed[teeth].mean(0) + (dressed[teeth] - dressed[teeth].mean(0)) * np.float32(0.9)
+        dressed[teeth, 1] += 0.003
+    return dressed
 
 
 def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: np.ndarray) -> Float[np.ndarray, "V 3"]:
@@ -168,12 +176,17 @@ def _eye_frames(body: Body, neutral: np.ndarray) -> np.ndarray:
     return local
 
 
-def _occlusion(body: Body) -> np.ndarray:
-    """Little light enters the mouth and the eye sockets; lids cast a rim."""
-    light = 1 - 0.88 * body.cavity
-    rim = (body.cavity > 0.05) & (body.cavity < 0.95) & (body.template[:, 2] > 0.70)
-    light[rim] *= 0.55
-    for group, amount in ((3, 0.75), (4, 0.6), (5, 0.5)):
+def _occlusion(body: Body, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Ambient light at the body's vertices with hair and clothes on; little of it enters the mouth and the sockets."""
+    count = len(body.template)
+    light = 0.45 + 0.55 * ambient_light(vertices, vertex_normals(vertices, faces), faces)[:count]
+    around_mouth = np.linalg.norm(body.template - MOUTH, axis=1) < 0.035
+    light[around_mouth] = np.maximum(light[around_mouth], 0.6)
+    for group in (LEFT_EYE, RIGHT_EYE):
+        eye = np.unique(body.faces[body.groups == group])
+        light[eye] = np.maximum(light[eye], 0.8)
+    light = np.minimum(light, 1 - 0.88 * body.cavity)
+    for group, amount in ((UPPER_TEETH, 0.75), (LOWER_TEETH, 0.6), (TONGUE, 0.5)):
         light[np.unique(body.faces[body.groups == group])] = amount
     return light.astype(np.float32)
 

@@ -120,9 +120,17 @@ def test_a_killed_run_goes_on_bit_equal(data_set: Path) -> None:
         assert_bit_equal(expected[key], end[key], key)
 
 
-@pytest.mark.slow
-def test_two_ranks_hold_the_same_weights(data_set: Path, tmp_path: Path) -> None:
-    finish(start(data_set, "ddp", "trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=2", f"+dump={tmp_path}"))
+def test_two_ranks_hold_the_same_weights_and_share_the_episodes(data_set: Path, tmp_path: Path) -> None:
+    dump = f"+callbacks.dump={{_target_:tests.rank_dump.RankDump,dirpath:{tmp_path}}}"
+    finish(start(data_set, "ddp", "trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=2", dump))
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert ranks[0]["step"] == ranks[1]["step"] == 4  # 8 episodes an epoch: 2 batches of 2 on each rank
+    assert_bit_equal(ranks[0]["weights"], ranks[1]["weights"])
+    seen = [*ranks[0]["seen"], *ranks[1]["seen"]]
+    assert len(seen) == 16
+    for epoch in range(2):
+        keys = [key for number, key, _ in seen if number == epoch]
+        assert sorted(keys) == sorted(set(keys)), "eight clips, eight episodes: each clip once"
 
 
 def test_missing_data_is_one_clear_message(tmp_path: Path) -> None:

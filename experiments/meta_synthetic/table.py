@@ -1,0 +1,76 @@
+"""From a finished run of the main job to results.csv, previews.png and the tables of the READMEs.
+
+python experiments/meta_synthetic/table.py outputs/meta_synthetic/<time>     take a run over
+python experiments/meta_synthetic/table.py                                   build the tables from results.csv again
+"""
+
+import csv
+import io
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+
+from talkinghead.data.shards import write_atomic
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
+READMES = (HERE / "README.md", HERE.parents[1] / "README.md")
+BLOCK = re.compile(r"(<!-- table: meta_synthetic -->\n).*?(<!-- end of table -->)", re.DOTALL)
+METRICS = {"nme": "NME ↓", "face_found": "face found ↑", "ssim": "SSIM ↑", "psnr": "PSNR (dB) ↑", "lpips": "LPIPS ↓"}
+METHODS = {"model": ("ours", "FF"), "nearest": ("nearest frame", "-")}
+
+
+def take_run(run: Path) -> None:
+    """Last validation of a run -> results.csv; its preview grid -> previews.png."""
+    rows = list(csv.DictReader((run / "validation.csv").open()))
+    last = [row for row in rows if row["step"] == rows[-1]["step"]]
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", map_location="cpu", weights_only=True)
+    overrides = yaml.safe_load((run / ".hydra/overrides.yaml").read_text())
+    results = []
+    for row in last:
+        method, variant = METHODS[row["method"]]
+        metrics = {name: row[name] for name in METRICS if name in row}
+        results.append({
+            "data": "synthetic", "method": method, "variant": variant, "T": row["T"], "person": "*", **metrics,
+            "step": row["step"], "config": " ".join(overrides), "commit": checkpoint["config"]["git_commit"],
+        })  # fmt: skip
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(results[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results)
+    write_atomic(RESULTS, text.getvalue().encode())
+    shutil.copyfile(run / "previews/latest.png", HERE / "previews.png")
+
+
+def build_table() -> str:
+    """Markdown, the better of the two methods in bold."""
+    rows = list(csv.DictReader(RESULTS.open()))
+    metrics = [name for name in METRICS if name in rows[0]]
+    lines = ["| T | method | " + " | ".join(METRICS[m] for m in metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
+    for row in rows:
+        rivals = [r for r in rows if r["T"] == row["T"]]
+        cells = []
+        for name in metrics:
+            best = (max if METRICS[name].endswith("↑") else min)(float(r[name]) for r in rivals)
+            value = f"{float(row[name]):.3f}" if name != "psnr" else f"{float(row[name]):.1f}"
+            cells.append(f"**{value}**" if float(row[name]) == best else value)
+        lines.append(f"| {row['T']} | {row['method']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Take a run over if one is named, then write the tables."""
+    if len(sys.argv) > 1:
+        take_run(Path(sys.argv[1]))
+    table = build_table()
+    for path in READMES:
+        write_atomic(path, BLOCK.sub(lambda block: block[1] + table + block[2], path.read_text()).encode())
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -49,11 +49,15 @@ class CollapseGuard(L.Callback):
         x_hat, step = learner.last_output, trainer.fit_loop.total_batch_idx + 1
         values = {name: v for name, v in trainer.callback_metrics.items() if name.startswith(("loss/", "score/"))}
         reason = not_finite({**values, "output": x_hat}) or self.collapsed(values, x_hat, batch.target)
-        if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
-            reason = reason or "another rank saw it, see its message"
-            path = self.dirpath / f"collapse-step={step:07d}-rank={trainer.global_rank}.pt"
-            save_evidence(path, reason, values, x_hat, batch)
-            raise TrainingCollapsed(f"training stopped in step {step}: {reason}. The batch that did it: {path}")
+        if not trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
+            return
+        if reason is None:
+            raise TrainingCollapsed(
+                f"training stopped in step {step}: another rank saw a fault, its message says which"
+            )
+        path = self.dirpath / f"collapse-step={step:07d}-rank={trainer.global_rank}.pt"
+        save_evidence(path, reason, values, x_hat, batch)
+        raise TrainingCollapsed(f"training stopped in step {step}: {reason}. The batch that did it: {path}")
 
     def collapsed(
         self, values: Mapping[str, Tensor], x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]
@@ -90,7 +94,9 @@ def not_finite(values: Mapping[str, Tensor]) -> str | None:
 def spread(x: Float[Tensor, "B 3 H W"]) -> tuple[float, float]:
     """Standard deviation over the pixels of each image, and over the images at each pixel; both averaged."""
     x = x.detach().float()
-    over_pixels, over_images = x.std(dim=(2, 3), correction=0).mean(), x.std(dim=0, correction=0).mean()
+    square = x.square()  # moments: far faster on the CPU than torch.std
+    over_pixels = (square.mean((2, 3)) - x.mean((2, 3)).square()).clamp(min=0).sqrt().mean()
+    over_images = (square.mean(0) - x.mean(0).square()).clamp(min=0).sqrt().mean()
     return float(over_pixels), float(over_images)
 
 

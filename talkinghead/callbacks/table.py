@@ -63,7 +63,8 @@ def append_csv(path: Path, rows: list[dict[str, str]]) -> None:
 
 def as_table(rows: list[dict[str, str]]) -> Table:
     """For the terminal."""
-    table = Table(title=f"validation, epoch {rows[0]['epoch']}, step {rows[0]['step']}")
+    title = f"validation, epoch {rows[0]['epoch']}, step {rows[0]['step']}"
+    table = Table(title=title, min_width=len(title) + 4)
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in ("epoch", "step")]
     for name in columns:
         table.add_column(name, justify="left" if name == "method" else "right")

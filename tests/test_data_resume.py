@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as L
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.types import Episode
@@ -79,6 +78,21 @@ class Terminate(L.Callback):
         trainer.save_checkpoint(self.path)
 
 
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def data_module(path: Path, num_workers: int, **options) -> EpisodeDataModule:
+    options = {"episodes_per_epoch": 2 * NUM_BATCHES, "batch_size": 2, "seed": 3, **options}
+    return EpisodeDataModule(
+        path, size=SIZE, num_shots=3, num_workers=num_workers, val_shots=3, val_episodes=2, **options
+    )
+
+
 def fit(
     path: Path,
     tmp: Path,
@@ -87,30 +101,11 @@ def fit(
     ckpt: Path | None = None,
     seed: int = 3,
     **options,
-):
-    data = EpisodeDataModule(
-        path,
-        size=SIZE,
-        num_shots=3,
-        episodes_per_epoch=2 * NUM_BATCHES,
-        batch_size=2,
-        num_workers=num_workers,
-        seed=seed,
-        val_shots=3,
-        val_episodes=2,
-    )
+) -> Recorder:
     model = Recorder()
-    trainer = L.Trainer(
-        **{"max_epochs": NUM_EPOCHS, **options},
-        accelerator="cpu",
-        logger=False,
-        callbacks=callbacks,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks or []),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp,
-    )
-    trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+    options = {"max_epochs": NUM_EPOCHS, **options}
+    trainer = L.Trainer(accelerator="cpu", callbacks=callbacks, default_root_dir=tmp, **QUIET, **options)
+    trainer.fit(model, data_module(path, num_workers, seed=seed), ckpt_path=ckpt, weights_only=True)
     return model
 
 
@@ -189,3 +184,35 @@ def test_going_on_under_another_order_warns(data_set: Path, tmp_path: Path) -> N
         fit(data_set, tmp_path, 0, [Stop("on_train_batch_end", 0, 1, checkpoint)])
     with pytest.warns(UserWarning, match="seed 3 -> 4"):
         fit(data_set, tmp_path, 0, ckpt=checkpoint, seed=4)
+
+
+class RankRecorder(Recorder):
+    """Writes what its rank saw to a file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.validated: list[tuple] = []
+
+    def validation_step(self, batch: Episode, _: int) -> None:
+        if not self.trainer.sanity_checking:
+            self.validated.append((self.current_epoch, batch.key[0], batch.target_points.sum().item()))
+
+    def on_train_end(self) -> None:
+        torch.save((self.seen, self.validated), self.folder / f"rank{self.global_rank}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_two_ranks_share_no_episode(data_set: Path, tmp_path: Path, num_workers: int) -> None:
+    data = data_module(data_set, num_workers, episodes_per_epoch=4 * NUM_BATCHES)
+    trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp_spawn", max_epochs=2, **QUIET)
+    trainer.fit(RankRecorder(tmp_path), data)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    for epoch in range(2):
+        trained = [sorted(seen[2:] for seen in rank[0] if seen[0] == epoch) for rank in ranks]
+        assert len(trained[0]) == len(trained[1]) == NUM_BATCHES
+        assert set(trained[0]).isdisjoint(trained[1])
+        validated = [{seen for seen in rank[1] if seen[0] == epoch} for rank in ranks]
+        assert len(validated[0]) == len(validated[1]) == 1
+        assert validated[0].isdisjoint(validated[1])

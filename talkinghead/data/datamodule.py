@@ -1,5 +1,6 @@
 """Episodes for training, validation and test, streamed from shards: local or remote, over ranks and workers."""
 
+import fcntl
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -100,8 +101,8 @@ class EpisodeDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Build a missing data set where `build` is given; a data set that is nowhere is an error."""
-        if self.build is not None and not is_remote(self.path) and not (Path(self.path) / DATASET_FILE).is_file():
-            self.build(Path(self.path))
+        if self.build is not None and not is_remote(self.path):
+            build_once(Path(self.path), self.build)
         _ = self.info
 
     def train_dataloader(self) -> TrainLoader:
@@ -178,3 +179,14 @@ class EpisodeDataModule(L.LightningDataModule):
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         overfit = self.trainer.overfit_batches  # type: ignore[attr-defined]
         return (0 if overfit else self.trainer.current_epoch), done
+
+
+def build_once(path: Path, build: Callable[[Path], None]) -> None:
+    """Call `build(path)` unless there is a data set; of several processes one builds, the others wait for it."""
+    if (path / DATASET_FILE).is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (path / DATASET_FILE).is_file():
+            build(path)

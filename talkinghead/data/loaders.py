@@ -83,7 +83,7 @@ class TrainLoader:
         batches, order = self.batches, self.loader.dataset.order  # type: ignore[attr-defined]
         return {
             "seed": order.seed,
-            "clips": sum(order.shard_sizes),
+            "clips": order.num_clips,
             "lanes": order.num_lanes,
             "num_batches": batches.num_batches,
             "batch_size": batches.batch_size,

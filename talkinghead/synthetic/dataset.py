@@ -68,7 +68,7 @@ class SyntheticDataset:
     workers                 processes; None means one per core. With a CUDA device all is rendered in this process
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self, train: int = 200, val: int = 16, test: int = 16, clips_per_person: int = 1, frames_per_clip: int = 32,
         eval_frames: int = 48, cross_clips: int = 1, image_size: int = 64, supersampling: int = 2, fps: float = 5.0,
         seed: int = 0, workers: int | None = None, quality: int = 95, people_per_shard: int = 4, device: str = "cpu",
@@ -144,8 +144,15 @@ class SyntheticDataset:
     def _render(self, directory: Path, work: dict[str, list[ClipPlan]], entries: dict[str, ShardEntry]) -> None:
         if not work:
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"),
-                   TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())  # fmt: skip
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("frames {task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns) as progress:
             task = progress.add_task("building the head model", total=None, rate="")
             load_body()
@@ -187,7 +194,7 @@ class SyntheticDataset:
 
 
 def render_shard(directory: Path, file: str, clips: list[ClipPlan], plan: RenderPlan) -> tuple[str, ShardEntry, int]:
-    """Unit of work: one shard file, a pure function of its arguments. Returns the file, its entry and the frames drawn."""
+    """Unit of work: one shard file, a pure function of its arguments. Returns file, entry and number of frames."""
     entry = write_shard(directory, file, [render_clip(clip, plan) for clip in clips])
     return file, entry, sum(clip.frames for clip in clips)
 

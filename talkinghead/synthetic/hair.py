@@ -101,7 +101,7 @@ def _hairline(style: Style, person: Person, azimuth: np.ndarray, rng: np.random.
 def _skull(
     elevation: np.ndarray, azimuth: np.ndarray, neutral: np.ndarray, body: Body
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points of the skull in the given directions, interpolated between the nearest vertices, and outward directions."""
+    """Points of the skull in the given directions, interpolated between near vertices, and outward directions."""
     skin = np.unique(body.faces[body.groups == BODY])
     x, _, z = body.template[skin].T
     usable = (z > 0.60) & (body.follow[skin] > 0.7) & (body.cavity[skin] == 0) & ((np.abs(x) < 0.0705) | (z > 0.755))

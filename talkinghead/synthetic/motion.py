@@ -12,17 +12,19 @@ YAW, PITCH, ROLL = 45.0, 20.0, 15.0  # limits, degrees
 # Mouth shapes of speech, as facial actions; drawn in turn at the tempo of syllables.
 VISEMES: tuple[dict[str, float], ...] = (
     {"jawOpen": 0.75, "mouthLowerDownLeft": 0.3, "mouthLowerDownRight": 0.3},
-    {"jawOpen": 0.45, "mouthStretchLeft": 0.4, "mouthStretchRight": 0.4, "mouthUpperUpLeft": 0.3, "mouthUpperUpRight": 0.3},
+    {"jawOpen": 0.45, "mouthStretchLeft": 0.4, "mouthStretchRight": 0.4, "mouthUpperUpLeft": 0.3,
+     "mouthUpperUpRight": 0.3},
     {"jawOpen": 0.4, "mouthFunnel": 0.7},
     {"jawOpen": 0.2, "mouthPucker": 0.8},
     {"mouthPressLeft": 0.5, "mouthPressRight": 0.5, "mouthRollLower": 0.3},
-    {"jawOpen": 0.15, "mouthLowerDownLeft": 0.5, "mouthLowerDownRight": 0.5, "mouthSmileLeft": 0.2, "mouthSmileRight": 0.2},
+    {"jawOpen": 0.15, "mouthLowerDownLeft": 0.5, "mouthLowerDownRight": 0.5, "mouthSmileLeft": 0.2,
+     "mouthSmileRight": 0.2},
     {"jawOpen": 0.12, "mouthRollLower": 0.5, "mouthUpperUpLeft": 0.25, "mouthUpperUpRight": 0.25},
     {"jawOpen": 1.0},
 )  # fmt: skip
 EXPRESSIONS: tuple[dict[str, float], ...] = (
-    {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "cheekSquintLeft": 0.6, "cheekSquintRight": 0.6, "eyeSquintLeft": 0.4,
-     "eyeSquintRight": 0.4},
+    {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "cheekSquintLeft": 0.6, "cheekSquintRight": 0.6,
+     "eyeSquintLeft": 0.4, "eyeSquintRight": 0.4},
     {"browInnerUp": 0.9, "browOuterUpLeft": 0.9, "browOuterUpRight": 0.9, "eyeWideLeft": 0.5, "eyeWideRight": 0.5},
     {"browDownLeft": 0.9, "browDownRight": 0.9, "noseSneerLeft": 0.4, "noseSneerRight": 0.4},
     {"mouthFrownLeft": 0.8, "mouthFrownRight": 0.8, "mouthShrugLower": 0.5},
@@ -35,7 +37,7 @@ EXPRESSIONS: tuple[dict[str, float], ...] = (
 class Motion:
     """Frames of movement, for any head.
 
-    pose   yaw (positive: the face turns to the picture's right), pitch (positive: up), roll (positive: clockwise), degrees
+    pose   degrees of yaw (positive: towards the picture's right), pitch (positive: up), roll (positive: clockwise)
     sway   translation of the head and shoulders, metres
     """
 

@@ -89,7 +89,8 @@ def _complexion(skin: SkinMap, person: Person) -> None:
     skin.colour *= (1 + 0.045 * mottle * (1 + person.age))[..., None]
     red = person.blush * np.clip(np.mean(person.skin) * 1.3, 0.3, 1)
     for azimuth, height, width, tall, amount in (
-        (26, 0.690, 11, 0.017, 0.45), (0, 0.697, 5, 0.010, 0.40), (90, 0.705, 14, 0.03, 0.4), (0, 0.628, 8, 0.008, 0.25),
+        (26, 0.690, 11, 0.017, 0.45), (0, 0.697, 5, 0.010, 0.40), (90, 0.705, 14, 0.03, 0.4),
+        (0, 0.628, 8, 0.008, 0.25),
     ):  # fmt: skip
         skin.tint((1.0, 0.74, 0.74), skin.spot(azimuth, height, width, tall) * red * amount * 1.6)
     skin.tint((0.74, 0.66, 0.68), skin.spot(14, 0.7135, 6.5, 0.0055) * (0.25 + 0.45 * person.age))
@@ -169,13 +170,13 @@ def beard_mask(kind: str, azimuth: Float[np.ndarray, "*A"], height: Float[np.nda
     chin = (
         np.clip((12.5 - side) / 4, 0, 1)
         * np.clip((0.6500 - height) / 0.006, 0, 1)
-        * np.clip((height - 0.611) / 0.006, 0, 1)
+        * np.clip((height - 0.616) / 0.004, 0, 1)
     )
     if kind == "goatee":
         link = np.clip(1.5 - np.abs(side - 12.5) / 2.5, 0, 1) * (height < 0.675) * (height > 0.632)
         return np.clip(np.maximum(np.maximum(moustache, chin), link), 0, 1)
     cheek = np.interp(side, [0, 12, 30, 55, 66, 70, 76, 180], [0.650, 0.668, 0.6655, 0.678, 0.705, 0.735, 0.70, 0.60])
-    low = np.interp(side, [0, 40, 75, 95], [0.598, 0.606, 0.63, 0.66])
+    low = np.interp(side, [0, 40, 75, 95], [0.611, 0.613, 0.63, 0.66])
     full = (
         np.clip((cheek - height) / 0.008, 0, 1) * np.clip((height - low) / 0.012, 0, 1) * np.clip((80 - side) / 6, 0, 1)
     )

@@ -107,7 +107,7 @@ def make_lighting(seed: int) -> Lighting:
     ambient = rng.uniform(0.28, 0.5) * np.array([1 - warmth, 1.0, 1 + warmth])
     fill = rng.uniform(0.0, 0.35) * (1 + rng.normal(0, 0.08, 3))
     direction /= np.linalg.norm(direction)
-    return Lighting(*(tuple(float(c) for c in v) for v in (direction, key, ambient, fill)))
+    return Lighting(*(tuple(v.tolist()) for v in (direction, key, ambient, fill)))
 
 
 def _muted(rng: np.random.Generator, saturation: float) -> Colour:
@@ -185,9 +185,11 @@ def _hair_style(rng: np.random.Generator, woman: bool, age: float) -> str:
 def _personality(rng: np.random.Generator) -> Personality:
     habits: list[dict[str, float]] = [
         {}, {"mouthSmileLeft": 0.4, "mouthSmileRight": 0.4, "cheekSquintLeft": 0.2, "cheekSquintRight": 0.2},
-        {"browDownLeft": 0.5, "browDownRight": 0.5}, {"browInnerUp": 0.6}, {"mouthFrownLeft": 0.4, "mouthFrownRight": 0.4},
+        {"browDownLeft": 0.5, "browDownRight": 0.5}, {"browInnerUp": 0.6},
+        {"mouthFrownLeft": 0.4, "mouthFrownRight": 0.4},
         {"browOuterUpLeft": 0.5, "browInnerUp": 0.3}, {"eyeSquintLeft": 0.5, "eyeSquintRight": 0.5},
-        {"eyeWideLeft": 0.5, "eyeWideRight": 0.5, "browInnerUp": 0.3}, {"mouthSmileRight": 0.45, "mouthDimpleRight": 0.4},
+        {"eyeWideLeft": 0.5, "eyeWideRight": 0.5, "browInnerUp": 0.3},
+        {"mouthSmileRight": 0.45, "mouthDimpleRight": 0.4},
         {"mouthPressLeft": 0.4, "mouthPressRight": 0.4},
     ]  # fmt: skip
     return Personality(

@@ -1,20 +1,21 @@
 """Pictures of a textured head: z-buffered triangles, one shadowing key light, supersampling; CPU or CUDA by warp."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import warp as wp
 from jaxtyping import Float, Int, UInt8
 
-from talkinghead.synthetic import kernels
+from talkinghead.synthetic import raster, shading
 
 
 @dataclass(frozen=True)
 class Surface:
     """What does not move of one person: the mesh's faces and everything painted on it.
 
-    kinds      per face: kernels.SKIN, EYE, TEETH, TONGUE, HAIR, CLOTH
+    kinds      per face: raster.SKIN, EYE, TEETH, TONGUE or HAIR
     texcoords  in [0, 1], u wraps around the head
     local      EYE: direction seen from the eyeball's centre; TEETH: position
     occlusion  ambient light that reaches a vertex
@@ -43,6 +44,17 @@ class Lighting:
 
 
 @dataclass(frozen=True)
+class Colours:
+    """Eyes, teeth and shine of a person; colours are linear RGB, `iris_size` is the sine of the iris's angle."""
+
+    iris: tuple[float, float, float]
+    iris_size: float
+    teeth: tuple[float, float, float]
+    gloss: float
+    hair_gloss: float
+
+
+@dataclass(frozen=True)
 class Camera:
     """A pinhole on the -y axis; the crop is a square of tangents around `centre` (x right, z up)."""
 
@@ -59,15 +71,25 @@ class Camera:
 
 
 class Renderer:
-    """Draws clips of any person; keeps its buffers between calls."""
+    """Draws clips of any person at one size, some frames at a time."""
 
-    def __init__(self, size: int, supersampling: int = 2, shadow_size: int = 128, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        size: int,
+        supersampling: int = 2,
+        shadow_size: int = 128,
+        device: str = "cpu",
+        samples_at_once: int = 1 << 22,
+    ) -> None:
         self.size, self.supersampling, self.shadow_size, self.device = size, supersampling, shadow_size, device
+        self.frames_at_once = max(1, samples_at_once // (size * supersampling) ** 2)
         wp.init()
 
     def compile(self) -> None:
         """Build the kernels now (some seconds, once per machine), before worker processes race for it."""
-        wp.load_module(kernels, device=self.device)
+        for module in (raster, shading):
+            wp.load_module(module, device=self.device)
+        wp.load_module(raster, device="cpu")  # for `ambient_light`
 
     def __call__(
         self,
@@ -76,54 +98,62 @@ class Renderer:
         camera: Camera,
         lighting: Lighting,
         background: Float[np.ndarray, "H W 3"],
-        eyes: dict[str, object],
+        colours: Colours,
     ) -> UInt8[np.ndarray, "F S S 3"]:
-        """Frames of one clip. `eyes` sets the fields of Look that are not light or camera."""
-        frames, fine = len(vertices), self.size * self.supersampling
-        look = _look(camera, lighting, eyes)
+        """Frames of one clip."""
         with wp.ScopedDevice(self.device):
-            points = wp.array(np.ascontiguousarray(vertices, np.float32), dtype=wp.vec3)
-            faces = wp.array(surface.faces, dtype=wp.vec3i)
-            kinds = wp.array(surface.kinds, dtype=wp.int32)
-            coverage = wp.array(surface.coverage, dtype=wp.float32)
-            texcoords = wp.array(surface.texcoords, dtype=wp.vec2)
-            normals = wp.zeros(points.shape, dtype=wp.vec3)
-            wp.launch(kernels.face_normals, (frames, len(faces)), inputs=[points, faces], outputs=[normals])
-            screen = wp.empty(points.shape, dtype=wp.vec3)
-            wp.launch(kernels.project, points.shape, inputs=[points, look, fine], outputs=[screen])
-            visible = self._visibility(screen, faces, kinds, coverage, texcoords, fine, 1.0)
-            right, up, origin, extent = _light_frame(lighting.direction, vertices)
-            lit_screen = wp.empty(points.shape, dtype=wp.vec3)
-            inputs = [points, right, up, wp.vec3(*lighting.direction), origin, extent, self.shadow_size]
-            wp.launch(kernels.project_light, points.shape, inputs=inputs, outputs=[lit_screen])
-            lit = self._visibility(lit_screen, faces, kinds, coverage, texcoords, self.shadow_size, -1.0)
-            colours = wp.empty((frames, fine, fine), dtype=wp.vec3)
-            inputs = [points, normals, screen, faces, kinds, texcoords]
-            inputs += [wp.array(surface.local, dtype=wp.vec3), wp.array(surface.occlusion, dtype=wp.float32)]
-            inputs += [
-                wp.array(np.ascontiguousarray(t, np.float32), dtype=wp.vec3) for t in (surface.skin, surface.hair)
+            geometry = _upload(surface)
+            still: Any = wp.array(cv2.resize(background, (self.size * self.supersampling,) * 2), dtype=wp.vec3)
+            coverage: Any = wp.array(surface.coverage, dtype=wp.float32)
+            look = _look(camera, lighting, colours)
+            pictures = [
+                self._draw(vertices[n : n + self.frames_at_once], geometry, coverage, camera, lighting, look, still)
+                for n in range(0, len(vertices), self.frames_at_once)
             ]
-            inputs += [
-                wp.array(cv2.resize(background, (fine, fine)), dtype=wp.vec3),
-                visible,
-                lit,
-                right,
-                up,
-                origin,
-                extent,
-                look,
-            ]
-            wp.launch(kernels.shade, colours.shape, inputs=inputs, outputs=[colours])
-            pictures = wp.empty((frames, self.size, self.size, 3), dtype=wp.uint8)
-            inputs = [colours, self.supersampling]
-            wp.launch(kernels.resolve, pictures.shape[:3], inputs=inputs, outputs=[pictures])
-            return pictures.numpy()
+        return np.concatenate(pictures)
 
-    def _visibility(self, screen, faces, kinds, coverage, texcoords, size: int, sided: float):
+    def _draw(
+        self,
+        vertices: np.ndarray,
+        g: Any,
+        coverage: Any,
+        camera: Camera,
+        lighting: Lighting,
+        look: Any,
+        background: Any,
+    ) -> np.ndarray:
+        fine = self.size * self.supersampling
+        g.vertices = wp.array(np.ascontiguousarray(vertices, np.float32), dtype=wp.vec3)
+        g.normals, g.screen = wp.zeros(g.vertices.shape, dtype=wp.vec3), wp.empty(g.vertices.shape, dtype=wp.vec3)
+        wp.launch(raster.face_normals, (len(vertices), len(g.faces)), inputs=[g.vertices, g.faces], outputs=[g.normals])
+        inputs = [g.vertices, wp.vec2(*camera.centre), camera.half, camera.distance, fine]
+        wp.launch(raster.project, g.vertices.shape, inputs=inputs, outputs=[g.screen])
+        visible = self._visible(g, g.screen, coverage, fine, 1.0)
+        frame, from_light = _light_frame(lighting.direction, vertices), wp.empty(g.vertices.shape, dtype=wp.vec3)
+        wp.launch(
+            raster.project_light, g.vertices.shape, inputs=[g.vertices, frame, self.shadow_size], outputs=[from_light]
+        )
+        lit = self._visible(g, from_light, coverage, self.shadow_size, -1.0)
+        shaded = wp.empty((len(vertices), fine, fine), dtype=wp.vec3)
+        wp.launch(shading.shade, shaded.shape, inputs=[g, look, background, visible, lit, frame], outputs=[shaded])
+        pictures = wp.empty((len(vertices), self.size, self.size, 3), dtype=wp.uint8)
+        wp.launch(shading.resolve, pictures.shape[:3], inputs=[shaded, self.supersampling], outputs=[pictures])
+        return pictures.numpy()
+
+    def _visible(self, g: Any, screen: Any, coverage: Any, size: int, sided: float) -> Any:
         visible = wp.zeros((screen.shape[0], size, size), dtype=wp.int64)
-        inputs = [screen, faces, kinds, coverage, texcoords, size, sided]
-        wp.launch(kernels.rasterise, (screen.shape[0], len(faces)), inputs=inputs, outputs=[visible])
+        inputs = [screen, g.faces, g.kinds, coverage, g.texcoords, size, sided]
+        wp.launch(raster.rasterise, (screen.shape[0], len(g.faces)), inputs=inputs, outputs=[visible])
         return visible
+
+
+def _upload(surface: Surface) -> Any:
+    g = shading.Geometry()
+    g.faces, g.kinds = wp.array(surface.faces, dtype=wp.vec3i), wp.array(surface.kinds, dtype=wp.int32)
+    g.texcoords, g.local = wp.array(surface.texcoords, dtype=wp.vec2), wp.array(surface.local, dtype=wp.vec3)
+    g.occlusion = wp.array(surface.occlusion, dtype=wp.float32)
+    g.skin, g.hair = wp.array(surface.skin, dtype=wp.vec3), wp.array(surface.hair, dtype=wp.vec3)
+    return g
 
 
 def ambient_light(
@@ -138,27 +168,26 @@ def ambient_light(
         mesh = wp.Mesh(wp.array(vertices, dtype=wp.vec3), wp.array(faces.ravel(), dtype=wp.int32))
         seen = wp.empty(len(vertices), dtype=wp.float32)
         inputs = [mesh.id, mesh.points, wp.array(normals.astype(np.float32), dtype=wp.vec3), rays, reach]
-        wp.launch(kernels.ambient, len(vertices), inputs=inputs, outputs=[seen])
+        wp.launch(raster.ambient, len(vertices), inputs=inputs, outputs=[seen])
         return seen.numpy()
 
 
-def _look(camera: Camera, lighting: Lighting, eyes: dict[str, object]):
-    look = kernels.Look()
-    look.centre, look.half, look.distance = wp.vec2(*camera.centre), camera.half, camera.distance
-    look.light, look.key = wp.vec3(*lighting.direction), wp.vec3(*lighting.key)
+def _look(camera: Camera, lighting: Lighting, colours: Colours) -> Any:
+    look = shading.Look()
+    look.distance, look.light, look.key = camera.distance, wp.vec3(*lighting.direction), wp.vec3(*lighting.key)
     look.ambient, look.fill = wp.vec3(*lighting.ambient), wp.vec3(*lighting.fill)
-    for name, value in eyes.items():
-        setattr(look, name, wp.vec3(*value) if isinstance(value, (tuple, list)) else value)
+    look.iris, look.iris_size, look.teeth = wp.vec3(*colours.iris), colours.iris_size, wp.vec3(*colours.teeth)
+    look.gloss, look.hair_gloss = colours.gloss, colours.hair_gloss
     return look
 
 
-def _light_frame(direction: tuple[float, float, float], vertices: np.ndarray):
+def _light_frame(direction: tuple[float, float, float], vertices: np.ndarray) -> Any:
+    """Maps space to the shadow map, [-1, 1] in x and y, and a depth around 1 that grows towards the light."""
     towards = np.array(direction)
     right = np.cross(towards, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
-    up = np.cross(right, towards)
-    flat = vertices.reshape(-1, 3)
-    low, high = flat.min(0), flat.max(0)
-    origin = (low + high) / 2
+    low, high = vertices.reshape(-1, 3).min(0), vertices.reshape(-1, 3).max(0)
     extent = float(np.linalg.norm(high - low) / 2) * 0.8
-    return wp.vec3(*right), wp.vec3(*up), wp.vec3(*origin), extent
+    rows = np.stack([right / extent, np.cross(right, towards) / extent, towards])
+    shift = np.array([0.0, 0.0, 1.0]) - rows @ ((low + high) / 2)
+    return wp.mat44(*np.vstack([np.column_stack([rows, shift]), [0.0, 0.0, 0.0, 1.0]]).ravel().tolist())

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from talkinghead.synthetic import kernels
 from talkinghead.synthetic.body import BODY, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, Body
 from talkinghead.synthetic.hair import make_hair
 from talkinghead.synthetic.landmarks import landmark_points
@@ -21,12 +20,14 @@ from talkinghead.synthetic.paint import (
     texture_coordinates,
 )
 from talkinghead.synthetic.person import Person, make_lighting, neutral_vertices
-from talkinghead.synthetic.renderer import Camera, Renderer, Surface, ambient_light
+from talkinghead.synthetic.raster import EYE, HAIR, SKIN, TEETH
+from talkinghead.synthetic.raster import TONGUE as TONGUE_KIND
+from talkinghead.synthetic.renderer import Camera, Colours, Renderer, Surface, ambient_light
 
 # The crop's side over the mean of the landmarks' longer extent, and how far down the frame their middle lies.
 CROP_RATIO, CROP_MIDDLE = 1.92, 0.56
 MOUTH = np.array([0.0, -0.155, 0.662], np.float32)  # in the template
-KINDS = np.array([int(k) for k in (0, 1, 1, 2, 2, 3)])
+KINDS = np.array([SKIN, EYE, EYE, TEETH, TEETH, TONGUE_KIND])  # of the faces of body.GROUPS
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Head:
 def make_head(person: Person, body: Body, texture_size: int) -> Head:
     """Build geometry and paint of one person."""
     neutral = neutral_vertices(person, body)
-    actions = fit_blinks(body, neutral)
+    actions = fit_actions(body, neutral)
     hair = make_hair(person, neutral, body)
     dressed = _dress(person, body, neutral)
     vertices, faces, kinds = dressed, body.faces, KINDS[body.groups]
@@ -58,7 +59,7 @@ def make_head(person: Person, body: Body, texture_size: int) -> Head:
     if hair is not None:
         vertices = np.concatenate([vertices, hair.vertices])
         faces = np.concatenate([faces, hair.faces + len(dressed)])
-        kinds = np.concatenate([kinds, np.full(len(hair.faces), kernels.HAIR)])
+        kinds = np.concatenate([kinds, np.full(len(hair.faces), HAIR)])
         local = np.concatenate([local, np.zeros_like(hair.vertices)])
         texcoords = np.concatenate([texcoords, hair.texcoords])
         coverage, follow = np.concatenate([coverage, hair.coverage]), np.concatenate([follow, hair.follow])
@@ -74,10 +75,17 @@ def make_head(person: Person, body: Body, texture_size: int) -> Head:
     return Head(person, body, vertices.astype(np.float32), actions, follow.astype(np.float32), pivot, surface)
 
 
-def fit_blinks(body: Body, neutral: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "A B 3"]:
-    """The actions' offsets, scaled to this face's size."""
-    size = np.ptp(neutral[body.follow > 0.99], axis=0) / np.ptp(body.template[body.follow > 0.99], axis=0)
-    return body.actions * size.astype(np.float32)
+def fit_actions(body: Body, neutral: Float[np.ndarray, "B 3"]) -> Float[np.ndarray, "A B 3"]:
+    """The actions' offsets for this face: scaled to its size, and blinks that just close its eyes."""
+    skull = body.follow > 0.99
+    actions = body.actions * (np.ptp(neutral[skull], axis=0) / np.ptp(body.template[skull], axis=0))
+    names = body.action_names.tolist()
+    for side, (upper, lower) in {"Right": ([37, 38], [41, 40]), "Left": ([43, 44], [47, 46])}.items():
+        blink = names.index(f"eyeBlink{side}")
+        points = landmark_points(np.stack([neutral, neutral + actions[blink]]), np.zeros(2), body.original_index)
+        gap = (points[:, upper, 2] - points[:, lower, 2]).mean(1)
+        actions[blink] *= np.clip(gap[0] / max(gap[0] - gap[1], 1e-4), 0.8, 1.6)
+    return actions.astype(np.float32)
 
 
 def move(head: Head, motion: Motion) -> Float[np.ndarray, "F V 3"]:
@@ -120,7 +128,7 @@ def film(head: Head, motion: Motion, renderer: Renderer, room: int) -> Picture:
     rng = np.random.default_rng([room, 9])
     camera = frame_face(points, float(rng.uniform(0.8, 1.6)), rng)
     background = paint_background(room, 128)
-    frames = renderer(vertices, head.surface, camera, make_lighting(room), background, _eye_look(head.person))
+    frames = renderer(vertices, head.surface, camera, make_lighting(room), background, _colours(head.person))
     return Picture(frames, camera.project(points, renderer.size).astype(np.float32), camera)
 
 
@@ -186,14 +194,13 @@ def _occlusion(body: Body, vertices: np.ndarray, faces: np.ndarray) -> np.ndarra
         eye = np.unique(body.faces[body.groups == group])
         light[eye] = np.maximum(light[eye], 0.8)
     light = np.minimum(light, 1 - 0.88 * body.cavity)
-    for group, amount in ((UPPER_TEETH, 0.75), (LOWER_TEETH, 0.6), (TONGUE, 0.5)):
+    for group, amount in ((UPPER_TEETH, 0.65), (LOWER_TEETH, 0.5), (TONGUE, 0.45)):
         light[np.unique(body.faces[body.groups == group])] = amount
     return light.astype(np.float32)
 
 
-def _eye_look(person: Person) -> dict[str, object]:
+def _colours(person: Person) -> Colours:
     teeth = linear(np.array([0.88, 0.84, 0.76]) - 0.1 * person.age * np.array([0.6, 1.0, 1.5]))
-    return {
-        "iris": tuple(map(float, linear(person.iris))), "iris_size": 0.46, "teeth": tuple(map(float, teeth)),
-        "gloss": float(0.25 + 0.25 * (1 - np.mean(person.skin))), "hair_gloss": 0.25,
-    }  # fmt: skip
+    red, green, blue = (float(c) for c in linear(person.iris))
+    gloss = float(0.25 + 0.25 * (1 - np.mean(person.skin)))
+    return Colours((red, green, blue), 0.46, tuple(teeth.tolist()), gloss, hair_gloss=0.25)

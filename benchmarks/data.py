@@ -15,7 +15,7 @@ import simplejpeg
 import torch
 
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.loaders import TrainLoader, one_thread
+from talkinghead.data.loaders import TrainLoader
 from talkinghead.data.reader import ShardReader
 from talkinghead.data.shards import Clip, DatasetInfo, Split, write_shard
 
@@ -82,7 +82,8 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--clips-per-shard", type=int, default=50)
     options = parser.parse_args()
-    one_thread(0)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         path = options.path or temporary
         if options.path is None:

@@ -1,5 +1,6 @@
 """A run that is stopped anywhere goes on with exactly the episodes it would have seen (with Lightning's own loops)."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -72,6 +73,8 @@ class Terminate(L.Callback):
 
     def _maybe_terminate(self, trainer: L.Trainer, *_: object) -> None:
         if (trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_idx) == self.when and not trainer.sanity_checking:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)  # what a cluster's scheduler does
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_exception(self, trainer: L.Trainer, *_: object) -> None:
@@ -134,10 +137,12 @@ def test_resumed_run_sees_what_it_would_have_seen(
     checkpoint = tmp_path / "stopped.ckpt"
     with pytest.raises(RuntimeError, match="power cut"):
         fit(data_set, tmp_path, num_workers, [Stop(hook, epoch, batch, checkpoint)])
+    before = set(multiprocessing.active_children())
     resumed = fit(data_set, tmp_path, num_workers, ckpt=checkpoint)
     done = epoch * NUM_BATCHES + batch + 1
     assert resumed.seen == uninterrupted.seen[done:]
     assert torch.equal(resumed.layer.weight, uninterrupted.layer.weight)
+    assert set(multiprocessing.active_children()) <= before  # a run that ends leaves no worker behind
 
 
 @pytest.mark.parametrize(
@@ -154,8 +159,8 @@ def test_terminated_run_goes_on(
 ) -> None:
     checkpoint = tmp_path / "stopped.ckpt"
     with pytest.raises(SystemExit):
-        fit(data_set, tmp_path, 0, [Terminate(hook, epoch, batch, checkpoint)])
-    resumed = fit(data_set, tmp_path, 0, ckpt=checkpoint)
+        fit(data_set, tmp_path, 1, [Terminate(hook, epoch, batch, checkpoint)])
+    resumed = fit(data_set, tmp_path, 1, ckpt=checkpoint)
     assert resumed.seen == uninterrupted.seen[num_done:]
     assert torch.equal(resumed.layer.weight, uninterrupted.layer.weight)
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from talkinghead.data.datasets import FixedEpisodes, TrainEpisodes, plan_fixed_episodes
 from talkinghead.data.episodes import as_float
-from talkinghead.data.loaders import EpochBatches, FixedLoader, SkipReport, TrainLoader, collate_loaded, one_thread
+from talkinghead.data.loaders import EpochBatches, FixedLoader, SkipReport, TrainLoader, collate_loaded, prepare_worker
 from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, is_remote, load_info
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo
@@ -164,7 +164,7 @@ class EpisodeDataModule(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate_loaded,
-            worker_init_fn=one_thread if self.num_workers else None,
+            worker_init_fn=prepare_worker if self.num_workers else None,
             **options,
         )
 

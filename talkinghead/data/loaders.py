@@ -1,5 +1,6 @@
 """Batches: which requests a rank makes, from wherever in the epoch it stands, and what its workers report."""
 
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -54,7 +55,23 @@ class EpochBatches(Sampler[list[Request]]):
             yield [Request(self.epoch, self.rank * self.lanes + lane, position) for position in positions]
 
 
-class TrainLoader:
+class EpisodeLoader:
+    """A torch loader that Lightning takes as it is: it would give a DataLoader another sampler under DDP."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    @property
+    def _iterator(self) -> object:
+        """By this name Lightning ends the worker processes when a run is over or has failed."""
+        return self.loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: None) -> None:
+        self.loader._iterator = iterator
+
+
+class TrainLoader(EpisodeLoader):
     """The training batches of an epoch, from wherever in it the trainer stands.
 
     `position` says which epoch it is and how many of its batches are done. It is asked when the first batch is
@@ -64,7 +81,7 @@ class TrainLoader:
     def __init__(
         self, loader: DataLoader, batches: EpochBatches, report: SkipReport, position: Callable[[], tuple[int, int]]
     ) -> None:
-        self.loader = loader
+        super().__init__(loader)
         self.batches = batches
         self.report = report
         self.position = position
@@ -102,11 +119,8 @@ class TrainLoader:
             )
 
 
-class FixedLoader:
+class FixedLoader(EpisodeLoader):
     """Validation batches, converted to float here."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        self.loader = loader
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -121,7 +135,17 @@ def collate_loaded(loaded: list[Loaded]) -> tuple[Episode, list[Skipped]]:
     return collate([one.sample for one in loaded]), [skip for one in loaded for skip in one.skipped]
 
 
-def one_thread(_: int) -> None:
-    """A worker uses one core: OpenCV and torch would each start as many threads as there are."""
+def prepare_worker(_: int) -> None:
+    """A worker uses one core: OpenCV and torch would each start as many threads as there are.
+
+    It outlives the first SIGTERM, which a scheduler sends to the whole process group, by half a minute: the main
+    process ends its batch, saves and shuts the workers down. The second one ends it.
+    """
+
+    def leave_later(*_: object) -> None:
+        signal.alarm(30)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, leave_later)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, pool
-from talkinghead.models.layers import InstanceNorm, SelfAttention, SpectralNorm, normalized
+from talkinghead.models.layers import InstanceNorm, NormalizeInstances, SelfAttention, SpectralNorm, normalized
 
 
 def num_parameters(module: nn.Module) -> float:
@@ -136,6 +136,22 @@ def test_instance_norm_matches_torch() -> None:
     ours = InstanceNorm(4, affine=False)(x, torch.cat([scale, shift], 1))
     theirs = nn.functional.instance_norm(x) * (1 + scale)[:, :, None, None] + shift[:, :, None, None]
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_instance_norm_gradient_by_finite_differences(batch: int) -> None:
+    x, scale, shift = (
+        torch.randn(n, 2, *size, dtype=torch.float64, requires_grad=True)
+        for n, size in ((3, (3, 4)), (batch, (1, 1)), (batch, (1, 1)))
+    )
+    assert torch.autograd.gradcheck(lambda *inputs: NormalizeInstances.apply(*inputs, 1e-5), (x, scale, shift))
+
+
+def test_instance_norm_in_bf16_keeps_fp32_statistics() -> None:
+    x = (100 + torch.randn(2, 3, 16, 16)).bfloat16()
+    normalized_x = InstanceNorm(3, affine=True)(x)
+    assert normalized_x.dtype == torch.bfloat16
+    torch.testing.assert_close(normalized_x.float(), nn.functional.instance_norm(x.float()), rtol=1e-2, atol=1e-2)
 
 
 def test_self_attention_starts_as_identity_and_looks_everywhere() -> None:

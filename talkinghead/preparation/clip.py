@@ -16,7 +16,7 @@ from talkinghead.preparation.frames import Shot, shots
 from talkinghead.preparation.sources import Unit
 from talkinghead.preparation.tracking import Track, follow
 
-Image = UInt8[np.ndarray, "H W 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 
 
 @dataclass(frozen=True)

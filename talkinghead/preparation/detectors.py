@@ -4,15 +4,14 @@ import importlib.metadata
 import importlib.util
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from talkinghead import pretrained
 
-
+@runtime_checkable
 class Detector(Protocol):
     """Finds faces, then their landmarks. Cheap to build: networks are loaded at first use, by the process that does."""
 
@@ -55,7 +54,7 @@ class Dlib:
 
     name = "dlib"
     # (scale, right, down) of the box, in box sides: the box itself first.
-    JITTERS = ((1, 0, 0), (1, -0.05, 0.05), (1, 0.05, -0.05), (1.08, 0.03, 0.03), (0.92, -0.03, -0.03))
+    JITTERS = ((1.0, 0.0, 0.0), (1.0, -0.05, 0.05), (1.0, 0.05, -0.05), (1.08, 0.03, 0.03), (0.92, -0.03, -0.03))
 
     def __init__(self, longest: int = 640, threshold: float = -0.3, jitters: int = 3) -> None:
         if not 1 <= jitters <= len(self.JITTERS):
@@ -154,8 +153,9 @@ class FaceAlignment:
 
     def check(self) -> None:
         """Both weight files are there, or can be downloaded."""
-        for network in ("s3fd", "2dfan4"):
-            pretrained.find(network, weights_dir=self.weights_dir)
+        from talkinghead.preparation import fan  # noqa: PLC0415 (imports torch, which other detectors do not need)
+
+        fan.find_weights(self.weights_dir)
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
         """S3FD detections, the highest probability first."""
@@ -170,11 +170,9 @@ class FaceAlignment:
 
     @cached_property
     def _networks(self) -> Any:
-        from talkinghead.preparation.fan import load_face_alignment  # noqa: PLC0415 (imports torch)
+        from talkinghead.preparation import fan  # noqa: PLC0415
 
-        detector = pretrained.find("s3fd", weights_dir=self.weights_dir)
-        landmarks = pretrained.find("2dfan4", weights_dir=self.weights_dir)
-        return load_face_alignment(detector, landmarks, self.device, self.threshold, self.flip)
+        return fan.load_face_alignment(*fan.find_weights(self.weights_dir), self.device, self.threshold, self.flip)
 
 
 def _moved(box: Float[np.ndarray, " 4"], scale: float, right: float, down: float) -> Float[np.ndarray, " 4"]:

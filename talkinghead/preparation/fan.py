@@ -6,6 +6,13 @@ import torch
 from face_alignment import FaceAlignment, LandmarksType
 from face_alignment.models import FAN
 
+from talkinghead import pretrained
+
+
+def find_weights(weights_dir: str | None) -> tuple[Path, Path]:
+    """The files of S3FD and 2D-FAN-4. Raises FileNotFoundError that says where to get them and what to use instead."""
+    return pretrained.find("s3fd", weights_dir=weights_dir), pretrained.find("2dfan4", weights_dir=weights_dir)
+
 
 def load_face_alignment(detector: Path, landmarks: Path, device: str, threshold: float, flip: bool) -> FaceAlignment:
     """S3FD and FAN ready to run. `detector` and `landmarks` are their weight files; device "auto" prefers the GPU."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from talkinghead.preparation.sources import Unit
 from talkinghead.preparation.video import Video, segments
 
-Image = UInt8[np.ndarray, "H W 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 
 # VoxCeleb's face tracks count frames at 25 per second. VoxCeleb1 gives boxes in pixels of videos 360 pixels high,
 # VoxCeleb2 as fractions of the frame.

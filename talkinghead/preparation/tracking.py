@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from talkinghead.preparation.crop import face_box
 from talkinghead.preparation.detectors import Detector
 
-Image = UInt8[np.ndarray, "H W 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 
 
 class Track(NamedTuple):

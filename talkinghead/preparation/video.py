@@ -10,7 +10,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-Image = UInt8[np.ndarray, "H W 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 
 
 class Video:
@@ -73,9 +73,10 @@ class Video:
             if found is None:
                 return
             position, frame = found
-            if position == target:
+            while target is not None and target < position:  # frames that the file does not yield
+                target = next(wanted, None)
+            if target == position:
                 yield position, _upright(frame)
-            while target is not None and target <= position:
                 target = next(wanted, None)
 
     def _seek(self, number: int) -> None:

@@ -160,6 +160,21 @@ def test_previews_reach_tensorboard(tmp_path: Path) -> None:
     assert image.height == 22 + 4 * 128 + 3 * 4
 
 
+def test_previews_prefer_different_clips(tmp_path: Path) -> None:
+    class Clips(TinyLearner):
+        def val_dataloader(self) -> DataLoader:
+            batches = [episode(n)._replace(key=keys) for n, keys in enumerate([["a", "a"], ["b", "a"], ["c", "d"]])]
+            return DataLoader(batches, batch_size=None)
+
+    for rows, sources in ((3, [(0, 0), (1, 0), (2, 0)]), (6, [(0, 0), (1, 0), (2, 0), (2, 1), (0, 1), (1, 1)])):
+        fit(Clips(), PreviewGrid(tmp_path, num_rows=rows), folder=tmp_path)
+        grid = cv2.imread(str(tmp_path / "latest.png"))
+        shown = [grid[22 + n * 132 + 64, 4:124:8] for n in range(rows)]
+        for pixels, (seed, index) in zip(shown, sources, strict=True):
+            source = ((episode(seed).shots[index, 0] + 1) / 2 * 255).round().byte().permute(1, 2, 0).numpy()[..., ::-1]
+            assert (pixels == cv2.resize(source, (128, 128), interpolation=cv2.INTER_CUBIC)[64, 4:124:8]).all()
+
+
 # Averaged weights
 
 

@@ -22,22 +22,25 @@ GAP_PX = 4
 MIN_CELL_PX = 128
 GROUND = 255  # white
 
+Row = dict[str, Tensor]  # column name -> image [3, H, W]
+
 
 class PreviewGrid(L.Callback):
     """Writes `<dirpath>/epoch=…-step=….png` and `<dirpath>/latest.png` after each validation, and logs the picture.
 
-    The rows are the first `num_rows` validation episodes; `shots` are the shot counts T of the output columns (those
-    an episode has no frames for are left out). The learner's `reenact(episode, num_shots)` makes the outputs.
+    The rows are the first validation episodes of `num_rows` different clips (of fewer, where there are not so many);
+    `shots` are the shot counts T of the output columns, those an episode has no frames for are left out. The learner's
+    `reenact(episode, num_shots)` makes the outputs.
     """
 
     def __init__(self, dirpath: Path | str, num_rows: int = 8, shots: Sequence[int] = (1, 8, 32)) -> None:
         self.dirpath = Path(dirpath)
         self.num_rows = num_rows
         self.shots = tuple(shots)
-        self._columns: list[dict[str, Tensor]] = []
+        self._rows: dict[str, list[Row]] = {}  # clip -> its episodes
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._columns = []
+        self._rows = {}
 
     def on_validation_batch_end(
         self,
@@ -48,12 +51,21 @@ class PreviewGrid(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        missing = self.num_rows - sum(len(columns["source"]) for columns in self._columns)
-        if trainer.sanity_checking or not trainer.is_global_zero or dataloader_idx > 0 or missing <= 0:
+        if trainer.sanity_checking or not trainer.is_global_zero or dataloader_idx > 0:
             return
-        episode = first_rows(batch, missing)
-        with torch.no_grad(), trainer.precision_plugin.val_step_context():
-            self._columns.append(self._reenact(pl_module, episode))
+        chosen = [n for n, key in enumerate(batch.key) if self._wants(key, batch.key[:n])]
+        if chosen:
+            with torch.no_grad(), trainer.precision_plugin.val_step_context():
+                columns = self._reenact(pl_module, select(batch, chosen))
+            for n, index in enumerate(chosen):
+                row = {name: images[n] for name, images in columns.items()}
+                self._rows.setdefault(batch.key[index], []).append(row)
+
+    def _wants(self, key: str, before: list[str]) -> bool:
+        """A clip that is not there yet, while rows are missing; or a further episode of one, as long as few are."""
+        clips = {*self._rows, *before}
+        total = sum(len(rows) for rows in self._rows.values()) + len(before)
+        return len(clips) < self.num_rows if key not in clips else total < self.num_rows
 
     def _reenact(self, learner: Any, episode: Episode) -> dict[str, Tensor]:
         available = episode.shots.shape[1]
@@ -64,10 +76,15 @@ class PreviewGrid(L.Callback):
         return {name: images.float().cpu() for name, images in columns.items()}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self._columns:
+        if not self._rows:
             return
-        grid = draw_grid({name: torch.cat([part[name] for part in self._columns]) for name in self._columns[0]})
-        self._columns = []
+        first, further = (
+            [rows[0] for rows in self._rows.values()],
+            [row for rows in self._rows.values() for row in rows[1:]],
+        )
+        rows = [*first, *further][: self.num_rows]
+        self._rows = {}
+        grid = draw_grid({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
         step = trainer.fit_loop.total_batch_idx + 1
         write_png(self.dirpath / f"epoch={trainer.current_epoch:04d}-step={step:07d}.png", grid)
         write_png(self.dirpath / "latest.png", grid)
@@ -78,9 +95,10 @@ class PreviewGrid(L.Callback):
                 logger.log_image("previews", [grid])
 
 
-def first_rows(episode: Episode, count: int) -> Episode:
-    """The first `count` episodes of a batch."""
-    return Episode(**{name: field[:count] for name, field in episode._asdict().items()})
+def select(episode: Episode, indices: list[int]) -> Episode:
+    """The episodes of a batch at these indices."""
+    fields = episode._asdict().items()
+    return Episode(**{name: v[indices] if isinstance(v, Tensor) else [v[n] for n in indices] for name, v in fields})
 
 
 def draw_grid(columns: Mapping[str, Float[Tensor, "B 3 H W"]]) -> UInt8[np.ndarray, "height width 3"]:

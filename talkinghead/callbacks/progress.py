@@ -16,6 +16,8 @@ from rich import get_console
 from rich.progress import ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+SMOOTHING = 0.9  # of the step time that a line shows
+
 
 class SpeedColumn(ProgressColumn):
     """Seconds per iteration; iterations per second where there are several."""
@@ -47,8 +49,8 @@ class Progress(RichProgressBar):
         self.plain = not (get_console().is_terminal or get_console().is_jupyter)
         if self.plain:
             self.disable()
-        self._began = self._printed = time.monotonic()
-        self._done_before = 0
+        self._began = self._printed = self._mark = time.monotonic()
+        self._done_before, self._step_seconds = 0, math.nan
 
     def enable(self) -> None:
         """Lightning switches bars on; a log file gets none."""
@@ -76,13 +78,20 @@ class Progress(RichProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._began = self._printed = time.monotonic()
+        self._began = self._printed = self._mark = time.monotonic()
         self._done_before = self._done(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self._mark = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        seconds, self._mark = time.monotonic() - self._mark, time.monotonic()
+        smooth = SMOOTHING if math.isfinite(self._step_seconds) else 0.0
+        self._step_seconds = smooth * (self._step_seconds if smooth else 0.0) + (1 - smooth) * seconds
         due = time.monotonic() - self._printed >= self.plain_every_seconds
         if self.plain and trainer.is_global_zero and (due or trainer.is_last_batch):
             self._printed = time.monotonic()
@@ -93,21 +102,18 @@ class Progress(RichProgressBar):
         losses = "  ".join(f"{name} {float(value):.3f}" for name, value in self.get_metrics(trainer, pl_module).items())
         return (
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {batch_idx + 1}/{trainer.num_training_batches}  "
-            f"{describe_speed(self.seconds_per_step())}  run {describe_seconds(self.seconds_left())} left  {losses}"
+            f"{describe_speed(self._step_seconds)}  run {describe_seconds(self.seconds_left())} left  {losses}"
         )
 
-    def seconds_per_step(self) -> float:
-        """Wall-clock time per step since this process began to train, validations included; NaN before the first."""
-        steps = self._done(self.trainer) - self._done_before
-        return (time.monotonic() - self._began) / steps if steps > 0 else math.nan
-
     def seconds_left(self) -> float:
-        """Of the whole run; infinite where it has no end."""
+        """Of the whole run, from the wall-clock time so far, validations included; infinite where it has no end."""
+        steps = self._done(self.trainer) - self._done_before
         epochs = self.trainer.max_epochs if self.trainer.max_epochs is not None else -1
         total = epochs * self.trainer.num_training_batches if epochs >= 0 else math.inf
         if self.trainer.max_steps >= 0:
             total = min(total, self.trainer.max_steps)
-        return max(0, total - self._done(self.trainer)) * self.seconds_per_step()
+        per_step = (time.monotonic() - self._began) / steps if steps > 0 else math.nan
+        return max(0, total - self._done(self.trainer)) * per_step
 
     @staticmethod
     def _done(trainer: L.Trainer) -> int:

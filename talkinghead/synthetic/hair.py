@@ -48,9 +48,9 @@ class Style:
 STYLES = {
     "buzz": Style(0.004, 0.003, 0.003),
     "short": Style(0.020, 0.009, 0.010),
-    "swept": Style(0.030, 0.010, 0.013, line=3, part=0.5),
+    "swept": Style(0.030, 0.010, 0.013, line=3.0, part=0.5),
     "fringe": Style(0.020, 0.014, 0.015, fringe=1.0),
-    "receding": Style(0.006, 0.006, 0.008, line=24),
+    "receding": Style(0.006, 0.006, 0.008, line=24.0),
     "afro": Style(0.050, 0.042, 0.048, curl=0.35),
     "bob": Style(0.018, 0.018, 0.022, hang=0.10, fringe=0.5),
     "long": Style(0.016, 0.015, 0.020, hang=0.24, part=0.4),

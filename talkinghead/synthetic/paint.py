@@ -11,6 +11,8 @@ from jaxtyping import Float
 from talkinghead.synthetic.hair import CENTRE, hairline_elevation
 from talkinghead.synthetic.person import Colour, Person
 
+Number = float | int
+
 TOP, BOTTOM, AXIS_Y = 0.86, 0.40, -0.03
 LIPS_UPPER = ((-13.0, 0.6625), (-9, 0.6655), (-5, 0.6700), (-2.4, 0.6725), (0, 0.6710), (2.4, 0.6725), (5, 0.6700),
               (9, 0.6655), (13, 0.6625))  # fmt: skip
@@ -49,12 +51,12 @@ class SkinMap:
         """Multiply by a factor per channel."""
         self.colour *= 1 + mask[..., None] * (np.asarray(factor, np.float32) - 1)
 
-    def spot(self, azimuth: float, height: float, width: float, tall: float) -> Float[np.ndarray, "H W"]:
+    def spot(self, azimuth: Number, height: Number, width: Number, tall: Number) -> Float[np.ndarray, "H W"]:
         """A soft spot on both sides of the face; half widths in degrees and metres."""
         side = np.exp(-(((np.abs(self.azimuth) - azimuth) / width) ** 2))
         return side * np.exp(-(((self.height - height) / tall) ** 2))
 
-    def polygon(self, corners: list[tuple[float, float]], soft: float) -> Float[np.ndarray, "H W"]:
+    def polygon(self, corners: list[tuple[Number, Number]], soft: Number) -> Float[np.ndarray, "H W"]:
         """Filled polygon of (degrees, metres), its border `soft` texels of a 512 map wide."""
         mask = np.zeros((self.size, self.size), np.uint8)
         points = np.array(corners)
@@ -62,7 +64,7 @@ class SkinMap:
         cv2.fillPoly(mask, [pixels.round().astype(np.int32)], 255, cv2.LINE_AA, 4)
         return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), soft * self.size / 512)
 
-    def noise(self, across: float, down: float) -> Float[np.ndarray, "H W"]:
+    def noise(self, across: Number, down: Number) -> Float[np.ndarray, "H W"]:
         """Smooth noise of unit variance; grain in texels of a 512 map."""
         scale = self.size / 512
         small = (max(4, int(self.size / (across * scale))), max(4, int(self.size / (down * scale))))

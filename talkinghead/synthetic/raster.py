@@ -2,6 +2,9 @@
 
 # ruff: noqa: UP018  warp needs float(0.0) where a variable changes
 # mypy: ignore-errors
+# @no_type_check: warp's annotations are for its compiler, not for a type checker
+
+from typing import no_type_check
 
 import warp as wp
 
@@ -15,6 +18,7 @@ DEPTH_STEPS = wp.constant(67108864.0)
 
 
 @wp.kernel
+@no_type_check
 def project(
     vertices: wp.array2d(dtype=wp.vec3),
     centre: wp.vec2,
@@ -34,6 +38,7 @@ def project(
 
 
 @wp.kernel
+@no_type_check
 def project_light(vertices: wp.array2d(dtype=wp.vec3), frame: wp.mat44, size: int, screen: wp.array2d(dtype=wp.vec3)):
     """Pixels of the shadow map and a depth that grows towards the light; `frame` maps space to [-1, 1] and depth."""
     f, v = wp.tid()
@@ -43,6 +48,7 @@ def project_light(vertices: wp.array2d(dtype=wp.vec3), frame: wp.mat44, size: in
 
 
 @wp.kernel
+@no_type_check
 def face_normals(
     vertices: wp.array2d(dtype=wp.vec3), faces: wp.array(dtype=wp.vec3i), normals: wp.array2d(dtype=wp.vec3)
 ):
@@ -57,12 +63,14 @@ def face_normals(
 
 
 @wp.func
+@no_type_check
 def edge(a: wp.vec3, b: wp.vec3, x: float, y: float):
     """Twice the signed area of the triangle a, b, (x, y)."""
     return (b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])
 
 
 @wp.func
+@no_type_check
 def hash21(x: int, y: int):
     """Repeatable noise in [0, 1)."""
     h = wp.uint32(x) * wp.uint32(374761393) + wp.uint32(y) * wp.uint32(668265263)
@@ -71,12 +79,14 @@ def hash21(x: int, y: int):
 
 
 @wp.func
+@no_type_check
 def depth_of(key: wp.int64):
     """Depth that a z-buffer entry holds."""
     return float(key >> FACE_BITS) / DEPTH_STEPS
 
 
 @wp.func
+@no_type_check
 def draw_pixel(
     x: int,
     y: int,
@@ -96,6 +106,7 @@ def draw_pixel(
 
 
 @wp.kernel
+@no_type_check
 def rasterise(
     screen: wp.array2d(dtype=wp.vec3),
     faces: wp.array(dtype=wp.vec3i),
@@ -133,6 +144,7 @@ def rasterise(
 
 
 @wp.kernel
+@no_type_check
 def ambient(
     mesh: wp.uint64,
     points: wp.array(dtype=wp.vec3),

@@ -2,6 +2,9 @@
 
 # ruff: noqa: UP018  warp needs float(0.0) where a variable changes
 # mypy: ignore-errors
+# @no_type_check: warp's annotations are for its compiler, not for a type checker
+
+from typing import no_type_check
 
 import warp as wp
 
@@ -11,6 +14,7 @@ wp.set_module_options({"enable_backward": False})
 
 
 @wp.struct
+@no_type_check
 class Look:
     """What the shader must know of one person, one light and one camera; colours are linear RGB."""
 
@@ -27,6 +31,7 @@ class Look:
 
 
 @wp.struct
+@no_type_check
 class Geometry:
     """The moving mesh, and what is painted on it (see `renderer.Surface`)."""
 
@@ -43,6 +48,7 @@ class Geometry:
 
 
 @wp.func
+@no_type_check
 def smooth(a: float, b: float, x: float):
     """0 below a, 1 above b, smooth between."""
     t = wp.clamp((x - a) / (b - a), 0.0, 1.0)
@@ -50,12 +56,14 @@ def smooth(a: float, b: float, x: float):
 
 
 @wp.func
+@no_type_check
 def mix(a: wp.vec3, b: wp.vec3, t: float):
     """a at 0, b at 1."""
     return a * (1.0 - t) + b * t
 
 
 @wp.func
+@no_type_check
 def sample(texture: wp.array2d(dtype=wp.vec3), uv: wp.vec2):
     """Bilinear, wrapped in u and clamped in v."""
     h = texture.shape[0]
@@ -73,6 +81,7 @@ def sample(texture: wp.array2d(dtype=wp.vec3), uv: wp.vec2):
 
 
 @wp.func
+@no_type_check
 def corners(values: wp.array(dtype=wp.vec2), c: wp.vec3i, w: wp.vec3):
     """Texture coordinates inside a face, across the seam where u wraps."""
     first = values[c[0]]
@@ -84,6 +93,7 @@ def corners(values: wp.array(dtype=wp.vec2), c: wp.vec3i, w: wp.vec3):
 
 
 @wp.func
+@no_type_check
 def eye_colour(local: wp.vec3, look: Look):
     """White, iris and pupil around the axis that the eyeball looks along (-y of its own frame)."""
     d = wp.normalize(local)
@@ -99,6 +109,7 @@ def eye_colour(local: wp.vec3, look: Look):
 
 
 @wp.func
+@no_type_check
 def albedo_of(kind: int, uv: wp.vec2, local: wp.vec3, g: Geometry, look: Look):
     """Diffuse colour of a point."""
     if kind == EYE:
@@ -114,6 +125,7 @@ def albedo_of(kind: int, uv: wp.vec2, local: wp.vec3, g: Geometry, look: Look):
 
 
 @wp.func
+@no_type_check
 def diffuse_of(kind: int, cosine: float):
     """Lambert's law, wrapped around the terminator: in skin light bleeds, red most; hair lets some through."""
     wrap = wp.vec3(0.0, 0.0, 0.0)
@@ -127,6 +139,7 @@ def diffuse_of(kind: int, cosine: float):
 
 
 @wp.func
+@no_type_check
 def highlight(kind: int, n: wp.vec3, half: wp.vec3, cosine: float, albedo: wp.vec3, look: Look):
     """Reflection of the key light: a spot on skin and eyes, a band across strands of hair."""
     if kind == HAIR:
@@ -146,6 +159,7 @@ def highlight(kind: int, n: wp.vec3, half: wp.vec3, cosine: float, albedo: wp.ve
 
 
 @wp.func
+@no_type_check
 def unshadowed(p: wp.vec3, f: int, x: int, y: int, lit: wp.array3d(dtype=wp.int64), frame: wp.mat44):
     """Share of the key light that reaches a point: four jittered looks at the shadow map."""
     size = lit.shape[1]
@@ -162,6 +176,7 @@ def unshadowed(p: wp.vec3, f: int, x: int, y: int, lit: wp.array3d(dtype=wp.int6
 
 
 @wp.kernel
+@no_type_check
 def shade(
     g: Geometry,
     look: Look,
@@ -203,6 +218,7 @@ def shade(
 
 
 @wp.kernel
+@no_type_check
 def resolve(fine: wp.array3d(dtype=wp.vec3), factor: int, out: wp.array4d(dtype=wp.uint8)):
     """Mean of `factor` x `factor` samples, then display gamma, as uint8 RGB."""
     f, y, x = wp.tid()

@@ -194,7 +194,7 @@ def _scalp(skin: SkinMap, person: Person) -> None:
     line = hairline_elevation(skin.azimuth) + shift * front - 1.5
     edge = np.clip((elevation - line + 2.0 * skin.noise(4, 9)) / 7, 0, 1) * (skin.height > 0.61)
     grown = {"bald": 0.12, "buzz": 0.85}.get(person.hair_style, 0.9)
-    skin.blend(linear(person.hair_colour) * 0.8, edge * grown)
+    skin.blend(linear(person.hair_colour) * 1.1, edge * grown)
 
 
 def _clothes(skin: SkinMap, person: Person) -> None:
@@ -220,9 +220,9 @@ def neckline(collar: str, azimuth: Float[np.ndarray, "*A"]) -> Float[np.ndarray,
     """Height at which clothes begin, metres of the template."""
     side = np.abs(azimuth)
     points = {
-        "crew": ([0, 60, 180], [0.556, 0.578, 0.600]), "v": ([0, 30, 70, 180], [0.500, 0.560, 0.580, 0.600]),
+        "crew": ([0, 60, 180], [0.556, 0.578, 0.600]), "v": ([0, 30, 70, 180], [0.520, 0.564, 0.582, 0.600]),
         "shirt": ([0, 14, 40, 180], [0.540, 0.580, 0.592, 0.612]), "roll": ([0, 180], [0.594, 0.616]),
-        "wide": ([0, 45, 180], [0.530, 0.548, 0.580]),
+        "wide": ([0, 45, 180], [0.546, 0.562, 0.590]),
     }  # fmt: skip
     return np.interp(side, *points[collar])
 

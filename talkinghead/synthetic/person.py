@@ -126,7 +126,7 @@ def _changes(rng: np.random.Generator, body: Body) -> tuple[float, ...]:
     amounts = dict[str, float]()
     for name in body.change_names.tolist():
         sides = name[2:] if name[:2] in ("l-", "r-") else name
-        spread = {"ear": 0.4, "eye": 0.24, "neck": 0.25, "mouth": 0.27}.get(sides.split("-")[0], 0.34)
+        spread = {"ear": 0.25, "eye": 0.24, "neck": 0.25, "mouth": 0.27}.get(sides.split("-")[0], 0.34)
         if "trans" in name or "epicanthus" in name or "angle" in name:
             spread *= 0.6
         if sides in ("nose-trans-out", "mouth-trans-out", "head-trans-out", "neck-trans-out", "head-trans-forward"):

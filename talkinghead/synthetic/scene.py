@@ -148,7 +148,13 @@ def _dress(person: Person, body: Body, neutral: np.ndarray) -> np.ndarray:
     normals = vertex_normals(neutral, body.faces)
     cloth = np.clip((neckline(person.collar, azimuth) - height) / 0.006, 0, 1) * 0.006
     length = {"full": 0.008, "goatee": 0.006, "moustache": 0.003}.get(person.beard, 0.0)
-    beard = beard_mask(person.beard, azimuth, height) * length * (body.follow > 0.5) * (1 - body.cavity)
+    beard = (
+        beard_mask(person.beard, azimuth, height)
+        * length
+        * (body.follow > 0.5)
+        * (1 - body.cavity)
+        * (np.abs(azimuth) < 68)
+    )
     lips = (np.abs(azimuth) < 14) & (height > 0.648) & (height < 0.676)
     skin = body.groups == BODY
     on_skin = np.zeros(len(neutral), bool)

@@ -203,8 +203,6 @@ def shade(
     p = g.vertices[f, c[0]] * w[0] + g.vertices[f, c[1]] * w[1] + g.vertices[f, c[2]] * w[2]
     n = wp.normalize(g.normals[f, c[0]] * w[0] + g.normals[f, c[1]] * w[1] + g.normals[f, c[2]] * w[2])
     view = wp.normalize(wp.vec3(0.0, -look.distance, 0.0) - p)
-    if kind == HAIR and wp.dot(n, view) < 0.0:
-        n = -n
     ao = g.occlusion[c[0]] * w[0] + g.occlusion[c[1]] * w[1] + g.occlusion[c[2]] * w[2]
     local = g.local[c[0]] * w[0] + g.local[c[1]] * w[1] + g.local[c[2]] * w[2]
     albedo = albedo_of(kind, corners(g.texcoords, c, w), local, g, look)

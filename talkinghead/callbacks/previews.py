@@ -97,8 +97,8 @@ class PreviewGrid(L.Callback):
 
 def select(episode: Episode, indices: list[int]) -> Episode:
     """The episodes of a batch at these indices."""
-    fields = episode._asdict().items()
-    return Episode(**{name: v[indices] if isinstance(v, Tensor) else [v[n] for n in indices] for name, v in fields})
+    images = {name: value[indices] for name, value in episode._asdict().items() if isinstance(value, Tensor)}
+    return episode._replace(**images, key=[episode.key[n] for n in indices])
 
 
 def draw_grid(columns: Mapping[str, Float[Tensor, "B 3 H W"]]) -> UInt8[np.ndarray, "height width 3"]:

@@ -1,0 +1,153 @@
+"""Averaged weights and checkpoints: what a run saves, and how it goes on."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as L
+import torch
+
+from talkinghead.callbacks.ema import EMA
+from talkinghead.callbacks.last import LastCheckpoint
+from tests.tiny_learner import STEPS, TinyLearner, fit
+
+
+def test_ema_follows_its_formula(tmp_path: Path) -> None:
+    class Record(L.Callback):
+        def __init__(self) -> None:
+            self.weights: list[torch.Tensor] = []
+
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+            self.weights.append(pl_module.generator[2].weight.detach().clone())
+
+    record, learner = Record(), TinyLearner()
+    fit(learner, record, EMA(decay=0.3), folder=tmp_path)
+    expected = record.weights[0]
+    for n, weight in enumerate(record.weights[1:], start=1):
+        decay = min(0.3, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * weight
+    assert torch.allclose(learner.seen[-1], expected, atol=1e-7)
+    assert not torch.allclose(learner.seen[-1], record.weights[-1], atol=1e-4)
+    assert torch.equal(learner.generator[2].weight, record.weights[-1])  # swapped back
+
+
+def test_ema_changes_nothing_of_the_training(tmp_path: Path) -> None:
+    with_ema, without = TinyLearner(), TinyLearner()
+    fit(with_ema, EMA(), folder=tmp_path, epochs=3)
+    fit(without, folder=tmp_path, epochs=3)
+    for name, value in without.state_dict().items():
+        assert torch.equal(with_ema.state_dict()[name], value), name
+
+
+def test_ema_in_checkpoints(tmp_path: Path) -> None:
+    learner, ema = TinyLearner(), EMA(decay=0.9)
+    fit(learner, ema, LastCheckpoint(tmp_path), folder=tmp_path)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    averaged = checkpoint["ema"]["state_dict"]
+    assert checkpoint["ema"]["num_updates"] == STEPS
+    assert set(averaged) == {name for name in checkpoint["state_dict"] if not name.startswith("discriminator")}
+    assert torch.equal(checkpoint["state_dict"]["generator.2.weight"], learner.generator[2].weight)
+    assert torch.equal(averaged["generator.2.weight"], learner.seen[-1])
+    other = TinyLearner()
+    other.load_state_dict({**checkpoint["state_dict"], **averaged})
+
+
+def test_checkpoint_written_during_validation_holds_the_trained_weights(tmp_path: Path) -> None:
+    class SaveInValidation(L.Callback):
+        def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+            trainer.save_checkpoint(tmp_path / "inside.ckpt")
+
+    learner = TinyLearner()
+    fit(learner, EMA(decay=0.9), SaveInValidation(), folder=tmp_path)
+    checkpoint = torch.load(tmp_path / "inside.ckpt", weights_only=True)
+    assert torch.equal(checkpoint["state_dict"]["generator.2.weight"], learner.generator[2].weight)
+    assert torch.equal(checkpoint["ema"]["state_dict"]["generator.2.weight"], learner.seen[-1])
+
+
+def test_validating_a_checkpoint_uses_the_average(tmp_path: Path) -> None:
+    learner = TinyLearner()
+    fit(learner, EMA(decay=0.9), LastCheckpoint(tmp_path), folder=tmp_path)
+    other = TinyLearner()
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[EMA(decay=0.9)])
+    trainer.validate(other, ckpt_path=tmp_path / "last.ckpt", weights_only=True, verbose=False)
+    assert torch.equal(other.seen[-1], learner.seen[-1])
+
+
+def test_averaged_weights_are_spectrally_normalised(tmp_path: Path) -> None:
+    class Norm(L.Callback):
+        norm = 0.0
+
+        def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+            self.norm = float(torch.linalg.matrix_norm(pl_module.generator[0].weight.flatten(1), 2))
+
+    norm = Norm()
+    fit(TinyLearner(), EMA(decay=0.9), norm, folder=tmp_path, epochs=4)
+    assert norm.norm == pytest.approx(1, abs=0.02)
+
+
+# Interrupted and resumed
+
+
+def interrupt_at(step: int, how: signal.Signals) -> Any:
+    def fault(trainer: L.Trainer, losses: dict, x_hat: torch.Tensor) -> tuple:
+        if trainer.fit_loop.total_batch_idx + 1 == step:
+            os.kill(os.getpid(), how)
+        return losses, x_hat
+
+    return fault
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_run_ends_with_the_same_weights(tmp_path: Path, how: signal.Signals) -> None:
+    through, stopped, resumed = TinyLearner(), TinyLearner(fault=interrupt_at(7, how)), TinyLearner()
+    fit(through, EMA(decay=0.9), LastCheckpoint(tmp_path / "through"), folder=tmp_path, epochs=3)
+    with pytest.raises(SystemExit):
+        fit(stopped, EMA(decay=0.9), LastCheckpoint(tmp_path / "stopped", None), folder=tmp_path, epochs=3)
+    last = tmp_path / "stopped" / "last.ckpt"
+    steps = torch.load(last, weights_only=True)["ema"]["num_updates"]
+    assert steps == 7
+    trainer = fit(
+        resumed, EMA(decay=0.9), LastCheckpoint(tmp_path / "stopped"), folder=tmp_path, epochs=3, ckpt_path=last
+    )
+    assert trainer.fit_loop.total_batch_idx + 1 == 3 * STEPS
+    assert_same_end(tmp_path / "through" / "last.ckpt", last)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def assert_same_end(first: Path, second: Path) -> None:
+    one, two = (torch.load(path, weights_only=True) for path in (first, second))
+    for part in (lambda c: c["state_dict"], lambda c: c["ema"]["state_dict"]):
+        for name, value in part(one).items():
+            assert torch.equal(part(two)[name], value), name
+
+
+def test_killed_run_goes_on_from_the_clock_checkpoint(tmp_path: Path) -> None:
+    def dies(trainer: L.Trainer, losses: dict, x_hat: torch.Tensor) -> tuple:
+        if trainer.fit_loop.total_batch_idx + 1 == 8:
+            raise RuntimeError("killed")
+        return losses, x_hat
+
+    fit(TinyLearner(), EMA(decay=0.9), LastCheckpoint(tmp_path / "through"), folder=tmp_path, epochs=3)
+    last = LastCheckpoint(tmp_path / "killed", every_minutes=0.0)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(TinyLearner(dies), EMA(decay=0.9), last, folder=tmp_path, epochs=3)
+    assert torch.load(last.path, weights_only=True)["ema"]["num_updates"] == 7
+    fit(TinyLearner(), EMA(decay=0.9), LastCheckpoint(last.path.parent), folder=tmp_path, epochs=3, ckpt_path=last.path)
+    assert_same_end(tmp_path / "through" / "last.ckpt", last.path)
+
+
+def test_last_checkpoint_by_the_clock(tmp_path: Path) -> None:
+    saved = []
+
+    class Saves(L.Callback):
+        def on_save_checkpoint(self, trainer: L.Trainer, *args: object) -> None:
+            saved.append(trainer.fit_loop.total_batch_idx + 1)
+
+    fit(TinyLearner(), Saves(), LastCheckpoint(tmp_path, every_minutes=0.0), folder=tmp_path)
+    assert saved == [1, 2, 3, 4, 5, 5]
+    saved.clear()
+    fit(TinyLearner(), Saves(), LastCheckpoint(tmp_path, every_minutes=60.0), folder=tmp_path)
+    assert saved == [5]
+    assert [path.name for path in tmp_path.glob("*.ckpt")] == ["last.ckpt"]

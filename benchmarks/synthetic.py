@@ -2,7 +2,7 @@
 
 `python benchmarks/synthetic.py [--people 8] [--frames 32] [--sizes 64 128 256] [--device cpu] [--dlib 100]`
 
-Caches are excluded: the head model is built and the kernels are compiled before the clock runs. "On people already made"
+Caches are excluded: the head model and the kernels are built before the clock runs. "On people already made"
 counts motion, mesh, picture and JPEG; "with people" also making each person, for one clip of that many frames. On a
 CPU the clock is the process's CPU time, so that a busy machine does not spoil the numbers much.
 """

@@ -8,7 +8,8 @@ from typing import no_type_check
 
 import warp as wp
 
-wp.config.quiet = True
+wp.config.quiet = True  # older versions
+wp.config.log_level = 40  # errors only: no banner, no word on machines without CUDA
 wp.set_module_options({"enable_backward": False})
 
 SKIN, EYE, TEETH, TONGUE, HAIR = (wp.constant(n) for n in range(5))  # kinds of faces

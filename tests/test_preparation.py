@@ -39,12 +39,13 @@ def test_crop_is_square_fixed_and_as_wide_as_the_framing_says():
     assert abs(crop.y + crop.side / 2 - (150 + 54)) <= 1
 
 
-def test_crop_moves_into_the_frame_but_never_shrinks():
+def test_crop_moves_into_the_frame_and_shrinks_only_so_far():
     points = face(2, 3, 100)[None]
-    assert clip_crop(points, 640, 480)[:2] == (0, 0)
-    wide = clip_crop(points, 150, 120)
-    assert wide.side == 184
-    assert wide.x < 0
+    assert clip_crop(points, 640, 480) == (0, 0, 184)
+    assert clip_crop(points, 640, 170) == (0, 0, 170)
+    narrow = clip_crop(points, 120, 130)
+    assert narrow.side == round(1.4 * 108)
+    assert narrow.x < 0
 
 
 def test_crop_reproduces_a_measured_framing():

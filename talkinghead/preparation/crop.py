@@ -10,6 +10,8 @@ from jaxtyping import Float, UInt8
 # above theirs: about what face detectors return.
 BOX_SIDE = 1.08
 BOX_RAISE = 0.10
+# A crop larger than the picture shrinks to it, as long as it stays this many face boxes wide.
+LEAST_MARGIN = 1.4
 
 
 class Framing(NamedTuple):
@@ -43,12 +45,13 @@ def clip_crop(points: Float[np.ndarray, "F 68 2"], width: int, height: int, fram
     """The crop of a clip from the landmarks of its frames (pixels of the `width` x `height` source frames).
 
     Side: `margin` times the median face box. Centre: the middle between the extremes of the face's way, so that both
-    ends of a movement keep their margin. A crop that fits into the frame is moved inside it.
+    ends of a movement keep their margin. The crop is moved into the frame, and made smaller (down to `LEAST_MARGIN`)
+    where the frame is smaller than it.
     """
     margin, down = framing or Framing()
     boxes = face_box(points)
     face = float(np.median(boxes[:, 2] - boxes[:, 0]))
-    side = max(2, round(margin * face))
+    side = max(2, round(min(margin * face, max(min(width, height), LEAST_MARGIN * face))))
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + np.array([0.0, down * face])
     low, high = np.percentile(centres, [5, 95], axis=0)
     x, y = np.round((low + high) / 2 - side / 2 + 0.5).astype(int)

@@ -1,0 +1,125 @@
+"""Speed of a preparation, and how far its landmarks are from given ones.
+
+python benchmarks/prepare.py speed VIDEOS OUTPUT [--workers 2] [--cropped]
+python benchmarks/prepare.py landmarks OUTPUT LANDMARKS...    # folders of <clip>.npy, [F, 68, 2], pixels of the frames
+python benchmarks/prepare.py judge OUTPUT LANDMARKS...        # where the two differ, which does a third model confirm?
+"""
+
+import argparse
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dlib
+import face_recognition_models
+import numpy as np
+import simplejpeg
+from jaxtyping import Float
+
+from talkinghead.data.landmarks import interocular
+from talkinghead.data.shards import Clip, DatasetInfo
+from talkinghead.preparation.clip import Settings
+from talkinghead.preparation.detectors import Dlib
+from talkinghead.preparation.runner import Runner
+from talkinghead.preparation.sources import Folder
+from talkinghead.preparation.spool import read_clips
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """Prepare a folder with dlib from nothing and print frames per second, of the clock and of CPU time."""
+    shutil.rmtree(arguments.output, ignore_errors=True)
+    source = Folder(arguments.videos, {"train": "."}, cropped=arguments.cropped)
+    start = time.monotonic()
+    info = Runner(source, Dlib(), Settings(), arguments.output, arguments.workers).run()
+    seconds = time.monotonic() - start
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = usage.ru_utime + usage.ru_stime
+    frames = info.splits["train"].frames
+    print(f"{frames} frames kept in {seconds:.1f} s with {arguments.workers} workers: {frames / seconds:.0f} frames/s,")
+    print(
+        f"start-up included; {1000 * cpu / frames:.1f} ms of CPU per frame: {frames / cpu:.0f} frames/s and free core"
+    )
+
+
+def clips(output: Path) -> Iterator[Clip]:
+    """Every clip of a data set."""
+    for split in DatasetInfo.load(output).splits.values():
+        for entry in split.shards:
+            yield from read_clips(output / entry.file)
+
+
+def pairs(output: str, folders: list[str]) -> Iterator[tuple[Clip, Float[np.ndarray, "F 68 2"]]]:
+    """Clips with the given landmarks of their frames. Exits where there are none."""
+    found = 0
+    for clip in clips(Path(output)):
+        name = f"{clip.meta['clip']}.npy"
+        paths = [Path(folder) / name for folder in folders if (Path(folder) / name).is_file()]
+        if paths:
+            found += 1
+            yield clip, np.load(paths[0]).astype(float)[clip.meta["frame_numbers"]]
+    if not found:
+        raise SystemExit(f"no landmarks for the clips of {output} in {', '.join(folders)}")
+
+
+def landmarks(arguments: argparse.Namespace) -> None:
+    """Mean distance to given landmarks, in distances between the outer eye corners; cropped sources only."""
+    rows = []
+    for clip, given in pairs(arguments.output, arguments.given):
+        distance = np.linalg.norm(clip.landmarks - given, axis=-1).mean(-1) / interocular(given)
+        rows.append((clip.meta["clip"], distance[np.isfinite(distance)]))
+    errors = np.concatenate([distance for _, distance in rows])
+    per_clip = np.array([distance.mean() for _, distance in rows])
+    print(f"{len(rows)} clips, {len(errors)} frames; distance in % of the distance between the outer eye corners")
+    print(f"frames: mean {100 * errors.mean():.2f}, median {100 * np.median(errors):.2f}")
+    print(f"        {100 * (errors <= 0.05).mean():.1f} % of them within 5 %, mean of those", end=" ")
+    print(f"{100 * errors[errors <= 0.05].mean():.2f}")
+    print(f"clips:  median {100 * np.median(per_clip):.2f}, {100 * (per_clip <= 0.02).mean():.0f} % of them within 2 %")
+    print(
+        "worst: ", ", ".join(f"{name} {100 * d.mean():.0f}" for name, d in sorted(rows, key=lambda r: -r[1].mean())[:8])
+    )
+
+
+def judge(arguments: argparse.Namespace) -> None:
+    """Compare both with dlib's 5-point model (eye corners, nose), trained on other data, on every eighth frame."""
+    folder = Path(face_recognition_models.__file__).parent / "models"
+    model = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
+    detector, rows = Dlib(), []
+    for clip, given in pairs(arguments.output, arguments.given):
+        for frame, ours, theirs in list(zip(clip.frames, clip.landmarks, given, strict=True))[::8]:
+            image = simplejpeg.decode_jpeg(frame)
+            boxes = detector.boxes(image)
+            if len(boxes):
+                shape = model(image, dlib.rectangle(*(round(float(side)) for side in boxes[0])))
+                five = np.array([(p.x, p.y) for p in shape.parts()])
+                far = [np.linalg.norm(p[[45, 42, 36, 39, 33]] - five, axis=-1).mean() for p in (ours, theirs)]
+                apart = np.linalg.norm(ours - theirs, axis=-1).mean()
+                rows.append(np.array([apart, *far]) / interocular(theirs))
+    found = np.array(rows)
+    for name, some in (("within 5 %", found[found[:, 0] <= 0.05]), ("further apart", found[found[:, 0] > 0.05])):
+        ours, theirs = 100 * some[:, 1].mean(), 100 * some[:, 2].mean()
+        print(f"{name}: {len(some)} frames; from the five points: prepared {ours:.1f} %, given {theirs:.1f} %")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    one = verbs.add_parser("speed")
+    one.add_argument("videos")
+    one.add_argument("output")
+    one.add_argument("--workers", type=int, default=2)
+    one.add_argument("--cropped", action="store_true")
+    one.set_defaults(run=speed)
+    for verb in (landmarks, judge):
+        two = verbs.add_parser(verb.__name__)
+        two.add_argument("output")
+        two.add_argument("given", nargs="+")
+        two.set_defaults(run=verb)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

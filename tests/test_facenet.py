@@ -1,5 +1,6 @@
 """FaceNet: its data, its training, its file, and what the shipped weights can do."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -8,11 +9,23 @@ import pytest
 import pytorch_lightning as L
 import simplejpeg
 import torch
+from safetensors import safe_open
 
-from talkinghead.data.faces import LabelledFrames
+from talkinghead.data.faces import Faces, LabelledFrames
 from talkinghead.data.shards import Clip, DatasetInfo, Split, write_shard
-from talkinghead.learners.facenet import FaceDataModule, FaceNetLearner, arcface, augment, correlation, verification_auc
-from talkinghead.models.facenet import FaceNet, FaceNetFeatures, fold, load_facenet, to_bytes
+from talkinghead.learners.facenet import (
+    FaceDataModule,
+    FaceNetLearner,
+    arcface,
+    augment,
+    correlation,
+    swap_background,
+    to_images,
+    verification_auc,
+)  # fmt: skip
+from talkinghead.losses.perceptual import activation_distance
+from talkinghead.models.facenet import FaceNet, FaceNetFeatures, facenet_synthetic, fold, load_facenet, to_bytes
+from talkinghead.pretrained import SOURCES, digest, find
 
 SIZE, FRAMES = 64, 6
 
@@ -141,6 +154,17 @@ def test_augmentation_moves_landmarks_with_the_picture() -> None:
     assert (places[:, 0] - points[:, 0]).abs().max() > 0.05
 
 
+def test_surroundings_change_and_the_face_stays() -> None:
+    x = torch.arange(16).view(16, 1, 1, 1).expand(16, 3, 64, 64) / 16
+    landmarks = 0.5 + 0.15 * torch.stack([torch.linspace(-1, 1, 68), torch.linspace(1, -1, 68)], dim=1).expand(
+        16, 68, 2
+    )
+    mixed = swap_background(x, landmarks)
+    torch.testing.assert_close(mixed[:, :, 30:34, 30:34], x[:, :, 30:34, 30:34], atol=0.05, rtol=0)
+    swapped = (mixed[:, :, 0, 0] - x[:, :, 0, 0]).abs().amax(dim=1) > 0.03
+    assert 2 < swapped.sum() < 14
+
+
 def test_arcface_margin_makes_the_right_person_harder() -> None:
     torch.manual_seed(4)
     embedding = torch.nn.functional.normalize(torch.randn(6, 8), dim=1)
@@ -178,3 +202,72 @@ def test_features_are_frozen_and_let_gradient_through() -> None:
     sum(a.sum() for a in activations).backward()
     assert x.grad is not None
     assert all(p.grad is None for p in features.parameters())
+
+
+# ---- The shipped weights, on tests/synthetic_heads: eight rendered people in no training set, two rooms of four frames
+# each (SyntheticDataset(val=8, clips_per_person=2, eval_frames=4, image_size=64, fps=1, seed=1)).
+HEADS = Path(__file__).parent / "synthetic_heads"
+PEOPLE, ROOMS, POSES = 8, 2, 4
+GOLDEN = 1.79359
+
+
+@pytest.fixture(scope="module")
+def heads() -> Faces:
+    return LabelledFrames(str(HEADS), "val", SIZE).faces
+
+
+def blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    return torch.from_numpy(
+        np.stack([cv2.GaussianBlur(i.permute(1, 2, 0).numpy(), (0, 0), sigma).transpose(2, 0, 1) for i in x])
+    )
+
+
+def shifted(x: torch.Tensor, pixels: int) -> torch.Tensor:
+    return torch.nn.functional.pad(x, (pixels, 0, 0, 0), mode="replicate")[..., :SIZE]
+
+
+@torch.no_grad()
+def test_shipped_network_orders_distortions(heads: Faces) -> None:
+    """More blur, shift or colour: further away. The same person in another pose is nearer than another person."""
+    features = facenet_synthetic()
+    frames = to_images(heads).unflatten(0, (PEOPLE, ROOMS * POSES))
+    x = frames[:, 0]
+
+    def distance(x_hat: torch.Tensor) -> float:
+        return activation_distance(features, x, x_hat).item()
+
+    def increasing(distances: list[float]) -> bool:
+        return all(a < 0.9 * b for a, b in pairwise(distances))
+
+    assert increasing([distance(blurred(x, sigma)) for sigma in (0.5, 1, 2, 4)])
+    assert increasing([distance(shifted(x, pixels)) for pixels in (1, 2, 4, 8)])
+    assert increasing([distance(x + colour) for colour in (0.05, 0.1, 0.3)])
+    other_pose = [distance(frames[:, pose]) for pose in range(1, POSES)]
+    other_person = [distance(x.roll(n, 0)) for n in range(1, PEOPLE)]
+    assert max(other_pose) < 0.8 * min(other_person)
+    assert distance(blurred(x, 1)) > 0.1 * np.mean(other_pose)  # sharpness is not free
+
+
+@torch.no_grad()
+def test_shipped_network_knows_unseen_people_and_their_faces(heads: Faces) -> None:
+    face = load_facenet()(to_images(heads))
+    assert verification_auc(face.embedding, heads.identities, heads.videos) > 0.8
+    eyes = (heads.landmarks[:, 36] - heads.landmarks[:, 45]).norm(dim=-1)
+    error = (face.landmarks - heads.landmarks).norm(dim=-1).mean(dim=1) / eyes
+    assert error.median() < 0.12
+
+
+@torch.no_grad()
+def test_golden_value_of_the_shipped_network(heads: Faces) -> None:
+    """The scale that the weight in conf/loss/synthetic.yaml belongs to; first frames of the first two people."""
+    images = to_images(heads)
+    found = activation_distance(facenet_synthetic(), images[:1], images[8:9]).item()
+    assert found == pytest.approx(GOLDEN, rel=1e-3)
+
+
+def test_shipped_file_is_small_and_the_recorded_one() -> None:
+    file = find("facenet_synthetic")
+    assert file.stat().st_size <= 5_000_000
+    assert digest(file) == SOURCES["facenet_synthetic"].sha256
+    with safe_open(file, "pt") as stored:
+        assert stored.metadata()["command"] == "python train.py experiment=facenet_synthetic"

@@ -106,12 +106,12 @@ class FaceNetLearner(L.LightningModule):
         self.people = nn.Parameter(torch.randn(len(data.train.identities), self.embedding_size))
 
     def training_step(self, batch: Faces, _: int) -> Tensor:
-        images, landmarks = augment(to_images(batch), batch.landmarks)
+        images, landmarks = augment(swap_background(to_images(batch), batch.landmarks), batch.landmarks)
         face = self.network(images)
         loss = {
             "identity": arcface(face.embedding, self.people, batch.identities, self.margin, self.scale),
             "landmarks": (face.landmarks - landmarks).abs().mean(),
-            "actions": ((face.actions - batch.actions).abs() / self.spread).mean(),
+            "actions": ((face.actions - batch.actions) / self.spread).square().mean(),
         }
         self.log_dict({f"loss/{name}": value for name, value in loss.items()}, prog_bar=True)
         return torch.stack([self.weights[name] * value for name, value in loss.items()]).sum()
@@ -170,6 +170,21 @@ def arcface(
     right = cosine.gather(1, identities[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
     harder = torch.cos((right.acos() + margin).clamp(max=math.pi))
     return F.cross_entropy(scale * cosine.scatter(1, identities[:, None], harder), identities)
+
+
+def swap_background(x: Float[Tensor, "B 3 H W"], landmarks: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B 3 H W"]:
+    """Half of the heads get the surroundings of another picture, so that a room does not stand for a person."""
+    low, high = landmarks.amin(dim=1), landmarks.amax(dim=1)
+    radius = 0.75 * (high - low).amax(dim=1)
+    centre = (low + high) / 2 - torch.stack([torch.zeros_like(radius), 0.25 * radius], dim=1)  # the hair belongs to it
+    rows = (torch.arange(x.shape[2], device=x.device) + 0.5) / x.shape[2]
+    columns = (torch.arange(x.shape[3], device=x.device) + 0.5) / x.shape[3]
+    across, down = columns - centre[:, :1], rows - centre[:, 1:]
+    inside = 1 - (across[:, None, :].square() + down[:, :, None].square()).sqrt() / radius[:, None, None]
+    keep = torch.sigmoid(12 * inside).unsqueeze(1)
+    keep = keep.maximum((torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5).to(x.dtype))
+    elsewhere = x.roll((1, x.shape[3] // 2), dims=(0, 3))
+    return torch.lerp(elsewhere, x, keep)
 
 
 def augment(

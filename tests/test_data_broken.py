@@ -14,7 +14,7 @@ import pytest
 
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.reader import ShardReader
-from talkinghead.data.shards import Clip
+from talkinghead.data.shards import Clip, DatasetInfo
 from tests.data_sets import SIZE, make_clip, read_frame, write_data_set
 
 
@@ -126,6 +126,14 @@ def test_errors_name_the_option(broken: Path, tmp_path: Path) -> None:
         module(broken).test_dataloader()
     with pytest.raises(FileNotFoundError, match=r"(?s)dataset\.json.*run this instead"):
         module(tmp_path / "nowhere", source_hint="run this instead").prepare_data()
+
+
+def test_splits_may_have_longer_clips_than_training(tmp_path: Path) -> None:
+    clips = [make_clip(n, 12) for n in range(2)]
+    write_data_set(tmp_path, {"train": [clips], "val": [clips]})
+    info = DatasetInfo.load(tmp_path)
+    dataclasses.replace(info, frames_per_clip=6).save(tmp_path)
+    assert len(module(tmp_path, val_shots=10, val_episodes=2).val_dataloader()) == 2
 
 
 def test_a_missing_data_set_is_built_once(tmp_path: Path) -> None:

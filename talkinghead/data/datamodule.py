@@ -150,9 +150,11 @@ class EpisodeDataModule(L.LightningDataModule):
     def _pool(self, split: str, num_shots: int, option: str) -> ShardPool:
         if split not in self.info.splits or not self.info.splits[split].clips:
             raise ValueError(f"{self.path} has no clips in split {split!r}; it has {sorted(self.info.splits)}")
-        if self.info.frames_per_clip <= num_shots:
+        counts = self.info.splits[split]
+        longest = max(self.info.frames_per_clip, counts.frames // counts.clips)
+        if longest <= num_shots:
             raise ValueError(
-                f"{self.path}: clips have up to {self.info.frames_per_clip} frames, {option}={num_shots} needs one "
+                f"{self.path}: clips have up to {longest} frames, {option}={num_shots} needs one "
                 f"more for the target; lower {option}"
             )
         return ShardPool(self.path, self.info.splits[split].shards, max_open=2 * self.window)

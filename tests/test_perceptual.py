@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_method, instantiate
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.models import vgg as torchvision_vgg
 
@@ -190,3 +193,31 @@ def test_golden_values_of_trained_networks() -> None:
             assert activation_distance(network, *image_pair()).item() == pytest.approx(REAL_GOLDEN[name], rel=1e-3), (
                 name
             )
+
+
+# What the paper and its authors' code use: (VGG19, VGGFace, fm, mch).
+PUBLISHED = {"v1": (1e-2, 2e-3, 10, 80), "v2": (1.5e-1, 2.5e-2, 10, 10), "authors": (1e-2, 2e-3, 10, 1e-2)}
+LOSS_SETS = sorted(file.stem for file in (Path(__file__).parents[1] / "conf" / "loss").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", LOSS_SETS)
+def test_loss_sets(name: str, tmp_path: Path) -> None:
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        config = compose("config", [f"loss={name}"])
+        loss = OmegaConf.to_container(OmegaConf.select(config, "loss"), resolve=False)
+    assert isinstance(loss, dict)
+    content = loss["content"]
+    assert set(loss["weights"]) == {"cnt", "adv", "fm", "mch"}
+    assert set(content["weights"]) == set(content["backbones"])
+    for backbone in content["backbones"].values():
+        assert callable(get_method(backbone["_target_"]))
+    if name in PUBLISHED:
+        vgg19, vggface, fm, mch = PUBLISHED[name]
+        assert content["weights"] == {"vgg19": vgg19, "vggface": vggface}
+        assert (loss["weights"]["fm"], loss["weights"]["mch"]) == (fm, mch)
+        assert content["backbones"]["vgg19"]["convention"] == "caffe"
+    if name == "synthetic":
+        content["backbones"]["facenet_synthetic"]["weights_dir"] = str(tmp_path)
+        built = instantiate(content)
+        x, x_hat = image_pair()
+        assert 1 < built(x, x_hat) < 200

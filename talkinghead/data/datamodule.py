@@ -65,9 +65,7 @@ class EpisodeDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.flip = flip
-        self.val_shots = val_shots
-        self.val_episodes = val_episodes
-        self.val_batch_size = val_batch_size
+        self.val_shots, self.val_episodes, self.val_batch_size = val_shots, val_episodes, val_batch_size
         self.build = build
         self.source_hint = source_hint
         self.window = window

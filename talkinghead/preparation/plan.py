@@ -13,6 +13,7 @@ from talkinghead.data.shards import write_atomic
 from talkinghead.preparation.sources import SPLITS, Unit, keys
 
 PLAN_FILE = "prepare.json"
+LIST = "clips_sha256"  # of names and places of all clips
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def count_videos(jobs: list[Job], split: str) -> int:
 def fingerprint(jobs: list[Job], options: dict) -> dict:
     """What must be the same for a run to go on where another stopped."""
     names = "\n".join(f"{job.shard} {job.unit.clip} {job.video_index} {job.unit.cropped}" for job in jobs)
-    return {**options, "clips": len(jobs), "clips_sha256": hashlib.sha256(names.encode()).hexdigest()}
+    return {**options, "clips": len(jobs), LIST: hashlib.sha256(names.encode()).hexdigest()}
 
 
 def claim(output: Path, mine: dict) -> None:
@@ -69,7 +70,8 @@ def claim(output: Path, mine: dict) -> None:
     theirs = json.loads(path.read_text())
     changed = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
     if changed:
-        told = ", ".join(f"{name}: {theirs.get(name)} then, {mine.get(name)} now" for name in changed)
+        plain = [f"{name}: {theirs.get(name)} then, {mine.get(name)} now" for name in changed if name != LIST]
+        told = ", ".join(plain) or "other clips, splits or source.cropped"
         raise ValueError(
             f"{output} was begun with other options ({told}); repeat those, choose another output, or delete it"
         )

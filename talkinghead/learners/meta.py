@@ -36,7 +36,8 @@ class MetaLearner(AdversarialLearner):
         self.embedder, self.generator, self.discriminator = embedder, generator, discriminator
         self.num_discriminator_steps = num_discriminator_steps
         self.matching_moves_w = matching_moves_w
-        self.lr_generator, self.lr_discriminator, self.betas = lr_generator, lr_discriminator, tuple(betas)
+        self.lr_generator, self.lr_discriminator = lr_generator, lr_discriminator
+        self.betas = (betas[0], betas[1])
         self._ddp_params_and_buffers_to_ignore = ["discriminator.W.weight"]  # average_rows sends the rows used instead
 
     def embed(self, batch: Episode) -> tuple[Float[Tensor, "B K N"], Float[Tensor, "B N"]]:

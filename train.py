@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytorch_lightning as L
@@ -28,7 +29,8 @@ def main(cfg: DictConfig) -> float | None:
         sys.exit(str(error))  # what is missing and how to get it: a traceback adds nothing
     cfg.num_videos = data.num_videos
     learner = instantiate(cfg.learner)
-    learner.config = {**OmegaConf.to_container(cfg, resolve=True), "git_commit": git_commit(Path(__file__).parent)}
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    learner.config = {**config, "git_commit": git_commit(Path(__file__).parent)}
     if cfg.init_from:
         load_weights(learner, cfg.init_from)
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as L
 import torch
@@ -53,8 +53,10 @@ class AdversarialLearner(L.LightningModule):
 
     def game(self) -> list[Optimizer]:
         """The optimizers; Lightning counts the first one only, so `trainer.global_step` is the number of batches."""
-        first, *others = self.optimizers(use_pl_optimizer=False)
-        return [self.optimizers()[0], *others] if others else [first]
+        counted, plain = self.optimizers(), self.optimizers(use_pl_optimizer=False)
+        assert isinstance(counted, list)
+        assert isinstance(plain, list)
+        return [cast(Optimizer, counted[0]), *plain[1:]]
 
     @contextmanager
     def minimize(self, *optimizers: Optimizer) -> Iterator[dict[str, Tensor]]:
@@ -70,8 +72,8 @@ class AdversarialLearner(L.LightningModule):
                 parameter.requires_grad_(False)
             with parametrize.cached():
                 yield losses
-                total = sum(self.weights.get(name, 1.0) * value for name, value in losses.items())
-                self.manual_backward(total)
+                weighted = [self.weights.get(name, 1.0) * value for name, value in losses.items()]
+                self.manual_backward(torch.stack(weighted).sum())
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)
@@ -83,7 +85,7 @@ class AdversarialLearner(L.LightningModule):
     # Validation: each shot count, and the copied frame that a method has to beat.
 
     @torch.no_grad()
-    def validation_step(self, batch: Episode, _: int) -> None:
+    def validation_step(self, batch: Episode, batch_idx: int) -> None:
         """Update the metrics of each shot count T, and those of the nearest source frame as it is."""
         for shots in self.validation_shots:
             outputs = {f"T={shots}": self.reenact(batch, shots), f"T={shots}/nearest": nearest_frame(batch, shots)}

@@ -46,7 +46,7 @@ class MetaLearner(AdversarialLearner):
         e = e.unflatten(0, batch.shots.shape[:2])
         return e, e.mean(1)
 
-    def training_step(self, batch: Episode, _: int) -> None:
+    def training_step(self, batch: Episode, batch_idx: int) -> None:
         """One episode per row: `num_discriminator_steps` updates of D, one of E and G."""
         x, y, i = batch.target, batch.target_landmarks, batch.video_index
         opt_g, opt_d, opt_w = self.game()

@@ -19,6 +19,9 @@ class SpectralNorm(nn.Module):
     version multiplies in bf16.
     """
 
+    u: Tensor
+    v: Tensor
+
     def __init__(self, weight: Tensor, num_warmup: int = 15, eps: float = 1e-4) -> None:
         super().__init__()
         self.eps = eps
@@ -43,7 +46,7 @@ class SpectralNorm(nn.Module):
             return weight / sigma
 
 
-def normalized(layer: nn.Module, spectral_norm: bool) -> nn.Module:
+def normalized(layer: nn.Conv2d | nn.Linear, spectral_norm: bool) -> nn.Module:
     """The layer, under spectral normalisation if asked."""
     if spectral_norm:
         parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
@@ -106,6 +109,8 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"], scale_shift: Float[Tensor, "#B S"] | None = None) -> Tensor:
         given = self.scale_shift if scale_shift is None else scale_shift
+        if given is None:
+            raise ValueError("an instance norm without an affine of its own needs scale_shift: one row per picture")
         scale, shift = at_least_fp32(given)[:, :, None, None].chunk(2, dim=1)
         return NormalizeInstances.apply(x, 1 + scale, shift, self.eps)
 

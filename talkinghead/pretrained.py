@@ -42,7 +42,7 @@ SOURCES = {
     "facenet_synthetic": Source(
         "facenet_synthetic.safetensors",
         None,
-        "f54fe5be3a63b32e3abb3dc1c48fcf7c3f64ef7934bbb8e547c26ecb41c58aaf",
+        "708094a0a4bfc258f42ff94c954ead9eebc5f45d080b803375950f87afc6ca8e",
         "Apache-2.0, part of this package",
         4,
         "make it again with `python train.py experiment=facenet_synthetic`",

@@ -208,7 +208,7 @@ def test_features_are_frozen_and_let_gradient_through() -> None:
 # each (SyntheticDataset(val=8, clips_per_person=2, eval_frames=4, image_size=64, fps=1, seed=1)).
 HEADS = Path(__file__).parent / "synthetic_heads"
 PEOPLE, ROOMS, POSES = 8, 2, 4
-GOLDEN = 1.79359
+GOLDEN = 1.88278
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_shipped_network_orders_distortions(heads: Faces) -> None:
 @torch.no_grad()
 def test_shipped_network_knows_unseen_people_and_their_faces(heads: Faces) -> None:
     face = load_facenet()(to_images(heads))
-    assert verification_auc(face.embedding, heads.identities, heads.videos) > 0.8
+    assert verification_auc(face.embedding, heads.identities, heads.videos) > 0.85
     eyes = (heads.landmarks[:, 36] - heads.landmarks[:, 45]).norm(dim=-1)
     error = (face.landmarks - heads.landmarks).norm(dim=-1).mean(dim=1) / eyes
     assert error.median() < 0.12

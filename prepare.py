@@ -16,7 +16,7 @@ def main(config: DictConfig) -> None:
         instantiate(runner_config(config), command=command).run()
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where this one stopped")
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
         sys.exit(f"prepare.py: {error}")
 
 

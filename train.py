@@ -8,6 +8,8 @@ from typing import Any
 import hydra
 import pytorch_lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -36,6 +38,8 @@ def main(cfg: DictConfig) -> float | None:
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
     loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.strategy.launcher is not None:
+        sys.exit("a sweep has one process per job: one device each, or hydra/launcher=submitit_slurm")
     for logger in trainer.loggers:
         logger.log_hyperparams(learner.config)
     last = cfg.ckpt_path == "last"

@@ -22,7 +22,7 @@ from talkinghead.types import Episode
 PRESETS = {
     256: ((64, 128, 256, 512, 512, 512), (64, 128, 256, 512), (512, 256, 128, 64), 32, 64),
     128: ((64, 128, 256, 512, 512), (64, 128, 256), (256, 128, 64), 32, 64),
-    64: ((32, 64, 128, 256), (32, 64, 128), (128, 64, 32), None, None),
+    64: ((32, 64, 128, 256), (32, 64, 192), (192, 96, 32), None, None),
 }
 
 
@@ -83,6 +83,9 @@ def time_parts(learner: MetaLearner, episode: Episode, precision: str) -> dict[s
     d_steps = learner.num_discriminator_steps
     discriminator = learner.discriminator
 
+    def embed() -> Tensor:
+        return learner.embed(episode)[1].sum()
+
     def discriminate() -> Tensor:
         return discriminator(x, y, i).score.sum() + discriminator(x_hat.detach(), y, i).score.sum()
 
@@ -92,7 +95,7 @@ def time_parts(learner: MetaLearner, episode: Episode, precision: str) -> dict[s
         return discriminator(x_hat, y, i).score.sum()
 
     parts: dict[str, tuple[float, Callable[[], Tensor], bool]] = {
-        "E, forward and backward": (1, lambda: learner.embed(episode)[1].sum(), True),
+        "E, forward and backward": (1, embed, True),
         "G, forward and backward": (1, lambda: learner.generator(y, e_hat).sum(), True),
         f"D's {d_steps} updates": (d_steps, discriminate, True),
         "D for E and G (L_ADV)": (1, judge, False),

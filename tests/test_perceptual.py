@@ -221,3 +221,11 @@ def test_loss_sets(name: str, tmp_path: Path) -> None:
         built = instantiate(content)
         x, x_hat = image_pair()
         assert 1 < built(x, x_hat) < 200
+
+
+def test_laplacian_pyramid_holds_the_whole_image() -> None:
+    x = torch.rand(2, 3, 32, 32)
+    *bands, image = backbones.LaplacianPyramid(num_levels=3)(x)
+    for level, band in reversed(list(enumerate(bands))):
+        image = torch.nn.functional.interpolate(image, scale_factor=2, mode="bilinear") + band / 2 ** (3 - level)
+    torch.testing.assert_close(image, x)

@@ -55,7 +55,7 @@ def test_networks_of_a_preset_fit_together(preset: str) -> None:
 
 
 def test_a_misspelt_key_fails() -> None:
-    with pytest.raises(ConfigCompositionException, match="trainer.max_epoch"):
+    with pytest.raises(ConfigCompositionException, match=r"trainer\.max_epoch"):
         compose_config("trainer.max_epoch=3")
 
 
@@ -131,6 +131,17 @@ def test_two_ranks_hold_the_same_weights_and_share_the_episodes(data_set: Path, 
     for epoch in range(2):
         keys = [key for number, key, _ in seen if number == epoch]
         assert sorted(keys) == sorted(set(keys)), "eight clips, eight episodes: each clip once"
+
+
+def test_a_sweep_reaches_its_first_job(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "experiment=meta_voxceleb", "seed=0,1"]
+    environment = {**os.environ, "TALKINGHEAD_ROOT": str(tmp_path)}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "python prepare.py source=voxceleb2" in result.stderr
+    (sweep,) = (tmp_path / "outputs/meta_voxceleb").iterdir()
+    assert (sweep / "0_seed=0/.hydra/overrides.yaml").is_file()
 
 
 def test_missing_data_is_one_clear_message(tmp_path: Path) -> None:

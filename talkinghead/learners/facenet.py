@@ -204,7 +204,7 @@ def augment(
     places = (2 * landmarks - 1 - shift[:, None]) @ torch.linalg.inv(matrix).transpose(1, 2)
 
     softened = F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
-    x = torch.lerp(x, softened, (uniform(-1.0, 1.0, 1, 1, 1)).clamp_min(0))
+    x = torch.lerp(x, softened, uniform(-1.0, 0.5, 1, 1, 1).clamp_min(0))
     x = x * uniform(0.8, 1.2, 1, 1, 1) * uniform(0.95, 1.05, 3, 1, 1) + uniform(-0.1, 0.1, 1, 1, 1)
     x = x + torch.randn_like(x) * uniform(-0.06, 0.06, 1, 1, 1).clamp_min(0)
     return x.clamp(-1, 1), (places + 1) / 2

@@ -37,7 +37,7 @@ class MetaLearner(AdversarialLearner):
         self.num_discriminator_steps = num_discriminator_steps
         self.matching_moves_w = matching_moves_w
         self.lr_generator, self.lr_discriminator = lr_generator, lr_discriminator
-        self.betas = (betas[0], betas[1])
+        self.betas = (float(betas[0]), float(betas[1]))
         self._ddp_params_and_buffers_to_ignore = ["discriminator.W.weight"]  # average_rows sends the rows used instead
 
     def embed(self, batch: Episode) -> tuple[Float[Tensor, "B K N"], Float[Tensor, "B N"]]:

@@ -62,6 +62,8 @@ class Encoder(nn.Module):
             self.blocks.append(DownBlock(before, after, first=n == 0, spectral_norm=spectral_norm))
             if image_size >> (n + 1) == attention:
                 self.attention_after = n
+        if attention is not None and self.attention_after < 0:
+            raise ValueError(f"no block of a {image_size} px encoder gives {attention} px for self-attention; or null")
         for _ in range(num_flat):
             self.blocks.append(DownBlock(channels[-1], channels[-1], downsample=False, spectral_norm=spectral_norm))
         at = channels[self.attention_after]
@@ -126,6 +128,9 @@ class Generator(nn.Module):
             size, width = size * 2, after
             if size == attention_up:
                 self.up_attention[str(n)] = SelfAttention(width, sn)
+        for side, found in ((attention_down, self.down_attention), (attention_up, self.up_attention)):
+            if side is not None and not found:
+                raise ValueError(f"no block of a {image_size} px generator gives {side} px for self-attention; or null")
         self.norm = InstanceNorm(width, affine=False)
         self.to_image = conv(width, IMAGE_CHANNELS, 3, sn)
         self.psi_sizes = [

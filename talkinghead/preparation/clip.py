@@ -82,7 +82,7 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
             meta, points, frames = sample
             names = {"video": unit.video, "identity": unit.identity, "clip": unit.clip + ending}
             clips.append(Clip(key + ending, {**names, "video_index": video_index, **meta}, points, frames))
-    except (av.FFmpegError, OSError, cv2.error) as error:
+    except (av.FFmpegError, OSError, cv2.error, ValueError, LookupError, ArithmeticError) as error:  # one odd file
         return Result([], [Drop(unit.clip, "unreadable", f"{type(error).__name__}: {error}")], decoded)
     if not clips and not drops:
         drops.append(Drop(unit.clip, "unreadable", "no frames"))

@@ -196,7 +196,7 @@ def pooled(pool: ProcessPoolExecutor, jobs: list[Job], ahead: int) -> Iterator[t
             try:
                 yield waiting[future], future.result()
             except BrokenProcessPool as error:
-                suspects = ", ".join(job.unit.paths[0] for job in waiting.values())
+                suspects = ", ".join(f"{job.unit.identity}/{job.unit.clip}" for job in waiting.values())
                 raise RuntimeError(
                     "a worker died (out of memory, or a file that crashes the decoder). Run the same command again to "
                     f"go on, with fewer workers if memory was short. It was working on one of: {suspects}"

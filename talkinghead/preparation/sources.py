@@ -214,7 +214,7 @@ def first_clips(units: list[Unit], count: int | None) -> list[Unit]:
 def hold_out(units: list[Unit], count: int) -> list[Unit]:
     """Move `count` people from train to val: those whose names hash lowest, so that more data moves few of them."""
     people = {unit.identity for unit in units if unit.split == "train"}
-    if count == 0:
+    if count == 0 or not people:
         return units
     if any(unit.split == "val" for unit in units):
         raise ValueError("source.val_identities and a val folder are both given; choose one")

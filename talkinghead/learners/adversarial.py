@@ -106,7 +106,7 @@ class AdversarialLearner(L.LightningModule):
     # Life cycle.
 
     def on_fit_start(self) -> None:
-        """Bring the frozen networks to this rank's device. Raises ValueError under fp16: each player needs a loss scale."""
+        """Bring the frozen networks to this rank's device. Raises ValueError under fp16: one scale, two players."""
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise ValueError("trainer.precision=16-mixed has one loss scale for two players: use bf16-mixed or 32-true")
         self.content.to(self.device)

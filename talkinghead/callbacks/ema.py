@@ -33,6 +33,7 @@ class EMA(L.Callback):
         self._average: AveragedModel | None = None
         self._loaded: dict[str, Tensor] | None = None
         self._swapped = False
+        self._settled = False  # spectral norm's vectors are those of the averaged weights
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._build(pl_module)
@@ -41,6 +42,7 @@ class EMA(L.Callback):
         assert self._average is not None
         self._average.update_parameters(self._averaged_parts(pl_module))
         self.num_updates += 1
+        self._settled = False
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._average is None and self._loaded is not None:  # validation of a checkpoint, without a fit
@@ -59,6 +61,7 @@ class EMA(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._average is None or self.num_updates == 0:
             return
+        self._settle()
         averaged = dict(self._average.module.state_dict())
         if self._swapped:
             trained, averaged = averaged, dict(self._averaged_parts(pl_module).state_dict())
@@ -77,9 +80,9 @@ class EMA(L.Callback):
         if self._loaded is not None:
             self._average.module.load_state_dict(self._loaded)
             self._average.n_averaged.fill_(self.num_updates)
-            self._loaded = None
+            self._loaded, self._settled = None, True
         else:
-            self.num_updates = 0
+            self.num_updates, self._settled = 0, False
 
     def _averaged_parts(self, learner: L.LightningModule) -> nn.ModuleDict:
         return nn.ModuleDict({name: learner.get_submodule(name) for name in self.parts})
@@ -88,12 +91,21 @@ class EMA(L.Callback):
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
 
+    def _settle(self) -> None:
+        """Once after each update, so that it does not matter how often the average is saved or validated.
+
+        The next update copies the trained weights' vectors over these: training sees nothing of it.
+        """
+        if not self._settled:
+            assert self._average is not None
+            settle_spectral_norm(self._average.module)
+        self._settled = True
+
     @torch.no_grad()
     def _swap(self, learner: L.LightningModule) -> None:
         """Exchange the storages of the trained and the averaged weights; done twice, nothing has changed."""
         assert self._average is not None
-        if not self._swapped:
-            settle_spectral_norm(self._average.module)
+        self._settle()
         for trained, averaged in zip(
             tensors(self._averaged_parts(learner)), tensors(self._average.module), strict=True
         ):
@@ -107,6 +119,7 @@ def tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
+@torch.no_grad()
 def settle_spectral_norm(module: nn.Module) -> None:
     """Bring the singular vectors that spectral norm keeps up to date with the averaged weights."""
     for part in module.modules():

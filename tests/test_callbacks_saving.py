@@ -1,6 +1,7 @@
 """Averaged weights and checkpoints: what a run saves, and how it goes on."""
 
 import os
+import pickle
 import signal
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 import pytorch_lightning as L
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 
 from talkinghead.callbacks.ema import EMA
-from talkinghead.callbacks.last import LastCheckpoint
+from talkinghead.callbacks.last import STOP, LastCheckpoint
 from tests.tiny_learner import STEPS, TinyLearner, fit
 
 
@@ -87,6 +89,35 @@ def test_averaged_weights_are_spectrally_normalised(tmp_path: Path) -> None:
     assert norm.norm == pytest.approx(1, abs=0.02)
 
 
+def test_average_saved_between_validations_is_normalised_by_its_own_weights(tmp_path: Path) -> None:
+    last = LastCheckpoint(tmp_path, None)
+    with pytest.raises(SystemExit):
+        fit(TinyLearner(fault=interrupt_at(3, signal.SIGTERM)), EMA(decay=0.9), last, folder=tmp_path, epochs=3)
+    checkpoint = torch.load(last.path, weights_only=True)
+    averaged = checkpoint["ema"]["state_dict"]
+    trained_vectors = {name: checkpoint["state_dict"][name] for name in averaged if name.endswith(("._u", "._v"))}
+    assert len(trained_vectors) == 4
+    for layer in ("embedder", "generator.0"):
+        error, unsettled = (norm_error(layer, {**averaged, **vectors}) for vectors in ({}, trained_vectors))
+        assert error < 1e-3
+        assert error < unsettled / 5
+
+
+def norm_error(layer: str, state: dict[str, torch.Tensor]) -> float:
+    """How far the spectral norm of a layer's weight is from 1."""
+    learner = TinyLearner().eval()
+    learner.load_state_dict(state, strict=False)
+    with torch.no_grad():
+        return abs(float(torch.linalg.matrix_norm(learner.get_submodule(layer).weight.flatten(1), 2)) - 1)
+
+
+def test_saving_more_often_changes_neither_training_nor_average(tmp_path: Path) -> None:
+    seldom, often = (LastCheckpoint(tmp_path / name, minutes) for name, minutes in (("seldom", None), ("often", 0.0)))
+    for last in (seldom, often):
+        fit(TinyLearner(), EMA(decay=0.9), last, folder=tmp_path, epochs=2)
+    assert_same_end(seldom.path, often.path)
+
+
 # Interrupted and resumed
 
 
@@ -99,8 +130,9 @@ def interrupt_at(step: int, how: signal.Signals) -> Any:
     return fault
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_stopped_run_ends_with_the_same_weights(tmp_path: Path, how: signal.Signals) -> None:
+    before = [signal.getsignal(name) for name in STOP]
     through, stopped, resumed = TinyLearner(), TinyLearner(fault=interrupt_at(7, how)), TinyLearner()
     fit(through, EMA(decay=0.9), LastCheckpoint(tmp_path / "through"), folder=tmp_path, epochs=3)
     with pytest.raises(SystemExit):
@@ -113,7 +145,65 @@ def test_stopped_run_ends_with_the_same_weights(tmp_path: Path, how: signal.Sign
     )
     assert trainer.fit_loop.total_batch_idx + 1 == 3 * STEPS
     assert_same_end(tmp_path / "through" / "last.ckpt", last)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert [signal.getsignal(name) for name in STOP] == before
+
+
+def test_signal_in_validation_stops_the_run_after_the_next_step(tmp_path: Path) -> None:
+    class Stop(L.Callback):
+        def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    through, last = LastCheckpoint(tmp_path / "through"), LastCheckpoint(tmp_path / "stopped", None)
+    fit(TinyLearner(), EMA(decay=0.9), through, folder=tmp_path, epochs=3)
+    with pytest.raises(SystemExit):
+        fit(TinyLearner(), EMA(decay=0.9), last, Stop(), folder=tmp_path, epochs=3)
+    assert torch.load(last.path, weights_only=True)["ema"]["num_updates"] == STEPS + 1
+    fit(TinyLearner(), EMA(decay=0.9), last, folder=tmp_path, epochs=3, ckpt_path=last.path)
+    assert_same_end(through.path, last.path)
+
+
+SCONTROL = """#!/bin/sh
+[ -f "$FOLDER/last.ckpt" ] && echo "$@" >> "$FOLDER/calls"
+exit $STATUS
+"""
+
+
+@pytest.mark.parametrize(("how", "array", "status", "call"), [
+    (signal.SIGUSR1, False, 0, "requeue 77\n"), (signal.SIGUSR1, True, 0, "requeue 70_3\n"),
+    (signal.SIGUSR1, False, 1, "requeue 77\n"), (signal.SIGTERM, False, 0, None),
+])  # fmt: skip
+def test_slurm_job_is_requeued_once_it_is_saved(
+    how: signal.Signals, array: bool, status: int, call: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    (tmp_path / "scontrol").write_text(SCONTROL)
+    (tmp_path / "scontrol").chmod(0o755)
+    job = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "talkinghead", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1",
+           "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # fmt: skip
+    job |= {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3"} if array else {}
+    job |= {"FOLDER": str(tmp_path), "STATUS": str(status), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    learner = TinyLearner(fault=interrupt_at(7, how))
+    with pytest.raises(SystemExit):
+        fit(learner, EMA(decay=0.9), LastCheckpoint(tmp_path, None), folder=tmp_path, epochs=3)
+    assert SLURMEnvironment.detect(), "Lightning has its own handlers here"
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["ema"]["num_updates"] == 7
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+    calls = tmp_path / "calls"
+    assert (calls.read_text() if calls.is_file() else None) == call
+    assert ("was not requeued" in caplog.text) == (status == 1)
+
+
+def test_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
+    class Fail(L.Callback):
+        def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
+            if trainer.current_epoch == 1:
+                checkpoint["half"] = lambda: None  # cannot be pickled
+
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        fit(TinyLearner(), EMA(decay=0.9), Fail(), LastCheckpoint(tmp_path), folder=tmp_path, epochs=2)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["ema"]["num_updates"] == STEPS
 
 
 def assert_same_end(first: Path, second: Path) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader, Dataset
 
-from talkinghead.callbacks.last import LastCheckpoint
 from talkinghead.callbacks.progress import Progress
 from talkinghead.types import Episode
 
@@ -104,7 +104,7 @@ def fit(
     ckpt_path: Path | None = None,
     **options: Any,
 ) -> L.Trainer:
-    options = {"logger": False, "enable_checkpointing": any(isinstance(c, LastCheckpoint) for c in callbacks)} | options
+    options = {"logger": False, "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks)} | options
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=epochs, callbacks=list(callbacks), default_root_dir=folder, log_every_n_steps=1,
         enable_progress_bar=any(isinstance(c, Progress) for c in callbacks), enable_model_summary=False,

@@ -1,22 +1,34 @@
 """Keeps `last.ckpt`: after every epoch, every few minutes, and when the run is told to stop."""
 
+import logging
+import os
 import signal
+import subprocess
 import threading
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as L
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
+from talkinghead.callbacks.saving import save_whole
+
+STOP = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
+REQUEUE_TIMEOUT_S = 60
+
+log = logging.getLogger(__name__)
+
 
 class LastCheckpoint(Checkpoint):
-    """Saves `<dirpath>/last.ckpt` at each epoch's end, every `every_minutes` (null: never), on SIGTERM and on Ctrl-C.
+    """Saves `<dirpath>/last.ckpt` at each epoch's end, every `every_minutes` (null: never), and on three signals.
 
-    The file is replaced whole, so a killed run always finds a complete one, and always written between two steps, so
-    a run that goes on from it ends with the same weights. Ctrl-C therefore waits for the step; a second one does not.
+    SIGTERM and Ctrl-C stop the run; SIGUSR1, which SLURM sends before a job's time is up, also requeues the job.
+    A signal to any one rank stops all of them. The file is replaced whole, so a killed run always finds a complete one,
+    and always written between two training steps, so a run that goes on from it ends with the same weights. Signals
+    therefore wait for the step, and for a validation that is under way; a second Ctrl-C does not.
     Lightning calls checkpoint callbacks last, so every other callback's state is up to date in the file.
     """
 
@@ -25,41 +37,53 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(dirpath) / "last.ckpt"
         self.every_minutes = every_minutes
         self._saved_at = time.monotonic()
-        self._interrupted = False
-        self._handler: Any = None
+        self._received: set[int] = set()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
+        self._received = set()
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._interrupt)
+            for name in STOP:  # in place of Lightning's, which save and talk to other ranks wherever a step just is
+                signal.signal(name, self._receive)  # when the run ends, Lightning puts back what was before it began
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
-        interrupted = trainer.strategy.reduce_boolean_decision(self._interrupted, all=False)
         due = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        if trainer.strategy.reduce_boolean_decision(due or interrupted, all=False):
-            self._save(trainer)
-        if interrupted:
+        if not trainer.strategy.reduce_boolean_decision(due or bool(self._received), all=False):
+            return
+        self._save(trainer)
+        anywhere = partial(trainer.strategy.reduce_boolean_decision, all=False)
+        received = [name for name in STOP if anywhere(name in self._received)]
+        if signal.SIGINT in received:
             raise KeyboardInterrupt
+        if signal.SIGUSR1 in received and trainer.is_global_zero:
+            requeue()
+        if received:
+            raise SIGTERMException
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException) and trainer.global_step > 0 and not trainer.sanity_checking:
-            self._save(trainer)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-        self._handler, self._interrupted = None, False
-
-    def _interrupt(self, signum: int, frame: object) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
-        rank_zero_info("stopping after this step; Ctrl-C again to stop at once, without saving")
+    def _receive(self, signum: int, frame: object) -> None:
+        if signum == signal.SIGINT:
+            if signum in self._received:
+                raise KeyboardInterrupt
+            rank_zero_info("stopping after this step; Ctrl-C again to stop at once, without saving")
+        self._received.add(signum)
 
     def _save(self, trainer: L.Trainer) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(self.path, weights_only=False)
+        save_whole(trainer, self.path)
         self._saved_at = time.monotonic()
+
+
+def requeue() -> None:
+    """Ask SLURM to run this job again; outside SLURM nothing happens. A refusal is logged, for the run stops anyway."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, timeout=REQUEUE_TIMEOUT_S)
+        log.info("requeued job %s", job)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.error("job %s was not requeued: %s. Submit it again with ckpt_path=<its last.ckpt>", job, error)

@@ -1,5 +1,8 @@
 """The groups trainer, logger and callbacks of conf/ build what they say."""
 
+import os
+import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +11,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger
 
@@ -55,13 +59,70 @@ def test_wandb_offline_takes_previews(tmp_path: Path) -> None:
 
 
 def test_callback_configs(tmp_path: Path) -> None:
-    callbacks = composed(["default", "callbacks.best.monitor='val/T=4/l1'"], tmp_path, "callbacks")
+    callbacks = composed(["default", "callbacks.best.metric=l1"], tmp_path, "callbacks")
     fit(TinyLearner(), *callbacks.values(), folder=tmp_path, epochs=2, logger=False)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert (tmp_path / "previews" / "latest.png").is_file()
     assert (tmp_path / "validation.csv").is_file()
     assert composed(["default", "callbacks.ema=null"], tmp_path, "callbacks")["ema"] is None
-    assert not composed(["none"], tmp_path, "callbacks")
+
+
+def test_no_callbacks_means_no_checkpoints(tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["callbacks=none", "trainer=cpu", f"trainer.default_root_dir={tmp_path}"])
+    assert not config.callbacks
+    trainer = instantiate(config.trainer, max_epochs=1, logger=False, enable_progress_bar=False)
+    trainer.fit(TinyLearner())
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_facenet_experiment_trains_without_checkpoints() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["experiment=facenet_synthetic"])
+    assert not config.callbacks
+    assert config.trainer.enable_checkpointing is False
+
+
+@pytest.mark.parametrize("debug", ["default", "overfit", "profile"])
+def test_a_debugging_run_has_a_folder_of_its_own(debug: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["experiment=meta_synthetic", f"debug={debug}"], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        plain = compose("config", ["experiment=meta_synthetic"])
+        assert config.name != plain.name
+        assert config.name.startswith("meta_synthetic_")
+
+
+SRUN = """#!/bin/sh
+echo "$@" >> srun.log
+"""
+
+
+def test_requeued_job_goes_on_and_keeps_its_metrics(tmp_path: Path) -> None:
+    for name in ("srun", ".venv/bin/python"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(SRUN)
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "77",
+                   "SLURM_NNODES": "1"}  # fmt: skip
+    command = ["bash", str(CONF.parent / "slurm/train.sbatch"), "experiment=meta_synthetic"]
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True)
+    run = tmp_path / "outputs/slurm/77"
+    for name in ("checkpoints/last.ckpt", "metrics/metrics.csv"):
+        (run / name).parent.mkdir(parents=True)
+        (run / name).write_text("before")
+    subprocess.run(command, env={**environment, "SLURM_RESTART_COUNT": "1"}, cwd=tmp_path, check=True)
+    first, second = (tmp_path / "srun.log").read_text().splitlines()
+    assert "ckpt_path" not in first
+    assert second == f"{first} ckpt_path=outputs/slurm/77/checkpoints/last.ckpt"
+    assert "hydra.run.dir=outputs/slurm/77" in first
+    assert not (run / "metrics").exists()
+    assert (run / "metrics_until_restart_1/metrics.csv").read_text() == "before"
+
+
+def test_batch_job_logs_into_a_folder_that_exists() -> None:
+    script = (CONF.parent / "slurm/train.sbatch").read_text()
+    assert Path(re.search(r"^#SBATCH --output=(.+)$", script, re.MULTILINE)[1]).parent == Path()
 
 
 def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

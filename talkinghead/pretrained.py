@@ -42,7 +42,7 @@ SOURCES = {
     "facenet_synthetic": Source(
         "facenet_synthetic.safetensors",
         None,
-        "708094a0a4bfc258f42ff94c954ead9eebc5f45d080b803375950f87afc6ca8e",
+        "f800ceaa119e76387746850073f7c66fc97f214b04ce83889507974055678a17",
         "Apache-2.0, part of this package",
         4,
         "make it again with `python train.py experiment=facenet_synthetic`",

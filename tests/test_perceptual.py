@@ -223,9 +223,12 @@ def test_loss_sets(name: str, tmp_path: Path) -> None:
         assert 1 < built(x, x_hat) < 200
 
 
-def test_laplacian_pyramid_holds_the_whole_image() -> None:
-    x = torch.rand(2, 3, 32, 32)
-    *bands, image = backbones.LaplacianPyramid(num_levels=3)(x)
-    for level, band in reversed(list(enumerate(bands))):
-        image = torch.nn.functional.interpolate(image, scale_factor=2, mode="bilinear") + band / 2 ** (3 - level)
-    torch.testing.assert_close(image, x)
+def test_random_features_are_the_same_everywhere_and_mind_blur_more_than_brightness() -> None:
+    one, other = backbones.RandomFeatures(), backbones.RandomFeatures(seed=1)
+    torch.manual_seed(5)
+    again = backbones.RandomFeatures()
+    x = torch.rand(1, 3, 64, 64)
+    assert all(torch.equal(a, b) for a, b in zip(one(x), again(x), strict=True))
+    assert not torch.equal(one(x)[0], other(x)[0])
+    blurred = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
+    assert activation_distance(one, x, blurred) > activation_distance(one, x, x + 0.1)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,25 +84,31 @@ class Pixels(Backbone):
         return [x]
 
 
-class LaplacianPyramid(Backbone):
-    """The image split by scale: `num_levels` band-passes, fine to coarse, and what is left; each finer one is doubled.
+class RandomFeatures(Backbone):
+    """Five blocks of two 3 x 3 convolutions with random weights, the same for the same seed on every machine.
 
-    L1 on them is the Lap1 loss (arXiv 1707.05776, Sec. 3) with more weight on edges: a blur of 1 px is a quarter as far
-    from the image as another person is, which is what an ImageNet network says too. Not in the paper.
+    Untrained features know nothing of faces, but compare textures and edges on all scales as an ImageNet network does:
+    relative to another person, they mind a blur of 1 px as much as VGG16 (arXiv 1606.04801 on what random weights see).
     """
 
-    def __init__(self, num_levels: int = 4) -> None:
+    def __init__(self, channels: Sequence[int] = (32, 64, 96, 128, 128), seed: int = 0) -> None:
         super().__init__("unit")
-        self.num_levels = num_levels
+        source = torch.Generator().manual_seed(seed)
+        self.blocks = nn.ModuleList()
+        for before, after in pairwise((3, *channels)):
+            convs = [nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)]
+            for conv in convs:
+                nn.init.kaiming_normal_(conv.weight, generator=source)
+                nn.init.zeros_(conv.bias)
+            self.blocks.append(nn.ModuleList(convs))
+        self.freeze()
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        bands = []
-        for level in range(self.num_levels):
-            coarse = F.avg_pool2d(x, 2)
-            smooth = F.interpolate(coarse, scale_factor=2, mode="bilinear")
-            bands.append(2 ** (self.num_levels - level) * (x - smooth))
-            x = coarse
-        return [*bands, x]
+        activations: list[Tensor] = []
+        for first, second in self.blocks:
+            activations.append(F.relu(first(F.max_pool2d(x, 2) if activations else x)))
+            x = F.relu(second(activations[-1]))
+        return activations
 
 
 # Convolutions per block of the VGG networks (arXiv 1409.1556, Table 1, columns D and E).

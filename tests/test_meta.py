@@ -36,7 +36,9 @@ def make_learner(weights: dict[str, float] = WEIGHTS, num_videos: int = 6, **opt
 
 def make_episode(index: tuple[int, ...] = (1, 4), shots: int = 3) -> Episode:
     b = len(index)
-    pictures = [torch.rand(b, shots, 3, 32, 32) * 2 - 1 for _ in range(2)] + [torch.rand(b, 3, 32, 32) for _ in range(2)]
+    pictures = [torch.rand(b, shots, 3, 32, 32) * 2 - 1 for _ in range(2)] + [
+        torch.rand(b, 3, 32, 32) for _ in range(2)
+    ]
     points = 32 * torch.rand(b, shots + 1, 68, 2)
     return Episode(*pictures, points[:, 1:], points[:, 0], torch.tensor(index), [f"clip{i}" for i in index])
 
@@ -127,7 +129,9 @@ def test_validation_is_logged_per_shot_count_beside_the_baseline() -> None:
     learner = make_learner(metrics=ImageMetrics(), validation_shots=(1, 3))
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     (logged,) = trainer.validate(learner, DataLoader([make_episode()], batch_size=None), verbose=False)
-    names = {f"val/T={t}{method}/{metric}" for t in (1, 3) for method in ("", "/nearest") for metric in ("ssim", "psnr")}
+    names = {
+        f"val/T={t}{method}/{metric}" for t in (1, 3) for method in ("", "/nearest") for metric in ("ssim", "psnr")
+    }
     assert names == set(logged)
     assert logged["val/T=1/ssim"] != logged["val/T=3/ssim"]
 
@@ -150,7 +154,9 @@ def test_checkpoint_is_plain_and_goes_on_bit_equal(tmp_path: Path) -> None:
     assert not [key for key in checkpoint["state_dict"] if "content" in key or "metric" in key]
 
     second = make_learner()
-    trainer = L.Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
     trainer.fit(second, DataLoader(episodes[2:], batch_size=None), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     for name, value in snapshot(whole).items():
         assert torch.equal(value, snapshot(second)[name]), name

@@ -24,8 +24,7 @@ TINY = [
     "data.episodes_per_epoch=8", "data.num_workers=0", "data.val_shots=8", "shots=3", "validation_shots=[1,8]",
     "model.image_size=32", "model.embedder.channels=[8,16]", "model.generator.embedding_size=16",
     "model.generator.down_channels=[8,16]", "model.generator.up_channels=[16,8]", "model.generator.num_residual=1",
-    "loss.content.backbones={pixels:{_target_:talkinghead.models.backbones.Pixels}}", "loss.content.weights={pixels:1}",
-    "metrics.detector=null", "callbacks.previews=null", "callbacks.best=null",
+    "metrics.detector=null", "callbacks.previews=null",
 ]  # fmt: skip
 
 

@@ -84,6 +84,25 @@ class Pixels(Backbone):
         return [x]
 
 
+class LaplacianPyramid(Backbone):
+    """The image split by scale: `num_levels` band-passes, fine to coarse, and what is left.
+
+    L1 on them is the Lap1 loss (arXiv 1707.05776, Sec. 3): colours as in `Pixels`, with edges. Not in the paper.
+    """
+
+    def __init__(self, num_levels: int = 4) -> None:
+        super().__init__("unit")
+        self.num_levels = num_levels
+
+    def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        bands = []
+        for _ in range(self.num_levels):
+            coarse = F.avg_pool2d(x, 2)
+            bands.append(x - F.interpolate(coarse, scale_factor=2, mode="bilinear"))
+            x = coarse
+        return [*bands, x]
+
+
 class RandomFeatures(Backbone):
     """Five blocks of two 3 x 3 convolutions with random weights, the same for the same seed on every machine.
 
@@ -94,18 +113,18 @@ class RandomFeatures(Backbone):
     def __init__(self, channels: Sequence[int] = (32, 64, 96, 128, 128), seed: int = 0) -> None:
         super().__init__("unit")
         source = torch.Generator().manual_seed(seed)
-        self.blocks = nn.ModuleList()
+        self.first, self.second = nn.ModuleList(), nn.ModuleList()
         for before, after in pairwise((3, *channels)):
-            convs = [nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)]
-            for conv in convs:
+            for convs, width in ((self.first, before), (self.second, after)):
+                conv = nn.Conv2d(width, after, 3, padding=1)
                 nn.init.kaiming_normal_(conv.weight, generator=source)
-                nn.init.zeros_(conv.bias)
-            self.blocks.append(nn.ModuleList(convs))
+                conv.bias = nn.Parameter(torch.zeros(after))
+                convs.append(conv)
         self.freeze()
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         activations: list[Tensor] = []
-        for first, second in self.blocks:
+        for first, second in zip(self.first, self.second, strict=True):
             activations.append(F.relu(first(F.max_pool2d(x, 2) if activations else x)))
             x = F.relu(second(activations[-1]))
         return activations

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from talkinghead.data.faces import Faces, LabelledFrames
 from talkinghead.learners.facenet import correlation, to_images, verification_auc
 from talkinghead.losses.perceptual import activation_distance
-from talkinghead.models.backbones import Backbone, Pixels, mobilenet_v2, vgg16
+from talkinghead.models.backbones import Backbone, LaplacianPyramid, RandomFeatures, mobilenet_v2, vgg16
 from talkinghead.models.facenet import Face, FaceNet, facenet_synthetic, load_facenet
 
 SIZE = 64
@@ -68,7 +68,11 @@ def main() -> None:
     options = parser.parse_args()
     data = LabelledFrames(options.data, "val", SIZE)
     print_knowledge(load_facenet(options.facenet), data.faces, data.action_names)
-    backbones: dict[str, Backbone] = {"facenet_synthetic": facenet_synthetic(options.facenet), "pixels": Pixels()}
+    backbones: dict[str, Backbone] = {
+        "facenet_synthetic": facenet_synthetic(options.facenet),
+        "laplacian": LaplacianPyramid(),
+        "random": RandomFeatures(),
+    }
     if options.vgg16:
         backbones["vgg16"] = vgg16("caffe_folded", options.vgg16)
     if options.mobilenet_v2:

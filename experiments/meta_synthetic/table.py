@@ -1,4 +1,4 @@
-"""From a finished run of the main job to results.csv, previews.png and the tables of the READMEs.
+"""From a finished run of the main job to results.csv, previews.jpg and the tables of the READMEs.
 
 python experiments/meta_synthetic/table.py outputs/meta_synthetic/<time>     take a run over
 python experiments/meta_synthetic/table.py                                   build the tables from results.csv again
@@ -7,10 +7,10 @@ python experiments/meta_synthetic/table.py                                   bui
 import csv
 import io
 import re
-import shutil
 import sys
 from pathlib import Path
 
+import cv2
 import torch
 import yaml
 
@@ -25,7 +25,7 @@ METHODS = {"model": ("ours", "FF"), "nearest": ("nearest frame", "-")}
 
 
 def take_run(run: Path) -> None:
-    """Last validation of a run -> results.csv; its preview grid -> previews.png."""
+    """Last validation of a run -> results.csv; its preview grid -> previews.jpg."""
     rows = list(csv.DictReader((run / "validation.csv").open()))
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
     checkpoint = torch.load(run / "checkpoints/last.ckpt", map_location="cpu", weights_only=True)
@@ -43,7 +43,9 @@ def take_run(run: Path) -> None:
     writer.writeheader()
     writer.writerows(results)
     write_atomic(RESULTS, text.getvalue().encode())
-    shutil.copyfile(run / "previews/latest.png", HERE / "previews.png")
+    cv2.imwrite(
+        str(HERE / "previews.jpg"), cv2.imread(str(run / "previews/latest.png")), [cv2.IMWRITE_JPEG_QUALITY, 92]
+    )
 
 
 def build_table() -> str:

@@ -4,6 +4,7 @@ import fcntl
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytorch_lightning as L
 import torch
@@ -11,11 +12,21 @@ from torch.utils.data import DataLoader
 
 from talkinghead.data.datasets import FixedEpisodes, TrainEpisodes, plan_fixed_episodes
 from talkinghead.data.episodes import as_float
-from talkinghead.data.loaders import EpochBatches, FixedLoader, SkipReport, TrainLoader, collate_loaded, prepare_worker
+from talkinghead.data.loaders import (
+    EpisodeLoader,
+    EpochBatches,
+    FixedLoader,
+    SkipReport,
+    TrainLoader,
+    collate_loaded,
+    prepare_worker,
+)
 from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, is_remote, load_info
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo
 from talkinghead.types import Episode
+
+Loader = TypeVar("Loader", bound=EpisodeLoader)
 
 
 class EpisodeDataModule(L.LightningDataModule):
@@ -70,6 +81,7 @@ class EpisodeDataModule(L.LightningDataModule):
         self.source_hint = source_hint
         self.window = window
         self.report = SkipReport()
+        self._loaders: list[EpisodeLoader] = []
         self._info: DatasetInfo | None = None
 
     @property
@@ -118,7 +130,7 @@ class EpisodeDataModule(L.LightningDataModule):
         order = EpochOrder([shard.samples for shard in pool.shards], world * lanes, self.seed, self.window)
         episodes = TrainEpisodes(pool, order, self.size, self.num_shots, self.flip, batches.lane_length)
         loader = self._loader(episodes, batch_sampler=batches)
-        return TrainLoader(loader, batches, self.report, self._position)
+        return self._remember(TrainLoader(loader, batches, self.report, self._position))
 
     def val_dataloader(self) -> FixedLoader:
         """The fixed validation episodes of this rank; `fit` of a data set without any is an error."""
@@ -132,6 +144,20 @@ class EpisodeDataModule(L.LightningDataModule):
         """To [-1, 1], on the device."""
         return as_float(batch)
 
+    def teardown(self, stage: str) -> None:
+        """End the worker processes. Lightning ends those of the loader in use only."""
+        for loader in self._loaders:
+            loader.end_workers()
+        self._loaders.clear()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """A run that fails leaves no worker behind either."""
+        self.teardown("fit")
+
+    def _remember(self, loader: Loader) -> Loader:
+        self._loaders.append(loader)
+        return loader
+
     def _fixed_loader(self, split: str) -> FixedLoader:
         pool = self._pool(split, self.val_shots, "val_shots")
         plan, skipped = plan_fixed_episodes(pool, self.val_shots, self.val_episodes)
@@ -143,7 +169,9 @@ class EpisodeDataModule(L.LightningDataModule):
                 f"split, for {world} ranks (skipped: {dict(Counter(s.cause for s in skipped))}); lower val_shots"
             )
         mine = plan[: len(plan) // world * world][rank::world]
-        return FixedLoader(self._loader(FixedEpisodes(pool, mine, self.size), batch_size=self.val_batch_size))
+        return self._remember(
+            FixedLoader(self._loader(FixedEpisodes(pool, mine, self.size), batch_size=self.val_batch_size))
+        )
 
     def _pool(self, split: str, num_shots: int, option: str) -> ShardPool:
         if split not in self.info.splits or not self.info.splits[split].clips:

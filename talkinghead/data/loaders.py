@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from talkinghead.data.datasets import Loaded, Request, Skipped, error_line
 from talkinghead.data.episodes import as_float, collate
@@ -69,6 +70,12 @@ class EpisodeLoader:
     @_iterator.setter
     def _iterator(self, iterator: None) -> None:
         self.loader._iterator = iterator
+
+    def end_workers(self) -> None:
+        """Now, and not when the garbage collector finds them: until then, signals to all children reach them."""
+        if isinstance(self.loader._iterator, _MultiProcessingDataLoaderIter):
+            self.loader._iterator._shutdown_workers()
+        self.loader._iterator = None
 
 
 class TrainLoader(EpisodeLoader):

@@ -69,11 +69,12 @@ class Terminate(L.Callback):
     def __init__(self, hook: str, epoch: int, batch: int, path: Path) -> None:
         self.when = (epoch, batch)
         self.path = path
+        self.others = set(multiprocessing.active_children())  # of tests before, not of this run
         setattr(self, hook, self._maybe_terminate)
 
     def _maybe_terminate(self, trainer: L.Trainer, *_: object) -> None:
         if (trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_idx) == self.when and not trainer.sanity_checking:
-            for worker in multiprocessing.active_children():
+            for worker in set(multiprocessing.active_children()) - self.others:
                 os.kill(worker.pid, signal.SIGTERM)  # what a cluster's scheduler does
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -139,6 +139,16 @@ VGG19_LAYERS, VGG16_LAYERS = (1, 6, 11, 20, 29), (1, 6, 11, 18, 25)
 UNIT_LEVEL = 3.0
 
 
+def activations_of(features: nn.Module, layers: Sequence[int], x: Tensor) -> list[Tensor]:
+    """What the children of `features` with the numbers `layers` give, shallow to deep."""
+    activations = []
+    for number, layer in enumerate(features.children()):
+        x = layer(x)
+        if number in layers:
+            activations.append(x)
+    return activations
+
+
 class VGG(Backbone):
     """The convolutions of a VGG network, up to the deepest layer asked for; random until loaded (`vgg19`, …).
 
@@ -163,13 +173,7 @@ class VGG(Backbone):
         self.freeze()
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        activations = []
-        x = self.preprocess(x)
-        for number, layer in enumerate(self.features):
-            x = layer(x)
-            if number in self.layers:
-                activations.append(x)
-        return activations
+        return activations_of(self.features, self.layers, self.preprocess(x))
 
 
 class MobileNetV2(Backbone):
@@ -182,13 +186,7 @@ class MobileNetV2(Backbone):
         self.freeze()
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        activations = []
-        x = self.preprocess(x)
-        for number, layer in enumerate(self.features):
-            x = layer(x)
-            if number in self.layers:
-                activations.append(x)
-        return activations
+        return activations_of(self.features, self.layers, self.preprocess(x))
 
 
 def vgg19(

@@ -22,19 +22,19 @@ def template() -> np.ndarray:
 
 
 class GreenFace:
-    """A `Detector` of green squares. `delay` in seconds makes it as slow as a real one."""
+    """A `Detector` of green squares. With `tally` it writes a byte there per face, and hangs after `limit` of them."""
 
     name = "green"
     version = "1"
 
-    def __init__(self, delay: float = 0.0) -> None:
-        self.delay = delay
+    def __init__(self, tally: Path | None = None, limit: int = 0) -> None:
+        self.tally = tally
+        self.limit = limit
 
     def check(self) -> None:
         pass
 
     def boxes(self, image: np.ndarray) -> np.ndarray:
-        time.sleep(self.delay)
         green = (image[..., 1] > 150) & (image[..., 0] < 110) & (image[..., 2] < 110)
         if green.sum() < 9:
             return np.zeros((0, 4))
@@ -42,6 +42,11 @@ class GreenFace:
         return np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], float)
 
     def landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
+        if self.tally is not None:
+            with self.tally.open("ab") as file:
+                file.write(b".")
+            while self.tally.stat().st_size >= self.limit:
+                time.sleep(0.01)
         return box[:2] - 0.5 + template() * (box[2] - box[0]) / BOX_SIDE
 
 
@@ -70,13 +75,16 @@ def write_clip(path: Path, num_frames: int = 12, side: int = 40, height: int = 9
     write_video(path, [green_frame(height, width, 20 + n, 30, side) for n in range(num_frames)])
 
 
-def make_runner(root: Path, output: Path, workers: int = 0, delay: float = 0.0, **options: object) -> Runner:
+def make_runner(
+    root: Path, output: Path, workers: int = 0, detector: GreenFace | None = None, **options: object
+) -> Runner:
     """A preparation of the folder `root` in shards of four clips."""
     settings = Settings(image_size=64, frames_per_clip=10, min_face=20, **options)  # type: ignore[arg-type]
-    return Runner(Folder(str(root), {"train": "."}), GreenFace(delay), settings, str(output), workers, 4, "test")
+    return Runner(Folder(str(root), {"train": "."}), detector or GreenFace(), settings, str(output), workers, 4, "test")
 
 
-if __name__ == "__main__":  # run by the test that kills it: ROOT OUTPUT
+if __name__ == "__main__":  # run by the test that kills it: ROOT OUTPUT TALLY LIMIT
     import sys
 
-    make_runner(Path(sys.argv[1]), Path(sys.argv[2]), workers=2, delay=0.004).run()
+    hanging = GreenFace(Path(sys.argv[3]), int(sys.argv[4]))
+    make_runner(Path(sys.argv[1]), Path(sys.argv[2]), workers=2, detector=hanging).run()

@@ -88,16 +88,15 @@ def alive(pid: int) -> bool:
         return False
 
 
-def run_and_kill(videos: Path, output: Path, after: int) -> None:
-    """Start a preparation with two workers in a process, kill it when it has finished `after` more clips."""
-    before = len(list(output.rglob("*.json")))
-    command = [sys.executable, "-m", "tests.preparation_videos", str(videos), str(output)]
+def run_and_kill(videos: Path, output: Path, tally: Path, faces: int) -> None:
+    """Start a preparation with two workers that hangs after so many faces, and kill it there."""
+    command = [sys.executable, "-m", "tests.preparation_videos", str(videos), str(output), str(tally), str(faces)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(list((output / ".work").rglob("*.json"))) < before + after and process.poll() is None:
+    deadline = time.monotonic() + 120
+    while not tally.exists() or tally.stat().st_size < faces:
+        assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
-        time.sleep(0.002)
-    assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
     workers = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -109,11 +108,13 @@ def run_and_kill(videos: Path, output: Path, after: int) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers in /proc")
 def test_killed_twice_it_ends_with_the_same_bytes(videos: Path, reference: Path, tmp_path: Path):
     output = tmp_path / "data"
-    run_and_kill(videos, output, after=3)
+    run_and_kill(videos, output, tmp_path / "first", faces=35)  # of 120
+    assert list((output / ".work").rglob("*.json")), "nothing was done when it was killed"
     assert not (output / "dataset.json").exists()
     (output / "train").mkdir(exist_ok=True)
     (output / "train" / ".000009.tar.1.tmp").write_bytes(b"half a shard")  # as if killed while writing
-    run_and_kill(videos, output, after=3)
+    run_and_kill(videos, output, tmp_path / "second", faces=35)
+    assert not (output / "dataset.json").exists()
     make_runner(videos, output, workers=2).run()
     assert hashes(output) == hashes(reference)
     times = {p: p.stat().st_mtime_ns for p in output.rglob("*.tar")}

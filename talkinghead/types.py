@@ -1,6 +1,7 @@
 """The types that cross package borders."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,3 +33,35 @@ class Episode(NamedTuple):
             shots_landmarks=self.shots_landmarks[:, :num_shots],
             shots_points=self.shots_points[:, :num_shots],
         )
+
+
+class Frames(NamedTuple):
+    """Frames of one clip with their landmarks; images and landmark images in [-1, 1], points in pixels of them."""
+
+    images: Float[Tensor, "N 3 H W"]
+    landmarks: Float[Tensor, "N 3 H W"]
+    points: Float[Tensor, "N 68 2"]
+
+
+class Person(NamedTuple):
+    """One few-shot problem (arXiv 1905.08233, Sec. 3.3 and 4): a new person, and the frames to reproduce.
+
+    In self-reenactment `target` is `driving`: hold-out frames of the same video, none of them among the shots. In
+    cross-reenactment another person drives, and `target` is the ground truth: this person with the driver's motion.
+    """
+
+    key: str  # which clip, for tables and reports
+    shots: Frames  # T frames to learn from
+    driving: Frames  # M frames that give pose and expression
+    target: Frames  # M frames to reproduce
+
+
+Reenactor = Callable[[Frames], Float[Tensor, "M 3 H W"]]  # driving frames -> x_hat in [-1, 1]
+
+
+class FewShotMethod(Protocol):
+    """What the few-shot protocol asks of a method, ours or a baseline; one that owns networks is an nn.Module."""
+
+    def learn(self, shots: Frames) -> Reenactor:
+        """Get to know a person from T frames. Leaves the method itself as it was."""
+        ...

@@ -69,4 +69,4 @@ def test_files_say_what_they_are_and_stay_short(path: Path) -> None:
 
 def test_types_imports_torch_only() -> None:
     roots = {name.split(".")[0] for name in imported(PACKAGE / "types.py")}
-    assert roots <= {"typing", "jaxtyping", "torch"}
+    assert roots <= {"collections", "typing", "jaxtyping", "torch"}

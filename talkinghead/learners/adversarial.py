@@ -9,9 +9,9 @@ import pytorch_lightning as L
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
+from talkinghead.learners.game import minimize
 from talkinghead.metrics.baseline import nearest_frame
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.types import Episode
@@ -60,26 +60,9 @@ class AdversarialLearner(L.LightningModule):
 
     @contextmanager
     def minimize(self, *optimizers: Optimizer) -> Iterator[dict[str, Tensor]]:
-        """Collect named losses, then step on their weighted sum and log them; whoever is not asked to move is frozen.
-
-        Spectrally normalised weights are computed once for all the passes inside.
-        """
-        movers = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        frozen = [p for p in self.parameters() if p.requires_grad and id(p) not in movers]
-        losses: dict[str, Tensor] = {}
-        try:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-            with parametrize.cached():
-                yield losses
-                weighted = [self.weights.get(name, 1.0) * value for name, value in losses.items()]
-                self.manual_backward(torch.stack(weighted).sum())
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        """Collect named losses, then step on their weighted sum and log them; who is not asked to move is frozen."""
+        with minimize(optimizers, self.parameters(), self.weights, self.manual_backward) as losses:
+            yield losses
         self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
 
     # Validation: each shot count, and the copied frame that a method has to beat.

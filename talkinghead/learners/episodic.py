@@ -1,0 +1,105 @@
+"""What every learner on episodes shares: named losses, validation per shot count, checkpoints."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from talkinghead.learners.game import minimize
+from talkinghead.metrics.baseline import nearest_frame
+from talkinghead.metrics.suite import ImageMetrics
+from talkinghead.types import Episode
+
+
+class EpisodicLearner(L.LightningModule):
+    """Abstract: learns from episodes of K shots and one target, by manual optimisation.
+
+    content             L_CNT, frozen; None where the weights do not name it
+    weights             loss name -> weight in the sum; a loss of weight 0 or null counts nothing
+    metrics             prototype, copied for each shot count and for the nearest-frame baseline; None: no validation
+    validation_shots    numbers of shots T that validation and previews use
+    config              plain dict that goes into every checkpoint (it stays loadable with `weights_only=True`)
+    """
+
+    config: Mapping[str, Any] | None = None
+
+    def __init__(
+        self, content: nn.Module | None, weights: Mapping[str, float | None], metrics: ImageMetrics | None,
+        validation_shots: Iterable[int],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.automatic_optimization = False
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        if content is None and "cnt" in self.weights:
+            raise ValueError("weights.cnt is given and content is not: give learner.content, e.g. '${loss.content}'")
+        self._unused = {name: 0.0 for name, weight in weights.items() if not weight}
+        self.validation_shots = sorted(set(validation_shots))
+        names = [prefix for shots in self.validation_shots for prefix in (f"T={shots}", f"T={shots}/nearest")]
+        # In lists, so that frozen networks are neither saved, averaged nor wrapped by DDP.
+        self._frozen = [content]
+        self._metrics = [{name: metrics.fresh() for name in names} if metrics is not None else {}]
+        self.last_output: Tensor | None = None
+
+    @abstractmethod
+    def reenact(self, batch: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
+        """The target frames, from the first `num_shots` shots and what drives; in [-1, 1]."""
+
+    @property
+    def content(self) -> nn.Module:
+        """L_CNT, frozen."""
+        (content,) = self._frozen
+        assert content is not None
+        return content
+
+    @contextmanager
+    def minimize(self, *optimizers: Optimizer) -> Iterator[dict[str, Tensor]]:
+        """Collect named losses, then step on their weighted sum and log them; who is not asked to move is frozen."""
+        weights = {**self.weights, **self._unused}
+        with minimize(optimizers, self.parameters(), weights, self.manual_backward) as losses:
+            yield losses
+        self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
+
+    # Validation: each shot count, and the copied frame that a method has to beat.
+
+    @torch.no_grad()
+    def validation_step(self, batch: Episode, batch_idx: int) -> None:
+        """Update the metrics of each shot count T, and those of the nearest source frame as it is."""
+        for shots in self.validation_shots:
+            outputs = {f"T={shots}": self.reenact(batch, shots), f"T={shots}/nearest": nearest_frame(batch, shots)}
+            for name, x_hat in outputs.items():
+                if name in self._metrics[0]:
+                    self._metrics[0][name].update(x_hat.float(), batch.target.float(), batch.target_points)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        for metrics in self._metrics[0].values():
+            metrics.to(self.device).reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/T=8/ssim` and `val/T=8/nearest/ssim`, for each T and metric."""
+        for name, metrics in self._metrics[0].items():
+            self.log_dict({f"val/{name}/{key}": value for key, value in metrics.compute().items()}, rank_zero_only=True)
+
+    # Life cycle.
+
+    def on_fit_start(self) -> None:
+        """Bring the frozen networks to this rank's device."""
+        for network in self._frozen:
+            if network is not None:
+                network.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the plain config and the random state."""
+        checkpoint["config"] = self.config
+        checkpoint["rng"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Set the random state back."""
+        if "rng" in checkpoint:
+            torch.set_rng_state(checkpoint["rng"].cpu())

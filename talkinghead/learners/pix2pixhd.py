@@ -1,0 +1,177 @@
+"""Pix2pixHD as a few-shot method (arXiv 1711.11585; as the baseline of arXiv 1905.08233, Sec. 4)."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from talkinghead.learners.adversarial import AdversarialLearner
+from talkinghead.learners.game import minimize
+from talkinghead.losses.adversarial import feature_matching
+from talkinghead.metrics.suite import ImageMetrics
+from talkinghead.models.pix2pixhd import MultiScaleDiscriminator, Verdict
+from talkinghead.types import Episode, Frames
+
+BATCH = 8  # pictures at a time where nothing is learned
+
+Network = TypeVar("Network", bound=nn.Module)
+Move = Callable[[Optimizer], AbstractContextManager[dict[str, Tensor]]]
+
+
+@final
+class Pix2PixHDLearner(AdversarialLearner):
+    """Learns landmark image -> frame from all people at once; then, by `learn`, from the T frames of one person.
+
+    It sees no shots while it is pretrained: it draws an average person, whoever drives.
+
+    lr, betas           Adam of G and of D
+    decay_from          share of the epochs after which lr falls linearly towards 0; 1: never
+    finetune_epochs     passes over the T frames
+    finetune_lr         Adam's, constant
+    finetune_batch_size     shots per step, where T is larger
+    """
+
+    def __init__(
+        self, generator: nn.Module, discriminator: MultiScaleDiscriminator, content: nn.Module,
+        weights: Mapping[str, float | int | None], metrics: ImageMetrics | None = None, validation_shots: Iterable[int] = (1,),
+        lr: float = 2e-4, betas: Sequence[float] = (0.5, 0.999), decay_from: float = 0.5,
+        finetune_epochs: int = 40, finetune_lr: float = 2e-4, finetune_batch_size: int = 8,
+    ) -> None:  # fmt: skip
+        super().__init__(content, weights, metrics, validation_shots)
+        if not 0 <= decay_from <= 1:
+            raise ValueError(f"decay_from={decay_from} is a share of the epochs, in [0, 1]")
+        if min(finetune_epochs, finetune_batch_size) < 1:
+            raise ValueError(
+                f"finetune_epochs={finetune_epochs} and finetune_batch_size={finetune_batch_size} must be at least 1"
+            )
+        self.generator, self.discriminator = generator, discriminator
+        self.lr, self.decay_from = lr, decay_from
+        self.betas = (float(betas[0]), float(betas[1]))
+        self.finetune_epochs, self.finetune_lr = finetune_epochs, finetune_lr
+        self.finetune_batch_size = finetune_batch_size
+
+    # Pretraining on all people.
+
+    def training_step(self, batch: Episode, batch_idx: int) -> None:
+        """One update of D and one of G on the targets; the shots are not looked at."""
+        opt_g, opt_d = self.game()
+        x_hat, real, fake = self.play(
+            self.generator, self.discriminator, batch.target, batch.target_landmarks, opt_g, opt_d, self.minimize
+        )
+        self.last_output = x_hat.detach()
+        self.log_dict({"score/real": mean_score(real), "score/fake": mean_score(fake)})
+
+    def play(
+        self, generator: nn.Module, discriminator: MultiScaleDiscriminator, x: Float[Tensor, "B 3 H W"],
+        y: Float[Tensor, "B 3 H W"], opt_g: Optimizer, opt_d: Optimizer, move: Move,
+    ) -> tuple[Float[Tensor, "B 3 H W"], Verdict, Verdict]:  # fmt: skip
+        """One step of the game, in pretraining and fine-tuning alike; `move` is `minimize` for these players."""
+        x_hat = generator(y)
+
+        with move(opt_d) as loss:
+            real, fake = discriminator(x, y), discriminator(x_hat.detach(), y)
+            loss["dsc"] = (least_squares(real.scores, 1.0) + least_squares(fake.scores, 0.0)) / 2  # Eq. 2
+
+        with move(opt_g) as loss:
+            with torch.no_grad():
+                real = discriminator(x, y)
+            fake = discriminator(x_hat, y)
+            if "adv" in self.weights:
+                loss["adv"] = least_squares(fake.scores, 1.0)  # Eq. 2
+            if "fm" in self.weights:
+                loss["fm"] = multi_scale_matching(real, fake)  # Eq. 4
+            if "cnt" in self.weights:
+                loss["cnt"] = self.content(x, x_hat)  # Sec. 4, "perceptual loss"
+        return x_hat, real, fake
+
+    def on_train_epoch_start(self) -> None:
+        """Let the learning rate of both players fall in the last epochs."""
+        lr = self.lr * remaining(self.current_epoch, self.trainer.max_epochs, self.decay_from)
+        for optimizer in self.game():
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Adam for G and Adam for D."""
+        return [Adam(part.parameters(), self.lr, self.betas) for part in (self.generator, self.discriminator)]
+
+    def reenact(self, batch: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
+        """The pretrained G on the targets' landmark images: an average person, the same for every number of shots.
+
+        `learn` is what adapts it; a fine-tuning for each validation episode would take longer than the training.
+        """
+        return self.generator(batch.target_landmarks)
+
+    # A new person.
+
+    def learn(self, shots: Frames) -> "PersonReenactor":
+        """Fine-tune copies of G and D on the T frames by the same game. Raises ValueError where there is none."""
+        if len(shots.images) == 0:
+            raise ValueError("Pix2pixHD learns a person from at least one frame, and was given none")
+        self.content.to(shots.images.device)
+        generator, discriminator = trainable_copy(self.generator), trainable_copy(self.discriminator)
+        opt_g, opt_d = (Adam(part.parameters(), self.finetune_lr, self.betas) for part in (generator, discriminator))
+        players = [*generator.parameters(), *discriminator.parameters()]
+
+        def move(optimizer: Optimizer) -> AbstractContextManager[dict[str, Tensor]]:
+            return minimize([optimizer], players, self.weights)
+
+        for x, y in self.finetune_batches(shots):
+            self.play(generator, discriminator, x, y, opt_g, opt_d, move)
+        return PersonReenactor(generator)
+
+    def finetune_batches(self, shots: Frames) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]]]:
+        """Frames and landmark images: `finetune_epochs` passes over the shots, each in a new order."""
+        for _ in range(self.finetune_epochs):
+            order = torch.randperm(len(shots.images)).to(shots.images.device)
+            for chosen in order.chunk(-(-len(order) // self.finetune_batch_size)):
+                yield shots.images[chosen], shots.landmarks[chosen]
+
+
+class PersonReenactor:
+    """Draws the person that a generator was fine-tuned on, with the driving landmarks; a `Reenactor`."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        self.generator = generator.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def __call__(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
+        return torch.cat([self.generator(y).float() for y in driving.landmarks.split(BATCH)])
+
+
+def least_squares(scores: Sequence[Float[Tensor, "B 1 _ _"]], goal: float) -> Float[Tensor, ""]:
+    """Mean squared distance of the patches' scores from `goal`, summed over the scales (LSGAN, arXiv 1611.04076)."""
+    return torch.stack([(score - goal).square().mean() for score in scores]).sum()
+
+
+def multi_scale_matching(real: Verdict, fake: Verdict) -> Float[Tensor, ""]:
+    """L_FM of each scale: sum over its layers of the mean absolute difference (Eq. 4); averaged over the scales.
+
+    The average over the scales follows the published code.
+    """
+    num_layers = len(real.features[0])
+    flat = [[layer for scale in verdict.features for layer in scale] for verdict in (real, fake)]
+    return num_layers * feature_matching(*flat)
+
+
+def mean_score(verdict: Verdict) -> Float[Tensor, ""]:
+    """Over patches, pictures and scales."""
+    return torch.stack([score.detach().mean() for score in verdict.scores]).mean()
+
+
+def remaining(epoch: int, max_epochs: int | None, decay_from: float) -> float:
+    """Share of the learning rate in an epoch: 1 at first, then falling by equal steps that would end at 0."""
+    if max_epochs is None or max_epochs <= 0:
+        return 1.0
+    start = round(decay_from * max_epochs)
+    return min(1.0, (max_epochs - epoch) / (max_epochs - start)) if epoch >= start else 1.0
+
+
+def trainable_copy(module: Network) -> Network:
+    """All its parameters take gradients; nothing is shared."""
+    return copy.deepcopy(module).requires_grad_(True).train()

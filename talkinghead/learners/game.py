@@ -35,3 +35,4 @@ def minimize(
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+    torch.clear_autocast_cache()  # it holds casts of the weights as they were before the step

@@ -1,13 +1,15 @@
 """The networks of few-shot adversarial talking heads: E, G and D (arXiv 1905.08233, Sec. 3.1 and 4)."""
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from talkinghead.models.layers import (
     IMAGE_CHANNELS,
@@ -27,6 +29,18 @@ class Realism(NamedTuple):
 
     score: Float[Tensor, " B"]
     features: list[Tensor]
+
+
+class Preset(NamedTuple):
+    """The sizes of a generator: enough to build it again from a file."""
+
+    image_size: int
+    down_channels: tuple[int, ...]
+    num_residual: int
+    up_channels: tuple[int, ...]
+    attention_down: int | None
+    attention_up: int | None
+    spectral_norm: bool
 
 
 def pool(h: Float[Tensor, "B N h w"], pooling: Pooling) -> Float[Tensor, "B N"]:
@@ -96,8 +110,8 @@ class Embedder(nn.Module):
         return self.encoder(x, y)[0]
 
 
-class Generator(nn.Module):
-    """G(y, e_hat; psi, P) -> x_hat: landmark image to picture, told whom to draw by AdaIN (Sec. 3.1).
+class Synthesizer(nn.Module):
+    """What G and G' share: landmark image and AdaIN values to picture (Sec. 4). BigGAN-like; psi are its weights.
 
     down_channels   widths of the encoder; the first down block takes the landmark image
     num_residual    residual blocks at the bottleneck
@@ -106,13 +120,17 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, image_size: int = 256, embedding_size: int = 512, down_channels: Sequence[int] = (64, 128, 256, 512),
-        num_residual: int = 4, up_channels: Sequence[int] = (512, 256, 128, 64), attention_down: int | None = 32,
+        self, image_size: int = 256, down_channels: Sequence[int] = (64, 128, 256, 512), num_residual: int = 4,
+        up_channels: Sequence[int] = (512, 256, 128, 64), attention_down: int | None = 32,
         attention_up: int | None = 64, spectral_norm: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         if len(down_channels) != len(up_channels):
             raise ValueError(f"{len(down_channels)} down blocks and {len(up_channels)} up blocks: the sizes differ")
+        self.preset = Preset(
+            image_size, tuple(down_channels), num_residual, tuple(up_channels), attention_down, attention_up,
+            spectral_norm,
+        )  # fmt: skip
         sn = spectral_norm
         self.down, self.down_attention = nn.ModuleList(), nn.ModuleDict()
         size, width = image_size, IMAGE_CHANNELS
@@ -136,12 +154,6 @@ class Generator(nn.Module):
         self.psi_sizes = [
             2 * m.channels for m in self.modules() if isinstance(m, InstanceNorm) and m.scale_shift is None
         ]
-        self.projection = normalized(nn.Linear(embedding_size, sum(self.psi_sizes)), sn)  # P
-
-    def project(self, e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B S"]:
-        """psi_hat = P e_hat: all scales and shifts of the AdaIN layers, in the order of the layers."""
-        with torch.autocast(e_hat.device.type, enabled=False):
-            return self.projection(e_hat.float())
 
     def synthesize(self, y: Float[Tensor, "B 3 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
         """G(y; psi, psi_hat): the picture for given scales and shifts."""
@@ -158,8 +170,67 @@ class Generator(nn.Module):
             h = self.up_attention[str(n)](h) if str(n) in self.up_attention else h
         return torch.tanh(self.to_image(F.relu(self.norm(h, layers[-1]))).float())
 
+
+class Generator(Synthesizer):
+    """G(y, e_hat; psi, P) -> x_hat: landmark image to picture, told whom to draw by AdaIN (Sec. 3.1).
+
+    embedding_size  N; the other options are those of `Synthesizer`
+    """
+
+    def __init__(
+        self, image_size: int = 256, embedding_size: int = 512, down_channels: Sequence[int] = (64, 128, 256, 512),
+        num_residual: int = 4, up_channels: Sequence[int] = (512, 256, 128, 64), attention_down: int | None = 32,
+        attention_up: int | None = 64, spectral_norm: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            image_size, down_channels, num_residual, up_channels, attention_down, attention_up, spectral_norm
+        )
+        self.projection = normalized(nn.Linear(embedding_size, sum(self.psi_sizes)), spectral_norm)  # P
+
+    def project(self, e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B S"]:
+        """psi_hat = P e_hat: all scales and shifts of the AdaIN layers, in the order of the layers."""
+        with torch.autocast(e_hat.device.type, enabled=False):
+            return self.projection(e_hat.float())
+
     def forward(self, y: Float[Tensor, "B 3 H W"], e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B 3 H W"]:
         return self.synthesize(y, self.project(e_hat))
+
+    @torch.no_grad()
+    def personalize(self, e_hat: Float[Tensor, "1 N"]) -> "PersonalGenerator":
+        """G' of the person with this embedding: a copy without P that draws exactly what G draws (Sec. 3.3)."""
+        person = PersonalGenerator.of(self.preset)
+        names = set(person.state_dict())
+        own = {name: value.clone() for name, value in self.state_dict().items() if name in names}
+        person.load_state_dict({**own, "psi": self.project(e_hat).clone()}, assign=True)
+        return person.train(self.training)
+
+
+class PersonalGenerator(Synthesizer):
+    """G'(y; psi, psi') -> x_hat: draws one person; psi' are parameters of its own now (Sec. 3.3)."""
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        self.psi = nn.Parameter(torch.zeros(1, sum(self.psi_sizes)))
+
+    @staticmethod
+    def of(preset: "Preset") -> "PersonalGenerator":
+        """A generator of these sizes whose weights have no storage yet: load some with `assign=True`."""
+        with torch.device("meta"):
+            return PersonalGenerator(**preset._asdict())
+
+    def forward(self, y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        return self.synthesize(y.to(self.psi.dtype), self.psi.expand(len(y), -1))
+
+    @torch.no_grad()
+    def fold(self) -> "PersonalGenerator":
+        """A copy for use only: spectral norm is divided out of the weights once and for all."""
+        person, original = PersonalGenerator.of(self.preset._replace(spectral_norm=False)), copy.deepcopy(self).eval()
+        state = original.state_dict()
+        for name, layer in original.named_modules():
+            if parametrize.is_parametrized(layer, "weight"):
+                state[f"{name}.weight"] = layer.weight  # divided by its largest singular value
+        person.load_state_dict({name: state[name] for name in person.state_dict()}, assign=True)
+        return person.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class Discriminator(nn.Module):
@@ -184,3 +255,22 @@ class Discriminator(nn.Module):
     def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"], i: Int[Tensor, " B"]) -> Realism:
         v, features = self.V(x, y)
         return Realism((v * (self.W(i) + self.w0)).sum(1) + self.b, features)
+
+    @torch.no_grad()
+    def personalize(self, e_hat: Float[Tensor, "1 N"]) -> "PersonalDiscriminator":
+        """D' of the person with this embedding: a copy that takes w' = w0 + e_hat for W_i + w0 (Sec. 3.3)."""
+        return PersonalDiscriminator(copy.deepcopy(self.V), e_hat[0] + self.w0, self.b)
+
+
+class PersonalDiscriminator(nn.Module):
+    """D'(x, y) = V(x, y; theta)^T w' + b: knows one person (Sec. 3.3, Eq. 10)."""
+
+    def __init__(self, encoder: Encoder, w: Float[Tensor, " N"], b: Float[Tensor, ""]) -> None:
+        super().__init__()
+        self.V = encoder
+        self.w = nn.Parameter(w.detach().clone())
+        self.b = nn.Parameter(b.detach().clone())
+
+    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> Realism:
+        v, features = self.V(x, y)
+        return Realism((v * self.w).sum(1) + self.b, features)

@@ -49,7 +49,7 @@ class SpectralNorm(nn.Module):
 def normalized(layer: nn.Conv2d | nn.Linear, spectral_norm: bool) -> nn.Module:
     """The layer, under spectral normalisation if asked."""
     if spectral_norm:
-        parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
+        parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight), unsafe=True)  # no trial run
     return layer
 
 

@@ -1,0 +1,200 @@
+"""Few-shot learning of a new person by fine-tuning (arXiv 1905.08233, Sec. 3.3)."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from talkinghead.learners.game import minimize
+from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
+from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, PersonalGenerator
+from talkinghead.models.person import save_person
+from talkinghead.types import Frames
+
+BATCH = 8  # pictures at a time where nothing is learned
+
+
+class Progress(NamedTuple):
+    """Where a fine-tuning is: what `watch` gets after each step."""
+
+    step: int  # from 1
+    num_steps: int
+    losses: dict[str, float]
+    generator: PersonalGenerator  # to look at, not to change
+
+
+class PersonReenactor:
+    """Draws one person with the driving landmarks; a `Reenactor`."""
+
+    def __init__(self, generator: PersonalGenerator) -> None:
+        self.generator = generator.fold()
+
+    @torch.no_grad()
+    def __call__(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
+        return torch.cat([self.generator(y) for y in driving.landmarks.split(BATCH)]).float()
+
+    def save(self, path: str | Path, about: Mapping[str, Any]) -> None:
+        """Write the person model; see `talkinghead.models.person`."""
+        save_person(path, self.generator, about)
+
+
+@torch.no_grad()
+def embed(embedder: Embedder, shots: Frames) -> Float[Tensor, "1 N"]:
+    """e_hat_NEW: the mean of E(x(s), y(s)) over the T shots (Eq. 1)."""
+    pairs = zip(shots.images.split(BATCH), shots.landmarks.split(BATCH), strict=True)
+    return torch.cat([embedder(x, y) for x, y in pairs]).mean(0, keepdim=True)
+
+
+@final
+class FeedForward(nn.Module):
+    """FF: one pass of E and nothing learned."""
+
+    def __init__(self, embedder: Embedder, generator: Generator) -> None:
+        super().__init__()
+        self.embedder, self.generator = embedder, generator
+
+    def learn(self, shots: Frames) -> PersonReenactor:
+        """G' of the person as P e_hat_NEW makes it."""
+        self.eval()
+        return PersonReenactor(self.generator.personalize(embed(self.embedder, shots)))
+
+
+@final
+class FineTuner(nn.Module):
+    """FT: psi, psi', theta, w' and b learn the T frames of one person; E is not used any more, and there is no L_MCH.
+
+    content         L_CNT, frozen
+    weights         loss name -> weight, as in meta-learning; null is 0, `mch` is not used
+    epochs          passes over the T frames
+    batch_size      shots per step
+    max_steps       stop there; None: only the epochs count
+    num_discriminator_steps, lr_generator, lr_discriminator, betas     as in meta-learning
+    frozen          names of parts of G' that keep their weights (`down`, `middle`, `up`, `to_image`, `psi`)
+    ema_decay       the result is the moving average of G'; None: its last state
+    init_psi        psi' <- P e_hat_NEW; "random": of the same mean and spread (an ablation)
+    init_w          w' <- w0 + e_hat_NEW; "random": w0 and noise of the embedding's spread (an ablation)
+    """
+
+    def __init__(
+        self, embedder: Embedder, generator: Generator, discriminator: Discriminator, content: nn.Module,
+        weights: Mapping[str, float | int | None], *, epochs: int = 40, batch_size: int = 8, max_steps: int | None = None,
+        num_discriminator_steps: int = 2, lr_generator: float = 5e-5, lr_discriminator: float = 2e-4,
+        betas: tuple[float, float] = (0.0, 0.999), frozen: Sequence[str] = (), ema_decay: float | None = None,
+        init_psi: Literal["projected", "random"] = "projected", init_w: Literal["embedding", "random"] = "embedding",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if min(epochs, batch_size) < 1 or (max_steps is not None and max_steps < 1):
+            raise ValueError(f"epochs={epochs}, batch_size={batch_size}, max_steps={max_steps} must be at least 1")
+        self.embedder, self.generator, self.discriminator = embedder, generator, discriminator
+        self._frozen = [content]  # no submodule: it is never saved
+        self.weights = {name: weight or 0.0 for name, weight in weights.items()}
+        self.epochs, self.batch_size, self.max_steps = epochs, batch_size, max_steps
+        self.num_discriminator_steps = num_discriminator_steps
+        self.lr_generator, self.lr_discriminator = lr_generator, lr_discriminator
+        self.betas = (float(betas[0]), float(betas[1]))
+        self.frozen, self.ema_decay = tuple(frozen), ema_decay
+        self.init_psi, self.init_w = init_psi, init_w
+
+    def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:
+        """G' after fine-tuning on the shots; `watch` is told of every step."""
+        generator, discriminator = self.personalize(shots)
+        self._frozen[0].to(shots.images.device)
+        return PersonReenactor(self.fine_tune(generator, discriminator, shots, watch))
+
+    def personalize(self, shots: Frames) -> tuple[PersonalGenerator, PersonalDiscriminator]:
+        """G' and D' before the first step: new modules that draw and judge as G and D do with e_hat_NEW."""
+        self.eval()
+        e_hat = embed(self.embedder, shots)
+        generator, discriminator = self.generator.personalize(e_hat), self.discriminator.personalize(e_hat)
+        if self.init_psi == "random":
+            generator.psi.data = random_like(generator.psi)
+        if self.init_w == "random":
+            discriminator.w.data = self.discriminator.w0.detach() + random_like(e_hat[0])
+        parts = {name.split(".")[0] for name, _ in generator.named_parameters()}
+        if unknown := set(self.frozen) - parts:
+            raise ValueError(f"finetune.frozen: the generator has no {sorted(unknown)}; it has {sorted(parts)}")
+        for name, parameter in generator.named_parameters():
+            parameter.requires_grad_(name.split(".")[0] not in self.frozen)
+        return generator, discriminator
+
+    def fine_tune(
+        self, generator: PersonalGenerator, discriminator: PersonalDiscriminator, shots: Frames,
+        watch: Callable[[Progress], None] | None = None,
+    ) -> PersonalGenerator:  # fmt: skip
+        """Play the game of meta-learning on the shots; both networks move. Returns G', or its moving average."""
+        generator.train(), discriminator.train()
+        game = Game(
+            Adam([p for p in generator.parameters() if p.requires_grad], self.lr_generator, self.betas),
+            Adam(discriminator.parameters(), self.lr_discriminator, self.betas),
+        )
+        average = copy.deepcopy(generator) if self.ema_decay else generator
+        for step, (num_steps, x, y) in enumerate(self.batches(shots), start=1):
+            with torch.enable_grad():
+                losses = self.step(generator, discriminator, game, x, y)
+            if self.ema_decay:
+                follow(average, generator, self.ema_decay, step)
+            if watch is not None:
+                values = {name: float(value.detach()) for name, value in losses.items()}
+                watch(Progress(step, num_steps, values, generator))
+        return average
+
+    def step(
+        self, generator: PersonalGenerator, discriminator: PersonalDiscriminator, game: "Game",
+        x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"],
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """One step on some shots: `num_discriminator_steps` updates of D', one of G'. Returns the losses."""
+        players = [*generator.parameters(), *discriminator.parameters()]
+        x_hat = generator(y)  # G'(y(t); psi, psi')
+
+        for _ in range(self.num_discriminator_steps):
+            with minimize([game.opt_d], players, self.weights) as loss_d:  # theta, w', b
+                real, fake = discriminator(x, y), discriminator(x_hat.detach(), y)
+                loss_d["dsc"] = hinge(real.score, fake.score)  # Eq. 12
+
+        with minimize([game.opt_g], players, self.weights) as loss_g:  # psi, psi'
+            with torch.no_grad():
+                real = discriminator(x, y)
+            fake = discriminator(x_hat, y)
+            loss_g["cnt"] = self._frozen[0](x, x_hat)
+            loss_g["adv"] = adversarial(fake.score)
+            loss_g["fm"] = feature_matching(real.features, fake.features)
+        return {**loss_d, **loss_g}
+
+    def batches(self, shots: Frames) -> Iterator[tuple[int, Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]]]:
+        """`epochs` passes in random order, in batches as equal as possible; each with the number of steps."""
+        num_shots = len(shots.images)
+        per_epoch = -(-num_shots // self.batch_size)
+        num_steps = min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
+        for step in range(num_steps):
+            if step % per_epoch == 0:
+                chunks = torch.randperm(num_shots, device=shots.images.device).chunk(per_epoch)
+            chosen = chunks[step % per_epoch]
+            yield num_steps, shots.images[chosen], shots.landmarks[chosen]
+
+
+class Game(NamedTuple):
+    """The optimizers of one fine-tuning."""
+
+    opt_g: Adam
+    opt_d: Adam
+
+
+@torch.no_grad()
+def follow(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
+    """average <- decay * average + (1 - decay) * module; buffers are copied. Less decay in the first steps."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for kept, new in zip(average.parameters(), module.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+    for buffer, now in zip(average.buffers(), module.buffers(), strict=True):
+        buffer.copy_(now)
+
+
+def random_like(values: Tensor) -> Tensor:
+    """Noise with the mean and the spread of the values."""
+    values = values.detach()
+    return values.mean() + values.std() * torch.randn_like(values)

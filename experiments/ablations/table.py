@@ -1,0 +1,37 @@
+"""results.csv -> the tables of README.md, LaTeX and plots: python experiments/ablations/table.py"""
+
+from pathlib import Path
+
+from talkinghead.metrics.summary import Method, Table
+from talkinghead.metrics.table import write_tables
+
+HERE = Path(__file__).parent
+RESULTS = [HERE / "results.csv"]
+META = {
+    "default": "default",
+    "no_mch": "without L_MCH",
+    "no_fm": "without L_FM",
+    "no_vggface": "without VGGFace",
+    "no_facenet": "without FaceNet",
+    "w_detached": "W detached in L_MCH",
+    "one_d_step": "one D step",
+    "two_d_steps": "two D steps",
+}
+FINE_TUNING = {"random_psi": "random psi'", "random_w": "random w'"}
+METRICS = ("ssim", "pd_facenet_synthetic", "csim_dlib", "nme", "face_found")
+PAPER_METRICS = ("fid", "ssim", "csim", "lpips", "nme", "face_found")
+
+
+def methods(variant: str, rows: dict[str, str]) -> tuple[Method, ...]:
+    """One line for each row of the experiment."""
+    return tuple(Method(label, "ours", variant, config) for config, label in rows.items())
+
+
+TABLES = (
+    Table("voxceleb2", "voxceleb2/test", methods("FT", META | FINE_TUNING), PAPER_METRICS),
+    Table("synthetic_ft", "synthetic/test", methods("FT", META | FINE_TUNING), METRICS),
+    Table("synthetic_ff", "synthetic/test", methods("FF", META), METRICS),
+)
+
+if __name__ == "__main__":
+    write_tables(HERE, TABLES, RESULTS)

@@ -1,0 +1,150 @@
+"""The tables of experiments/: Markdown and LaTeX, the best of each T in bold, the paper's numbers beside ours."""
+
+import os
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from talkinghead.metrics.plot import draw
+from talkinghead.metrics.results import Results
+from talkinghead.metrics.summary import (
+    Column,
+    Estimate,
+    Lines,
+    Table,
+    find_metric,
+    measure,
+    merge,
+    publish,
+)
+
+
+def find_best(lines: Lines, shots: int, column: Column) -> float | None:
+    """The best number of a column at this T, rounded as printed; None where it has no rival."""
+    metric = find_metric(column[1])
+    means = [line[column].mean for (number, _), line in lines.items() if number == shots and column in line]
+    return round((max if metric.higher_is_better else min)(means), metric.digits) if len(means) > 1 else None
+
+
+class Style(NamedTuple):
+    """The signs of a table's language."""
+
+    bold: str
+    interval: str
+    unverified: str
+    missing: str
+    up: str
+    down: str
+
+
+MARKDOWN = Style("**{}**", " ({} to {})", "†", "", "↑", "↓")
+LATEX = Style(r"\textbf{{{}}}", r" {{\scriptsize ({} to {})}}", r"$^\dagger$", "", r"$\uparrow$", r"$\downarrow$")
+
+
+def build_cells(table: Table, lines: Lines, style: Style) -> list[list[str]]:
+    """Header and lines as text: T, method, then the columns that have numbers; T by T, methods in the table's order."""
+    wanted = [("measured", name) for name in table.metrics] + [("paper", name) for name in table.paper_metrics]
+    columns = [column for column in wanted if any(column in line for line in lines.values())]
+    header = ["T", "method"]
+    for source, name in columns:
+        metric = find_metric(name)
+        prefix = "paper: " if source == "paper" else ""
+        header.append(f"{prefix}{metric.title} {style.up if metric.higher_is_better else style.down}")
+    cells = [header]
+    for shots in sorted({number for number, _ in lines}):
+        best = {column: find_best(lines, shots, column) for column in columns}
+        for label in (method.label for method in table.methods if (shots, method.label) in lines):
+            line = lines[shots, label]
+            texts = [print_cell(line.get(column), column, best[column], style) for column in columns]
+            cells.append([str(shots), label, *texts])
+    return cells
+
+
+def print_cell(value: Estimate | None, column: Column, best: float | None, style: Style) -> str:
+    """`**0.712** (0.690 to 0.731)`, `43.0†`."""
+    if value is None:
+        return style.missing
+    digits = find_metric(column[1]).digits
+    text = value.printed or f"{value.mean:.{digits}f}"
+    if round(value.mean, digits) == best:
+        text = style.bold.format(text)
+    if value.interval is not None:
+        text += style.interval.format(*(f"{bound:.{digits}f}" for bound in value.interval))
+    return text if value.verified else text + style.unverified
+
+
+def explain(lines: Lines) -> str:
+    """What the signs in a table mean: one sentence each, where they occur."""
+    values = [value for line in lines.values() for value in line.values()]
+    counts = {value.people for value in values if value.interval is not None}
+    text = []
+    if counts:
+        number = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+        text.append(f"In brackets: 95 % bootstrap interval of the mean over {number} people.")
+    if not all(value.verified for value in values):
+        text.append("†: the paper's number from memory, not verified.")
+    return " ".join(text)
+
+
+def build_markdown(table: Table, lines: Lines) -> str:
+    """A Markdown table, the best of each T in bold, and what its signs mean."""
+    if not lines:
+        return "*Not run yet.*\n"
+    header, *body = build_cells(table, lines, MARKDOWN)
+    rows = [header, ["---"] * len(header), *body]
+    text = "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    note = explain(lines)
+    return text + (f"\n{note}\n" if note else "")
+
+
+def build_latex(table: Table, lines: Lines) -> str:
+    """The same as a `tabular` for booktabs, with a rule between shot counts."""
+    header, *body = build_cells(table, lines, LATEX)
+    escaped = [[text.replace("%", r"\%").replace("_", r"\_") for text in row] for row in (header, *body)]
+    text = rf"\begin{{tabular}}{{rl{'r' * (len(header) - 2)}}}" + "\n\\toprule\n" + " & ".join(escaped[0]) + " \\\\\n"
+    for before, row in pairwise(escaped):
+        text += ("\\midrule\n" if row[0] != before[0] else "") + " & ".join(row) + " \\\\\n"
+    note = explain(lines).replace("%", r"\%").replace("†", r"$^\dagger$")
+    return text + "\\bottomrule\n\\end{tabular}\n" + (f"% {note}\n" if note else "")
+
+
+def fill_block(text: str, name: str, body: str) -> str:
+    """Put a generated table between its marks; ValueError where the marks are not there."""
+    block = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- end of table -->)", re.DOTALL)
+    if not block.search(text):
+        raise ValueError(f"no block '<!-- table: {name} -->' ... '<!-- end of table -->' to put the table in")
+    return block.sub(lambda found: found[1] + body + found[2], text)
+
+
+def summarize(folder: Path, table: Table, results: Sequence[Path]) -> Lines:
+    """The numbers of one table: of results.csv, and of the folder's paper.csv if it has one."""
+    rows = [row for path in results for row in Results(path).rows()]
+    return merge(publish(table, Results(folder / "paper.csv").rows()), measure(table, rows))
+
+
+def build_readme(folder: Path, tables: Sequence[Table], results: Sequence[Path]) -> str:
+    """README.md of an experiment with its tables filled in."""
+    text = (folder / "README.md").read_text()
+    for table in tables:
+        text = fill_block(text, table.name, build_markdown(table, summarize(folder, table, results)))
+    return text
+
+
+def write_tables(folder: Path, tables: Sequence[Table], results: Sequence[Path]) -> None:
+    """Write README.md of an experiment, and `<name>.tex` and `<name>.png` where there are numbers."""
+    for table in tables:
+        lines = summarize(folder, table, results)
+        if lines:
+            replace(folder / f"{table.name}.tex", build_latex(table, lines))
+        if (figure := draw(table, lines)) is not None:
+            figure.savefig(folder / f"{table.name}.png", dpi=110, metadata={"Software": None})
+    replace(folder / "README.md", build_readme(folder, tables, results))
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file that is whole at every moment."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

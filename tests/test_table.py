@@ -1,0 +1,196 @@
+"""Tables and plots of experiments/: means over people, set-level rows, the paper's marks, bold, blocks of a README."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from talkinghead.metrics.plot import draw
+from talkinghead.metrics.results import ResultKey, Results
+from talkinghead.metrics.summary import Estimate, Method, Table, estimate, find_metric, measure, merge, publish
+from talkinghead.metrics.table import build_latex, build_markdown, build_readme, fill_block, write_tables
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = sorted(path.parent for path in ROOT.glob("experiments/*/table.py") if "TABLES" in path.read_text())
+ROWS = sorted(ROOT.glob("experiments/*/row/*.yaml"))
+OURS, NEAREST = Method("ours", "ours", "FT", paper="ours"), Method("nearest frame", "nearest")
+TABLE = Table("made_up", "set/test", (OURS, NEAREST), ("ssim", "nme", "fid"), ("fid", "csim"))
+
+
+def row(method: str, shots: int, person: str, **numbers: object) -> dict[str, str]:
+    variant = {"ours": "FT"}.get(method, "-")
+    kept = {name: "" if value is None else str(value) for name, value in numbers.items()}
+    return {"data": "set/test", "method": method, "variant": variant, "T": str(shots), "person": person, **kept}
+
+
+def made_up() -> list[dict[str, str]]:
+    """Two people, two methods, T = 1 and 8; nobody measured anything here."""
+    return [
+        row("ours", 1, "a", ssim=0.5, nme=0.10, fid=None),
+        row("ours", 1, "b", ssim=0.7, nme="nan", fid=None),
+        row("ours", 1, "*", ssim=None, nme=None, fid=40.0),
+        row("nearest", 1, "a", ssim=0.4, nme=0.30, fid=None),
+        row("nearest", 1, "b", ssim=0.5, nme=0.20, fid=None),
+        row("nearest", 1, "*", ssim=None, nme=None, fid=44.04),
+        row("ours", 8, "a", ssim=0.8, nme=0.05, fid=None),
+        row("ours", 8, "b", ssim=0.9, nme=0.06, fid=None),
+        row("x2face", 8, "a", ssim=0.99, nme=0.01, fid=None),  # no line of this table
+        {**row("ours", 8, "a", ssim=0.01, nme=9.0), "data": "other/test"},
+    ]
+
+
+PAPER = [
+    {"method": "ours", "T": "1", "fid": "43.0", "csim": "0.15", "fid_verified": "yes"},
+    {"method": "nobody", "T": "1", "fid": "1.0", "csim": "0.99", "fid_verified": "yes"},
+]
+
+
+def test_means_over_people_and_sets() -> None:
+    lines = measure(TABLE, made_up())
+    assert set(lines) == {(1, "ours"), (1, "nearest frame"), (8, "ours")}
+    ssim = lines[1, "ours"]["measured", "ssim"]
+    assert ssim.mean == pytest.approx(0.6)
+    assert ssim.people == 2
+    low, high = ssim.interval or (0.0, 0.0)
+    assert 0.5 <= low < 0.6 < high <= 0.7
+    nme = lines[1, "ours"]["measured", "nme"]
+    assert (nme.mean, nme.interval, nme.people) == (0.10, None, 1)  # b has none: no face was found
+    assert lines[1, "ours"]["measured", "fid"] == Estimate(40.0)  # of the set, not a mean over people
+    assert ("measured", "fid") not in lines[8, "ours"]
+    assert estimate([row("ours", 1, "a", nme="nan")], "nme") is None
+
+
+def test_a_person_counts_once() -> None:
+    with pytest.raises(ValueError, match=r"set/test, ours, T=1: several rows of \['a'\]"):
+        measure(TABLE, [*made_up(), row("ours", 1, "a", ssim=0.6)])
+
+
+def test_rows_of_an_ablation_are_told_apart_by_config() -> None:
+    rows = [{**row("ours", 1, "a", ssim=value), "config": name} for name, value in [("default", 0.6), ("no_fm", 0.4)]]
+    table = Table("t", "set/test", [Method(name, "ours", "FT", name) for name in ("default", "no_fm")], ("ssim",))
+    lines = measure(table, rows)
+    assert lines[1, "default"]["measured", "ssim"].mean == 0.6
+    assert lines[1, "no_fm"]["measured", "ssim"].mean == 0.4
+
+
+def test_the_papers_numbers_keep_their_mark() -> None:
+    lines = publish(TABLE, PAPER)
+    assert lines == {
+        (1, "ours"): {
+            ("paper", "fid"): Estimate(43.0, printed="43.0"),
+            ("paper", "csim"): Estimate(0.15, printed="0.15", verified=False),
+        }
+    }
+    text = build_markdown(TABLE, lines)
+    assert "| 1 | ours | 43.0 | 0.15† |" in text
+    assert "†: the paper's number from memory, not verified." in text
+    assert "$^\\dagger$" in build_latex(TABLE, lines)
+
+
+def test_markdown_has_the_best_in_bold_beside_the_paper() -> None:
+    text = build_markdown(TABLE, merge(publish(TABLE, PAPER), measure(TABLE, made_up())))
+    header, _, ours, nearest, ours_8, *_ = text.splitlines()
+    assert header == "| T | method | SSIM ↑ | NME ↓ | FID ↓ | paper: FID ↓ | paper: CSIM ↑ |"
+    cells = [cell.strip() for cell in ours.split("|")[1:-1]]
+    assert cells[:2] == ["1", "ours"]
+    assert cells[2].startswith("**0.600** (0.")
+    assert cells[3:] == ["**0.100**", "**40.0**", "43.0", "0.15†"]
+    assert "**" not in nearest
+    assert "**" not in ours_8  # alone at T = 8
+    assert "2 people" in text
+
+
+def test_ties_as_printed_are_all_bold() -> None:
+    rows = [row("ours", 1, "a", ssim=0.6001), row("nearest", 1, "a", ssim=0.6004)]
+    assert build_markdown(TABLE, measure(TABLE, rows)).count("**0.600**") == 2
+
+
+def test_latex_has_one_rule_between_shot_counts() -> None:
+    text = build_latex(TABLE, measure(TABLE, made_up()))
+    assert text.startswith("\\begin{tabular}{rlrrr}\n\\toprule\n")
+    assert text.count("\\midrule") == 2
+    assert text.count(" \\\\\n") == 4
+    assert "\\textbf{0.600}" in text
+    table = Table("t", "set/test", (OURS,), ("fd_facenet_synthetic",))
+    latex = build_latex(table, measure(table, [row("ours", 1, "*", fd_facenet_synthetic=3.0)]))
+    assert "facenet\\_synthetic" in latex
+
+
+def test_names_of_metrics() -> None:
+    assert find_metric("fd_mobilenetv2").title == "Frechet distance (mobilenetv2)"
+    assert find_metric("pd_facenet_synthetic").higher_is_better is False
+    with pytest.raises(ValueError, match="no metric 'ssmi'"):
+        find_metric("ssmi")
+
+
+def test_plot_shows_means_and_intervals_over_shots() -> None:
+    figure = draw(TABLE, measure(TABLE, made_up()))
+    assert figure is not None
+    ssim, nme, fid = figure.axes
+    assert [axis.get_title() for axis in (ssim, nme, fid)] == ["SSIM ↑", "NME ↓", "FID ↓"]
+    ours = ssim.containers[0]
+    assert ours.lines[0].get_ydata().tolist() == pytest.approx([0.6, 0.85])
+    (bars,) = ours.lines[2]
+    (_, low), (_, high) = bars.get_segments()[0]
+    assert low < 0.6 < high
+    assert draw(TABLE, publish(TABLE, PAPER)) is None  # nothing was measured
+
+
+def test_blocks_of_a_readme() -> None:
+    text = "a\n<!-- table: x -->\nold\n<!-- end of table -->\nb\n<!-- table: y -->\nkeep\n<!-- end of table -->\n"
+    filled = fill_block(text, "x", "new \\1\n")
+    assert filled == text.replace("old\n", "new \\1\n")
+    assert fill_block(filled, "x", "new \\1\n") == filled
+    with pytest.raises(ValueError, match="table: z"):
+        fill_block(text, "z", "new\n")
+
+
+def test_a_folder_is_written(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.csv")
+    for entry in made_up()[:9]:
+        names = ("data", "method", "variant", "person")
+        values = {name: value for name, value in entry.items() if name not in (*names, "T")}
+        results.add(ResultKey(**{name: entry[name] for name in names}, T=int(entry["T"])), values)
+    (tmp_path / "paper.csv").write_text("method,T,fid,csim,fid_verified\nours,1,43.0,0.15,yes\n")
+    (tmp_path / "README.md").write_text("# x\n<!-- table: made_up -->\n<!-- end of table -->\n")
+    write_tables(tmp_path, [TABLE], [results.path])
+    text = (tmp_path / "README.md").read_text()
+    assert "| 1 | ours | **0.600** (" in text
+    assert "| 43.0 | 0.15† |" in text
+    assert build_readme(tmp_path, [TABLE], [results.path]) == text  # building it again changes nothing
+    assert "toprule" in (tmp_path / "made_up.tex").read_text()
+    assert (tmp_path / "made_up.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_before_the_first_run_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("<!-- table: made_up -->\n<!-- end of table -->\n")
+    write_tables(tmp_path, [TABLE], [tmp_path / "results.csv"])
+    assert "Not run yet" in (tmp_path / "README.md").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md"}
+
+
+# The experiments themselves.
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_committed_tables_are_those_of_the_rows(folder: Path) -> None:
+    """Nothing in a README's table is typed by hand."""
+    script = runpy.run_path(str(folder / "table.py"))
+    assert build_readme(folder, script["TABLES"], script["RESULTS"]) == (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_rows_are_deltas_that_compose(path: Path) -> None:
+    """Each opens with its command, and changes something in what that command composes."""
+    text = path.read_text()
+    assert text.startswith("# @package _global_\n# ")
+    command = re.search(rf"python (train|evaluate)\.py .*experiment=(\w+) .*\+row={path.stem}\b", text)
+    assert command is not None
+    name, base = {"train": "config", "evaluate": "evaluate"}[command[1]], f"experiment={command[2]}"
+    search = f"hydra.searchpath=[file://{path.parents[1]}]"
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        without, with_row = compose(name, [search, base]), compose(name, [search, base, f"+row={path.stem}"])
+    assert (without != with_row) == bool(OmegaConf.load(path))

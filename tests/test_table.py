@@ -187,10 +187,11 @@ def test_rows_are_deltas_that_compose(path: Path) -> None:
     """Each opens with its command, and changes something in what that command composes."""
     text = path.read_text()
     assert text.startswith("# @package _global_\n# ")
-    command = re.search(rf"python (train|evaluate)\.py .*experiment=(\w+) .*\+row={path.stem}\b", text)
+    command = re.search(rf"python (train|evaluate)\.py (.*\+row={path.stem}\b.*)", text)
     assert command is not None
-    name, base = {"train": "config", "evaluate": "evaluate"}[command[1]], f"experiment={command[2]}"
+    name = {"train": "config", "evaluate": "evaluate"}[command[1]]
+    base = re.findall(r"(?:experiment|data)=\w+", command[2])
     search = f"hydra.searchpath=[file://{path.parents[1]}]"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        without, with_row = compose(name, [search, base]), compose(name, [search, base, f"+row={path.stem}"])
+        without, with_row = compose(name, [search, *base]), compose(name, [search, *base, f"+row={path.stem}"])
     assert (without != with_row) == bool(OmegaConf.load(path))

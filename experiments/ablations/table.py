@@ -18,7 +18,7 @@ META = {
     "two_d_steps": "two D steps",
 }
 FINE_TUNING = {"random_psi": "random psi'", "random_w": "random w'"}
-METRICS = ("ssim", "pd_facenet_synthetic", "csim_dlib", "nme", "face_found")
+METRICS = ("ssim", "pd_facenet_synthetic", "pd_mobilenetv2", "csim_dlib", "nme", "face_found")
 PAPER_METRICS = ("fid", "ssim", "csim", "lpips", "nme", "face_found")
 
 

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 RESULTS = [HERE / "results.csv"]
 METHODS = (Method("ours, FF", "ours", "FF", paper="ours-ff"), Method("ours, FT", "ours", "FT", paper="ours-ft"))
 PAPER = ("fid", "ssim", "csim", "user")
-SYNTHETIC = ("ssim", "pd_facenet_synthetic", "fd_facenet_synthetic", "csim_dlib", "nme", "face_found")
+SYNTHETIC = ("ssim", "pd_facenet_synthetic", "pd_mobilenetv2", "fd_facenet_synthetic", "csim_dlib", "nme", "face_found")
 TABLES = (
     Table("voxceleb2", "voxceleb2/test", METHODS, ("fid", "ssim", "csim", "lpips", "nme", "face_found"), PAPER),
     Table("synthetic", "synthetic/test", METHODS, SYNTHETIC, PAPER),

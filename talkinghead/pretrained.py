@@ -4,7 +4,9 @@
 """
 
 import hashlib
+import logging
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import torch
 
 WEIGHTS_VARIABLE = "TALKINGHEAD_WEIGHTS"
 _SHIPPED = Path(__file__).parent / "models"  # files that are part of the package
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Source:
     url       where the file can be downloaded; None where only `offline` says how to get it
     sha256    all digits, or the leading ones that a publisher puts into the file name; "" where none is published
     offline   what to do on a machine that cannot download
+    elsewhere a folder where another package keeps the same file
     """
 
     file: str
@@ -30,6 +35,7 @@ class Source:
     licence: str
     megabytes: int
     offline: str = ""
+    elsewhere: str | None = None
 
 
 _TORCHVISION = "https://download.pytorch.org/models"
@@ -83,6 +89,16 @@ SOURCES = {
         91,
         "the metric `fid` is left out where this file is missing",
     ),
+    "arcface": Source(
+        "w600k_r50.onnx",
+        None,
+        "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
+        "research only (InsightFace)",
+        174,
+        "unpack it from https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip (289 MB), or "
+        "let insightface fetch it; the metric `csim` is left out where this file is missing, `csim_dlib` is not",
+        "~/.insightface/models/buffalo_l",
+    ),
     "2dfan4": Source(
         "2DFAN4-11f355bf06.pth.tar",
         "https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
@@ -108,6 +124,17 @@ def find(name: str, path: str | Path | None = None, weights_dir: str | Path | No
     weights_dir   the project's weights folder; default: $TALKINGHEAD_WEIGHTS, else ./weights
     Raises ValueError for an unknown name and FileNotFoundError, naming file, URL, size, licence and alternative.
     """
+    file = locate(name, path, weights_dir)
+    if file is not None:
+        return file
+    source, (weights, cache, *_) = SOURCES[name], folders(name, weights_dir)
+    if source.url is None:
+        raise FileNotFoundError(missing(name, f"neither in {weights} nor in {cache}"))
+    return download(name, cache / source.file)
+
+
+def locate(name: str, path: str | Path | None = None, weights_dir: str | Path | None = None) -> Path | None:
+    """As `find`, but never downloads: None where the file is not on this machine. A wrong `path` is an error."""
     if name not in SOURCES:
         raise ValueError(f"no pretrained network is called {name!r}; known: {', '.join(sorted(SOURCES))}")
     source = SOURCES[name]
@@ -115,15 +142,36 @@ def find(name: str, path: str | Path | None = None, weights_dir: str | Path | No
         if not Path(path).is_file():
             raise FileNotFoundError(missing(name, f"{path} was given and does not exist"))
         return Path(path)
-    folder = Path(weights_dir or os.environ.get(WEIGHTS_VARIABLE) or "weights")
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    for candidate in (folder / source.file, cache / source.file, _SHIPPED / source.file):
+    for candidate in (folder / source.file for folder in folders(name, weights_dir)):
         if candidate.is_file():
             check_sha256(candidate, source.sha256)
             return candidate
-    if source.url is None:
-        raise FileNotFoundError(missing(name, f"neither in {folder} nor in {cache}"))
-    return download(name, cache / source.file)
+    return None
+
+
+def folders(name: str, weights_dir: str | Path | None = None) -> list[Path]:
+    """Where the file of `name` may lie, in order: weights folder, torch hub cache, this package, another's folder."""
+    weights = Path(weights_dir or os.environ.get(WEIGHTS_VARIABLE) or "weights")
+    elsewhere = SOURCES[name].elsewhere
+    other = [Path(elsewhere).expanduser()] if elsewhere else []
+    return [weights, Path(torch.hub.get_dir()) / "checkpoints", _SHIPPED, *other]
+
+
+_NOTICED: set[tuple[str, str]] = set()
+
+
+def locate_for(
+    metric: str, name: str, path: str | Path | None = None, weights_dir: str | Path | None = None
+) -> Path | None:
+    """`locate` for a metric that can be left out: where the file is missing, None and one notice per process."""
+    file = locate(name, path, weights_dir)
+    if file is None and (metric, name) not in _NOTICED:
+        _NOTICED.add((metric, name))
+        source, (weights, cache, _, *other) = SOURCES[name], folders(name, weights_dir)
+        where = ", ".join(map(str, [weights, cache, *other]))
+        how = source.url or f"`python -m talkinghead.pretrained {name}` says how to get it"
+        _logger.warning("no %s: %s (%d MB) lies in none of %s; %s", metric, source.file, source.megabytes, where, how)
+    return file
 
 
 def download(name: str, target: Path) -> Path:
@@ -177,8 +225,10 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def main() -> None:
-    """List the networks."""
-    for name, source in SOURCES.items():
+    """List the networks, or say how to get those named on the command line."""
+    for name in sys.argv[1:]:
+        print(missing(name, "asked for") if locate(name) is None else f"{name}: {locate(name)}")
+    for name, source in SOURCES.items() if not sys.argv[1:] else ():
         print(f"{name:18} {source.file:42} {source.megabytes:4} MB  {source.licence}")
 
 

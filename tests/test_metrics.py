@@ -14,9 +14,9 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from talkinghead.metrics.baseline import nearest_frame
-from talkinghead.metrics.landmarks import find_detector, landmark_error
+from talkinghead.metrics.landmarks import find_detector, landmark_error, to_uint8
 from talkinghead.metrics.lpips import LPIPS, find_lpips
-from talkinghead.metrics.suite import MAX_PSNR, ImageMetrics, psnr, ssim, to_uint8
+from talkinghead.metrics.suite import MAX_PSNR, ImageMetrics, psnr, ssim
 from talkinghead.types import Episode
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -3,11 +3,14 @@
 import functools
 import importlib.util
 import logging
+from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
 OUTER_EYE_CORNERS = (36, 45)  # of dlib's 68 points
 
@@ -29,14 +32,10 @@ class DlibLandmarks:
     """
 
     def __init__(self, size: int = 256) -> None:
-        try:
-            import dlib  # noqa: PLC0415 (an extra)
-            import face_recognition_models  # noqa: PLC0415
-        except ImportError as error:
-            raise ImportError("dlib is not installed: pip install 'talkinghead[offline]'") from error
+        dlib, models = dlib_files()
         self.size = size
         self._find_faces = dlib.get_frontal_face_detector()
-        self._predict = dlib.shape_predictor(face_recognition_models.pose_predictor_model_location())
+        self._predict = dlib.shape_predictor(models.pose_predictor_model_location())
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "68 2"] | None:
         points = self._detect(image, self.size)
@@ -53,6 +52,16 @@ class DlibLandmarks:
         shape = self._predict(resized, max(faces, key=lambda face: face.area()))
         points = np.array([(point.x, point.y) for point in shape.parts()], np.float32)
         return (points + 0.5) / np.float32(scale) - 0.5
+
+
+def dlib_files() -> tuple[ModuleType, ModuleType]:
+    """dlib and the package with its networks. ImportError where the extra `offline` is not installed."""
+    try:
+        import dlib  # noqa: PLC0415 (an extra)
+        import face_recognition_models  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("dlib is not installed: pip install 'talkinghead[offline]'") from error
+    return dlib, face_recognition_models
 
 
 @functools.cache
@@ -74,3 +83,9 @@ def landmark_error(found: Float[np.ndarray, "68 2"], driver: Float[np.ndarray, "
     if not interocular > 0:
         raise ValueError(f"the driver's outer eye corners are {interocular} pixels apart: its landmarks are not a face")
     return float(np.linalg.norm(found - driver, axis=-1).mean()) / interocular
+
+
+def to_uint8(x: Float[Tensor, "B 3 H W"]) -> UInt8[np.ndarray, "B H W 3"]:
+    """Pictures of images in [0, 1]; NaN becomes black."""
+    levels = (x.detach().float().nan_to_num(0.0).clamp(0, 1) * 255).round()
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,7 +1,6 @@
 """LPIPS (arXiv 1801.03924): the published linear layers on a trunk whose ImageNet weights are given as a file."""
 
 import functools
-import logging
 import warnings
 from pathlib import Path
 
@@ -10,11 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from talkinghead.pretrained import SOURCES, check_sha256, find
+from talkinghead.pretrained import find, locate_for
 
 TRUNKS = {"alex": "alexnet", "vgg": "vgg16"}  # trunk -> name of the pretrained network
-
-_logger = logging.getLogger(__name__)
 
 
 class LPIPS(nn.Module):
@@ -61,16 +58,6 @@ def find_lpips(trunk: str = "alex", weights_dir: str | None = None, download: bo
     Downloads only if told to: a metric must not hold up a training run that has no network.
     """
     check_trunk(trunk)
-    source = SOURCES[TRUNKS[trunk]]
-    if download:
-        return LPIPS(find(TRUNKS[trunk], weights_dir=weights_dir), trunk)
-    folders = [Path(weights_dir or "weights"), Path(torch.hub.get_dir()) / "checkpoints"]
-    for path in (folder / source.file for folder in folders):
-        if path.is_file():
-            check_sha256(path, source.sha256)
-            return LPIPS(path, trunk)
-    _logger.warning(
-        "no LPIPS: %s lies in neither %s nor %s; download %s (%d MB) there", source.file, *folders, source.url,
-        source.megabytes,
-    )  # fmt: skip
-    return None
+    name = TRUNKS[trunk]
+    file = find(name, weights_dir=weights_dir) if download else locate_for("lpips", name, weights_dir=weights_dir)
+    return LPIPS(file, trunk) if file is not None else None

@@ -1,22 +1,24 @@
-"""All image metrics of one method at one shot count: SSIM, PSNR, LPIPS and the landmark error, averaged per image."""
+"""All image metrics of one method at one shot count: SSIM, PSNR, perceptual distances, identity, landmark error."""
 
 import warnings
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from talkinghead.metrics.landmarks import LandmarkDetector, landmark_error
+from talkinghead.metrics.landmarks import LandmarkDetector, landmark_error, to_uint8
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # of the window, in pixels
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 MAX_PSNR = 80.0  # dB, of images that agree to the last bit, so that one copied frame does not make the mean infinite
 
+DISTANCE_BATCH = 8  # images at a time through the network of a distance
+
 ImageDistance = Callable[[Tensor, Tensor], Tensor]
+Similarity = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def ssim(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
@@ -52,15 +54,16 @@ def psnr(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[
 
 
 class ImageMetrics(nn.Module):
-    """Means over images of `ssim`, `psnr`, one entry per given distance (`lpips`), `nme` and `face_found`.
+    """Means over images of `ssim`, `psnr`, one entry per distance and similarity given, `nme` and `face_found`.
 
     detector        finds the landmarks of an output; without one there is neither `nme` nor `face_found`
     distances       further distances by log name, each (x_hat, x) in [-1, 1] -> [B]; None entries are left out
     max_detections  images per rank between two resets whose landmarks are looked for; None: all
+    similarities    of identity, by log name, each (x_hat, x, points) -> [B]; None entries are left out
 
     `nme` is the mean over the images where a face was found, NaN where there was none: read it beside `face_found`,
-    their share. Sums are reduced over ranks in `compute`, so every rank has to call it. Networks given as distances
-    are no submodules: they stay out of checkpoints and optimizers.
+    their share. Sums are reduced over ranks in `compute`, so every rank has to call it; `measure` and `average` are
+    for one rank's own images. Networks given as parts are no submodules: they stay out of checkpoints and optimizers.
     """
 
     def __init__(
@@ -68,48 +71,60 @@ class ImageMetrics(nn.Module):
         detector: LandmarkDetector | None = None,
         distances: Mapping[str, ImageDistance | None] | None = None,
         max_detections: int | None = None,
+        similarities: Mapping[str, Similarity | None] | None = None,
     ) -> None:
         super().__init__()
         self.detector = detector
         self.distances = {name: part for name, part in (distances or {}).items() if part is not None}
+        self.similarities = {name: part for name, part in (similarities or {}).items() if part is not None}
         self.max_detections = max_detections
         self._num_detections = 0
-        names = ["ssim", "psnr", *self.distances, *(["nme", "face_found"] if detector is not None else [])]
+        landmarks = ["nme", "face_found"] if detector is not None else []
+        names = ["ssim", "psnr", *self.distances, *self.similarities, *landmarks]
         self.means = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
 
     def fresh(self) -> "ImageMetrics":
         """An empty suite with the same detector and networks, for another method or shot count."""
-        return ImageMetrics(self.detector, self.distances, self.max_detections)
+        return ImageMetrics(self.detector, self.distances, self.max_detections, self.similarities)
 
-    @torch.no_grad()
     def update(
         self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]
     ) -> None:
-        """Add outputs and targets in [-1, 1], and the driver's landmarks in pixels of them."""
-        x_hat, x = x_hat.float().clamp(-1, 1), x.float().clamp(-1, 1)
+        """Add outputs and targets in [-1, 1], and the target's landmarks in pixels of them."""
+        left = None if self.max_detections is None else max(0, self.max_detections - self._num_detections)
+        values = self.measure(x_hat, x, points, left)
+        for name, mean in self._means().items():
+            mean.update(counted(name, values[name]))
+        if self.detector is not None:
+            self._num_detections += len(counted("face_found", values["face_found"]))
+
+    @torch.no_grad()
+    def measure(
+        self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"],
+        max_detections: int | None = None,
+    ) -> dict[str, Float[Tensor, " B"]]:  # fmt: skip
+        """Every metric of every image, adding nothing to the means and asking no other rank.
+
+        NaN: in `nme` no face was found; in `nme` and `face_found` none was looked for, beyond `max_detections` images.
+        """
+        x_hat, x, points = x_hat.float().clamp(-1, 1), x.float().clamp(-1, 1), points.float()
         with torch.autocast(x.device.type, enabled=False):  # distances are networks; bf16 would change them
             unit_hat, unit = (x_hat + 1) / 2, (x + 1) / 2
-            self._add("ssim", ssim(unit_hat, unit))
-            self._add("psnr", psnr(unit_hat, unit))
+            values = {"ssim": ssim(unit_hat, unit), "psnr": psnr(unit_hat, unit)}
             for name, distance in self.distances.items():
                 if isinstance(distance, nn.Module):
                     distance.to(x.device)
-                self._add(name, distance(x_hat, x))
+                parts = zip(x_hat.split(DISTANCE_BATCH), x.split(DISTANCE_BATCH), strict=True)
+                values[name] = torch.cat([distance(*part) for part in parts])
+            for name, similarity in self.similarities.items():
+                values[name] = similarity(x_hat, x, points)
         if self.detector is not None:
-            self._update_landmarks(unit_hat, points)
+            values |= measure_landmarks(self.detector, unit_hat, points, max_detections)
+        return values
 
-    def _update_landmarks(self, x_hat: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]) -> None:
-        if self.max_detections is not None:
-            x_hat = x_hat[: max(0, self.max_detections - self._num_detections)]
-        self._num_detections += len(x_hat)
-        for image, driver in zip(to_uint8(x_hat), points.float().cpu().numpy(), strict=False):
-            found = self.detector(image) if self.detector is not None else None
-            self._add("face_found", float(found is not None))
-            if found is not None:
-                self._add("nme", landmark_error(found, driver))
-
-    def _add(self, name: str, value: Tensor | float) -> None:
-        self._means()[name].update(value)
+    def average(self, values: Mapping[str, Float[Tensor, " B"]]) -> dict[str, float]:
+        """Means over the images of what `measure` gave, by log name; NaN where there is nothing to count."""
+        return {name: float(counted(name, value).mean()) for name, value in values.items()}
 
     def _means(self) -> dict[str, MeanMetric]:
         return {name: mean for name, mean in self.means.items() if isinstance(mean, MeanMetric)}
@@ -127,7 +142,20 @@ class ImageMetrics(nn.Module):
             mean.reset()
 
 
-def to_uint8(x: Float[Tensor, "B 3 H W"]) -> UInt8[np.ndarray, "B H W 3"]:
-    """Pictures of images in [0, 1]; NaN becomes black."""
-    levels = (x.detach().float().nan_to_num(0.0).clamp(0, 1) * 255).round()
-    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+def measure_landmarks(
+    detector: LandmarkDetector, x_hat: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"], limit: int | None
+) -> dict[str, Float[Tensor, " B"]]:
+    """`nme` and `face_found` of the first `limit` images in [0, 1], NaN beyond them."""
+    nme, face_found = (torch.full((len(x_hat),), torch.nan) for _ in range(2))
+    pictures, drivers = to_uint8(x_hat[:limit]), points.cpu().numpy()
+    for n, picture in enumerate(pictures):
+        found = detector(picture)
+        face_found[n] = float(found is not None)
+        if found is not None:
+            nme[n] = landmark_error(found, drivers[n])
+    return {"nme": nme.to(x_hat.device), "face_found": face_found.to(x_hat.device)}
+
+
+def counted(name: str, values: Float[Tensor, " B"]) -> Float[Tensor, " b"]:
+    """The images that enter the mean: all of them, so that a NaN shows, but for those without a face to measure."""
+    return values[~values.isnan()] if name in ("nme", "face_found") else values

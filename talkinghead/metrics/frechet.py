@@ -1,0 +1,220 @@
+"""Frechet distance of outputs and targets as sets: fid on Inception, fd_<network> on any other (arXiv 1706.08500)."""
+
+import hashlib
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+EMBED_BATCH = 16  # images at a time through the network
+
+_logger = logging.getLogger(__name__)
+
+Sums = tuple[Tensor, Tensor, Tensor]  # n, sum of the vectors, sum of their outer products
+
+
+class FeatureSums(Metric):
+    """Number, sum and sum of outer products of feature vectors in fp64, added up over ranks."""
+
+    full_state_update = False
+    n: Tensor
+    total: Tensor
+    outer: Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.add_state("n", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(num_features, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("outer", torch.zeros(num_features, num_features, dtype=torch.float64), dist_reduce_fx="sum")
+        self.loaded: Sums | None = None  # from disk: of all ranks together
+
+    def update(self, features: Float[Tensor, "B D"]) -> None:
+        vectors = features.to(self.outer.device, torch.float64)
+        self.n = self.n + len(vectors)
+        self.total = self.total + vectors.sum(dim=0)
+        self.outer = self.outer + vectors.T @ vectors
+
+    def compute(self) -> Sums:
+        return self.n, self.total, self.outer
+
+    def sums(self) -> Sums:
+        """Over all ranks, which all have to ask; or those from disk."""
+        with warnings.catch_warnings():  # a rank without a person takes part too
+            warnings.filterwarnings("ignore", message="The ``compute`` method of metric FeatureSums was called before")
+            return self.loaded or self.compute()
+
+
+class FrechetDistance(nn.Module):
+    """|mu - mu_hat|^2 + tr(C + C_hat - 2 (C C_hat)^(1/2)) of the features of real and fake images; lower is better.
+
+    name        log name: fid for Inception, fd_<network> for any other
+    features    images in [-1, 1] -> [B, D]; frozen; no submodule, so that it stays out of checkpoints
+    cache_dir   where statistics of real images are kept, on a disk that all ranks see; None: nowhere
+
+    `fresh()` gives the distance of another method or shot count to the same real images: feed those once. What a
+    distance holds are D x D numbers of 8 bytes, twice: 67 MB for Inception. Few images make it larger, so compare only
+    distances of as many images; the usual ones of FID are no more than there are features here.
+    """
+
+    def __init__(self, name: str, features: nn.Module, cache_dir: Path | str | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self._features = [features.requires_grad_(False).eval()]
+        self.cache_dir = Path(cache_dir) if cache_dir is not None else None
+        with torch.no_grad():
+            num_features = self.embed(torch.zeros(1, 3, 64, 64)).shape[1]
+        self.real, self.fake = FeatureSums(num_features), FeatureSums(num_features)
+
+    def fresh(self) -> "FrechetDistance":
+        """Another one without fake images, which shares the network and the real images, also those still to come."""
+        other = FrechetDistance.__new__(FrechetDistance)
+        nn.Module.__init__(other)
+        other.name, other._features, other.cache_dir = self.name, self._features, self.cache_dir
+        other.real, other.fake = self.real, FeatureSums(len(self.fake.total)).to(self.fake.outer.device)
+        return other
+
+    @torch.no_grad()
+    def embed(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """The features of images in [-1, 1]; NaN for an image that is not finite."""
+        network = self._features[0].to(x.device)
+        x = x.float().clamp(-1, 1)
+        with torch.autocast(x.device.type, enabled=False):
+            features = torch.cat([network(part).float() for part in x.split(EMBED_BATCH)])
+        return features.where(x.isfinite().flatten(1).all(dim=1)[:, None], torch.nan)
+
+    def update_real(self, x: Float[Tensor, "B 3 H W"]) -> None:
+        """Add targets; nothing where their statistics were loaded."""
+        if self.real.loaded is None:
+            self.add_real(self.embed(x))
+
+    def update_fake(self, x_hat: Float[Tensor, "B 3 H W"]) -> None:
+        """Add outputs."""
+        self.add_fake(self.embed(x_hat))
+
+    def add_real(self, features: Float[Tensor, "B D"]) -> None:
+        """Add targets by what `embed` gave for them; nothing where their statistics were loaded."""
+        if self.real.loaded is None:
+            self.real.update(features)
+
+    def add_fake(self, features: Float[Tensor, "B D"]) -> None:
+        """Add outputs by what `embed` gave for them."""
+        self.fake.update(features)
+
+    def compute(self) -> Float[Tensor, ""]:
+        """The distance over all ranks, which all have to call it. ValueError for fewer than two images of a kind."""
+        real, fake = self.real.sums(), self.fake.sums()
+        counts, num_features = (int(real[0]), int(fake[0])), len(fake[1])
+        if min(counts) < 2:
+            raise ValueError(
+                f"{self.name} of {counts[0]} real and {counts[1]} fake images: it takes at least two of each, "
+                f"and more than {num_features} for covariances of full rank"
+            )
+        if min(counts) <= num_features:
+            notice(self.name, min(counts), num_features)
+        return frechet_distance(*gaussian(*real), *gaussian(*fake)).float()
+
+    def reset(self, real: bool = False) -> None:
+        """Forget the fake images, and with `real` those that all of `fresh()` share."""
+        self.fake.reset()
+        if real:
+            self.real.loaded = None
+            self.real.reset()
+
+    def load_real(self, key: str) -> bool:
+        """Take the statistics of the real images from disk; False where they are not there. All ranks have to call it.
+
+        key   what the images are: data set and its digest, split, people, frames, size. The network is added to it.
+        """
+        path = self._cache_file(key)
+        if not everyone(path is not None and path.is_file()) or path is None:
+            return False
+        with np.load(path) as stored:
+            sums = tuple(torch.from_numpy(stored[name]).to(self.real.outer.device) for name in ("n", "total", "outer"))
+        self.real.loaded = (sums[0], sums[1], sums[2])
+        return True
+
+    def save_real(self, key: str) -> None:
+        """Keep the statistics of the real images, of all ranks together. All ranks have to call it; rank 0 writes."""
+        path = self._cache_file(key)
+        if path is None or self.real.loaded is not None:
+            return
+        n, total, outer = (value.cpu().numpy() for value in self.real.sums())
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+            np.savez(temporary, n=n, total=total, outer=outer, key=np.array(key))
+            os.replace(temporary, path)
+
+    def _cache_file(self, key: str) -> Path | None:
+        if self.cache_dir is None:
+            return None
+        text = json.dumps([key, network_hash(self._features[0])])
+        return self.cache_dir / f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
+
+
+def find_distance(name: str, features: nn.Module | None, cache_dir: Path | str | None = None) -> FrechetDistance | None:
+    """The distance where its network was found, else None."""
+    return FrechetDistance(name, features, cache_dir) if features is not None else None
+
+
+def gaussian(n: Tensor, total: Float[Tensor, " D"], outer: Float[Tensor, "D D"]) -> tuple[Tensor, Tensor]:
+    """Mean and covariance (over n - 1)."""
+    mean = total / n
+    return mean, (outer - n * torch.outer(mean, mean)) / (n - 1)
+
+
+def frechet_distance(
+    mean: Float[Tensor, " D"], covariance: Float[Tensor, "D D"],
+    mean_hat: Float[Tensor, " D"], covariance_hat: Float[Tensor, "D D"],
+) -> Float[Tensor, ""]:  # fmt: skip
+    """Between two Gaussians; NaN where one is not finite.
+
+    tr (C C_hat)^(1/2) is the sum of the roots of the eigenvalues of R C_hat R with R = C^(1/2), which is symmetric;
+    those that rounding made negative, as of fewer images than features, are zero.
+    """
+    distance = (mean - mean_hat).square().sum() + covariance.trace() + covariance_hat.trace()
+    if not distance.isfinite():
+        return distance * torch.nan
+    values, vectors = torch.linalg.eigh(covariance)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    product = root @ covariance_hat @ root
+    roots = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt()
+    return (distance - 2 * roots.sum()).clamp(min=0)
+
+
+def network_hash(network: nn.Module) -> str:
+    """Of the structure, the weights and the buffers, which hold the input's preprocessing."""
+    digest = hashlib.sha256(repr(network).encode())
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def everyone(flag: bool) -> bool:
+    """Whether it is so on all ranks."""
+    if not torch.distributed.is_initialized():
+        return flag
+    flags: list[bool] = [False] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(flags, flag)
+    return all(flags)
+
+
+_NOTICED: set[str] = set()
+
+
+def notice(name: str, images: int, num_features: int) -> None:
+    """Once per name: what a covariance without full rank means."""
+    if name not in _NOTICED:
+        _NOTICED.add(name)
+        _logger.warning(
+            "%s of %d images in %d dimensions is too large: compare it only with values of as many images",
+            name, images, num_features,
+        )  # fmt: skip

@@ -1,0 +1,50 @@
+"""Perceptual distance of two images on a network's activations, named after it: pd_facenet_synthetic, pd_vgg16, …"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from talkinghead.pretrained import locate_for
+
+EPS = 1e-10  # keeps the length of an activation of zeros from being divided by
+
+
+class PerceptualDistance(nn.Module):
+    """Mean over layers and pixels of | u(x_hat) - u(x) |^2, u an activation divided by its length over the channels.
+
+    That is LPIPS (arXiv 1801.03924, Eq. 1) without its learned weights, hence not called so; 0 where the images agree,
+    at most 2 where no activation is negative. `backbone` maps images in [-1, 1] to activations, shallow to deep.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False).eval()
+
+    def forward(self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+        """Images in [-1, 1]."""
+        layers = zip(self.backbone(x_hat), self.backbone(x), strict=True)
+        distances = [(unit(fake) - unit(real)).square().sum(dim=1).mean(dim=(1, 2)) for fake, real in layers]
+        return torch.stack(distances).mean(dim=0)
+
+
+def unit(activation: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+    """Each pixel's vector of channels at length 1."""
+    activation = activation.float()
+    return activation / (activation.square().sum(dim=1, keepdim=True).sqrt() + EPS)
+
+
+def find_perceptual(
+    metric: str, network: str, build: Callable[..., nn.Module], path: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+) -> PerceptualDistance | None:  # fmt: skip
+    """The distance on a pretrained network whose file is found, else None and one notice; downloads nothing.
+
+    metric    its log name, for the notice
+    network   whose file it is, in `talkinghead.pretrained`
+    build     makes the backbone, called with `path`
+    """
+    file = locate_for(metric, network, path, weights_dir)
+    return PerceptualDistance(build(path=file)) if file is not None else None

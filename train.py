@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from evaluate import test
 from talkinghead.learners.checkpoints import find_last_checkpoint, git_commit, load_weights
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,9 @@ log = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    """Compose the parts and fit; returns what a sweep optimises (`optimized_metric`)."""
+    """Compose the parts and fit, or learn test people (`stage`); returns what a sweep optimises."""
+    if cfg.stage == "test":
+        return test(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     log.info("outputs: %s", cfg.paths.output_dir)

@@ -1,10 +1,15 @@
 """The baseline every model must beat: the source frame with the nearest landmarks, as it is."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from talkinghead.types import Episode
+
+
+def nearest_index(driving: Float[Tensor, "M 68 2"], shots: Float[Tensor, "T 68 2"]) -> Int[Tensor, " M"]:
+    """Of T shots, the one whose points are nearest to each driver's in mean pixel distance."""
+    return (driving[:, None] - shots[None]).float().norm(dim=-1).mean(dim=-1).argmin(dim=1)
 
 
 def nearest_frame(episode: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
@@ -13,6 +18,5 @@ def nearest_frame(episode: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
     Raises ValueError when the episode holds fewer shots.
     """
     source = episode.take(num_shots)
-    distance = (source.shots_points - episode.target_points[:, None]).float().norm(dim=-1).mean(dim=-1)  # [B, T]
-    nearest = distance.argmin(dim=1)
-    return source.shots[torch.arange(len(nearest), device=nearest.device), nearest]
+    pairs = zip(episode.target_points, source.shots_points, source.shots, strict=True)
+    return torch.stack([shots[nearest_index(target[None], points)[0]] for target, points, shots in pairs])

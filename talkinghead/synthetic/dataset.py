@@ -59,7 +59,8 @@ class SyntheticDataset:
 
     train, val, test        people per split; nobody is in two splits
     clips_per_person        videos per person, each with its own room, light and motion (rows of W for train)
-    frames_per_clip         of train; `eval_frames` of val and test, where 32 shots and a target must fit
+    frames_per_clip         of train; `eval_frames` of val, where 32 shots and a target must fit; `test_frames` of test
+                            and cross, where 32 shots and 32 hold-out frames should (None: as many as of val)
     cross_clips             for every test person, clips driven by that many other test people (split `cross`): frame n
                             of `<person>_by_<mover>` is the person doing what the mover does in frame n of `<mover>_0`
     image_size              pixels of the stored square frames
@@ -72,8 +73,11 @@ class SyntheticDataset:
         self, train: int = 200, val: int = 16, test: int = 16, clips_per_person: int = 1, frames_per_clip: int = 32,
         eval_frames: int = 48, cross_clips: int = 1, image_size: int = 64, supersampling: int = 2, fps: float = 5.0,
         seed: int = 0, workers: int | None = None, quality: int = 95, people_per_shard: int = 4, device: str = "cpu",
+        test_frames: int | None = None,
     ) -> None:  # fmt: skip
-        if min(train, val, test, clips_per_person, frames_per_clip, eval_frames, image_size, people_per_shard) < 1:
+        test_frames = eval_frames if test_frames is None else test_frames
+        frames = {"train": frames_per_clip, "val": eval_frames, "test": test_frames, "cross": test_frames}
+        if min(train, val, test, clips_per_person, *frames.values(), image_size, people_per_shard) < 1:
             raise ValueError("a synthetic data set needs at least one person, clip, frame and pixel: check the numbers")
         if cross_clips >= test and cross_clips > 0:
             raise ValueError(
@@ -81,7 +85,7 @@ class SyntheticDataset:
             )
         self.people = {"train": train, "val": val, "test": test}
         self.clips_per_person, self.cross_clips = clips_per_person, cross_clips
-        self.frames = {"train": frames_per_clip, "val": eval_frames, "test": eval_frames, "cross": eval_frames}
+        self.frames = frames
         self.plan = RenderPlan(image_size, supersampling, float(fps), seed, quality, device)
         self.workers = 1 if device.startswith("cuda") else workers or len(os.sched_getaffinity(0))
         self.people_per_shard = people_per_shard

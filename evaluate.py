@@ -1,0 +1,165 @@
+"""Evaluate: `python evaluate.py checkpoint=FILE shots=[1,8,32] methods=[ff,ft,nearest] output=DIR`."""
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from talkinghead.learners.checkpoints import git_commit, load_weights
+from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
+from talkinghead.metrics.results import Results
+from talkinghead.pretrained import digest
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(cfg: DictConfig) -> float | None:
+    """Test the chosen methods."""
+    return test(cfg)
+
+
+def test(cfg: DictConfig) -> float | None:
+    """Methods x shot counts on the test people; train.py comes here too, with `stage: test`."""
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    try:
+        data, learner = build(cfg)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")  # what a user can mend: a traceback adds nothing
+    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
+    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
+    for logger in trainer.loggers:
+        logger.log_hyperparams({**plain(cfg), "git_commit": learner.commit})
+    trainer.test(learner, datamodule=data)
+    if data.skipped:
+        log.warning("not used: %s", ", ".join(f"{count} x {cause}" for cause, count in data.skipped.items()))
+    log.info("rows: %s", cfg.results)
+    metric = trainer.callback_metrics.get(cfg.get("optimized_metric") or "")
+    return None if metric is None else float(metric)
+
+
+def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
+    """The people and the harness, from the config and the checkpoints."""
+    unknown = [name for name in cfg.methods if name not in cfg.method]
+    if unknown:
+        raise ValueError(f"methods={list(cfg.methods)}: no {', '.join(unknown)}; there are {', '.join(cfg.method)}")
+    adopt(cfg)
+    data = PeopleDataModule(instantiate(cfg.people))
+    data.prepare_data()
+    output = Path(cfg.results).parent
+    learner = FewShotLearner(
+        [candidate(cfg, name) for name in cfg.methods], data.source.name,
+        [cfg.shots] if isinstance(cfg.shots, int) else list(cfg.shots), instantiate(cfg.metrics), Results(cfg.results),
+        output / "frames" if cfg.keep_frames else None, instantiate(cfg.set_metrics), cfg.seed,
+        git_commit(Path(__file__).parent),
+    )  # fmt: skip
+    return data, learner
+
+
+def adopt(cfg: DictConfig) -> None:
+    """Take the sections `from_checkpoint` from the config inside the first chosen method's checkpoint."""
+    files = [checkpoint_of(cfg, name) for name in cfg.methods]
+    sizes = {file: inside(file)["model"]["image_size"] for file in files if file}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"checkpoints of different picture sizes cannot be compared: {sizes}")
+    source = next((file for file in [cfg.checkpoint, *files] if file and file in sizes), None)
+    if source is None:
+        return
+    for section in cfg.from_checkpoint:
+        cfg[section] = moved(inside(source)[section], cfg)
+    log.info("%s as in the config inside %s", " and ".join(cfg.from_checkpoint), source)
+    cfg.row = cfg.row or inside(source).get("row")
+
+
+def candidate(cfg: DictConfig, name: str) -> Candidate:
+    """A method with its trained networks, and what its rows say of it."""
+    method, file = cfg.method[name], checkpoint_of(cfg, name)
+    settings = {**plain(method), "people": plain(cfg.people), "seed": cfg.seed}
+    if file is None:
+        built = instantiate(method.learner)
+    elif "networks" in method:
+        parts = networks(file)
+        built = instantiate(method.learner, **{part: parts[part] for part in method.networks})
+        settings["learner"] = {k: v for k, v in settings["learner"].items() if k not in method.networks}
+    else:
+        learner = OmegaConf.merge(moved(inside(file)["learner"], cfg), method.changes)
+        built = instantiate(learner, metrics=None)
+        load_weights(built, file)
+    sha256 = digest(Path(file))[:12] if file else "-"
+    return Candidate(built, method.name, method.variant, sha256, cfg.row or "default", hash_of(settings))
+
+
+def checkpoint_of(cfg: DictConfig, name: str) -> str | None:
+    """The file of a method, None for one without. Raises ValueError where it has to be given, or is not there."""
+    method = cfg.method[name]
+    if "checkpoint" not in method:
+        return None
+    if method.checkpoint is None:
+        key = "checkpoint" if "networks" in method else f"checkpoints.{name}"
+        raise ValueError(f"method {name} needs its trained networks: {key}=FILE, or leave it out of methods=[…]")
+    if not Path(method.checkpoint).is_file():
+        raise FileNotFoundError(f"method {name}: there is no checkpoint {method.checkpoint}")
+    return str(method.checkpoint)
+
+
+@cache
+def inside(file: str) -> dict[str, Any]:
+    """The config that a checkpoint was trained with."""
+    config = torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("config")
+    if not config or "model" not in config:
+        raise ValueError(f"{file} holds no config: it is not a checkpoint of train.py")
+    return config
+
+
+@cache
+def networks(file: str) -> nn.ModuleDict:
+    """E, G and D of a checkpoint, with averaged weights; shared by the methods."""
+    model = inside(file)["model"]
+    missing = {"embedder", "generator", "discriminator"} - set(model)
+    if missing:
+        raise ValueError(f"{file} is no checkpoint of ours: its model has no {', '.join(sorted(missing))}")
+    parts = nn.ModuleDict({name: instantiate(model[name]) for name in ("embedder", "generator", "discriminator")})
+    load_weights(parts, file)
+    return parts
+
+
+def plain(node: DictConfig) -> Any:
+    """A section as dicts and lists."""
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def moved(section: Mapping[str, Any], cfg: DictConfig) -> Any:
+    """A section of another run's config, looking for pretrained networks where this run does."""
+    return changed(section, {"weights_dir": lambda _: cfg.paths.weights_dir})
+
+
+def changed(node: Any, by_key: Mapping[str, Callable[[Any], Any]]) -> Any:
+    """A copy of nested dicts and lists in which the values of some keys are others."""
+    if isinstance(node, Mapping):
+        return {key: by_key[key](value) if key in by_key else changed(value, by_key) for key, value in node.items()}
+    return [changed(value, by_key) for value in node] if isinstance(node, list) else node
+
+
+def hash_of(settings: Mapping[str, Any]) -> str:
+    """12 digits that do not depend on where files lie, nor on how many people are looked at."""
+    nowhere = {name: lambda _: None for name in ("weights_dir", "data", "root", "checkpoint", "num_people")}
+    names = {"path": lambda path: path and Path(path).name}
+    text = json.dumps(changed(settings, {**nowhere, **names}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    main()

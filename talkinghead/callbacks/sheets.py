@@ -1,0 +1,44 @@
+"""Contact sheets: for every test person and shot count, a few hold-out frames and what each method made of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from torch import Tensor
+
+from talkinghead.callbacks.previews import draw_grid, write_png
+from talkinghead.types import Person
+
+
+class PeopleSheets(L.Callback):
+    """Writes `<dirpath>/<data>/T=8/<person>.png`: first shot | driving landmarks | target | each method.
+
+    num_rows    hold-out frames, spread evenly over those there are
+    """
+
+    def __init__(self, dirpath: Path | str, num_rows: int = 4) -> None:
+        self.dirpath = Path(dirpath)
+        self.num_rows = num_rows
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Person, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Every rank draws its own people."""
+        folder = self.dirpath / str(pl_module.data)
+        for prefix in dict.fromkeys(name.split("/")[0] for name in outputs):
+            mine = {name.split("/")[1]: x_hat for name, x_hat in outputs.items() if name.split("/")[0] == prefix}
+            write_png(folder / prefix / f"{batch.key}.png", draw_grid(self._columns(batch, mine)))
+
+    def _columns(self, person: Person, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        num_targets = len(person.target.images)
+        chosen = torch.linspace(0, num_targets - 1, min(self.num_rows, num_targets)).round().long()
+        columns = {
+            "shot": person.shots.images[:1].expand(len(chosen), -1, -1, -1),
+            "driving": person.driving.landmarks[chosen],
+            "target": person.target.images[chosen],
+            **{name: x_hat[chosen] for name, x_hat in outputs.items()},
+        }
+        return {name: images.float().cpu() for name, images in columns.items()}

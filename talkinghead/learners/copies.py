@@ -1,0 +1,39 @@
+"""Methods that learn nothing: a source frame as it is, and the mean of all of them. Every method must beat them."""
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from talkinghead.metrics.baseline import nearest_index
+from talkinghead.types import Frames, Reenactor
+
+
+@final
+class NearestFrame:
+    """The shot whose landmarks are nearest to the driver's in mean pixel distance."""
+
+    def learn(self, shots: Frames) -> Reenactor:
+        """Remember the shots."""
+
+        @torch.no_grad()
+        def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
+            return shots.images[nearest_index(driving.points, shots.points)]
+
+        return reenact
+
+
+@final
+class MeanFrame:
+    """The mean of the shots, whatever the driver does."""
+
+    def learn(self, shots: Frames) -> Reenactor:
+        """Average the shots."""
+        mean = shots.images.mean(dim=0, keepdim=True)
+
+        @torch.no_grad()
+        def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
+            return mean.expand(len(driving.images), -1, -1, -1)
+
+        return reenact

@@ -1,0 +1,275 @@
+"""The few-shot protocol: methods x shot counts on people never seen, as rows of one csv (arXiv 1905.08233, Sec. 4)."""
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Protocol, TypeVar, final
+
+import pytorch_lightning as L
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from talkinghead.data.loaders import SkipReport
+from talkinghead.data.people import People, PeopleSource
+from talkinghead.data.strips import load_strip, save_strip
+from talkinghead.metrics.results import EVERYBODY, ResultKey, Results
+from talkinghead.metrics.suite import ImageMetrics
+from talkinghead.types import FewShotMethod, Frames, Person
+
+_logger = logging.getLogger(__name__)
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method and what its rows say of it; see `metrics.results.ResultKey`."""
+
+    method: FewShotMethod
+    name: str
+    variant: str = "-"
+    checkpoint: str = "-"
+    config: str = "default"
+    config_hash: str = "-"
+
+    @property
+    def label(self) -> str:
+        """Short, for logs and pictures: FF, FT, or the method's name."""
+        return self.name if self.variant == "-" else self.variant
+
+
+class SetMetric(Protocol):
+    """A distance between all outputs and all targets. `compute` reduces over ranks."""
+
+    def reset(self) -> None: ...
+    def update_real(self, x: Float[Tensor, "B 3 H W"]) -> None: ...
+    def update_fake(self, x_hat: Float[Tensor, "B 3 H W"]) -> None: ...
+    def compute(self) -> Tensor: ...
+
+
+@final
+class PeopleDataModule(L.LightningDataModule):
+    """The people of a source, shared out among the ranks; a rank may have fewer than another, or none."""
+
+    def __init__(self, source: PeopleSource) -> None:
+        super().__init__()
+        self.source = source
+        self.report = SkipReport()
+        self.everybody: list[str] = []
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many clips could not be used, by cause."""
+        return dict(self.report.counts)
+
+    def prepare_data(self) -> None:
+        """Make what can be made."""
+        self.source.prepare()
+
+    def test_dataloader(self) -> People:
+        """This rank's people."""
+        self.everybody, skipped = self.source.keys()
+        self.report.add(skipped)
+        if not self.everybody:
+            needed = self.source.choice.needed
+            raise ValueError(
+                f"{self.source.name}: of {len(skipped)} clips none has the {needed} frames that the protocol needs; "
+                "lower frame_choice.max_shots or frame_choice.min_targets"
+            )
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return People(self.source, self.everybody[rank::world], self.report.add)
+
+
+@final
+class FewShotLearner(L.LightningModule):
+    """Every candidate gets to know every person from T shots and reproduces the hold-out frames; measured, not trained.
+
+    Needs a Trainer with `inference_mode=False`. What `results` has is not done again.
+
+    data        name of data set and split, for the rows
+    shots       T
+    metrics     per-image metrics
+    frames_dir  keeps all outputs as pictures, so that a run that goes on has those of before; None: keeps none
+    set_metrics distances between the sets of all outputs and all targets, by log name; they need `frames_dir`
+    seed        of learning: the same for a person, method and T, whatever was learned before
+    """
+
+    def __init__(
+        self, candidates: Sequence[Candidate], data: str, shots: Iterable[int], metrics: ImageMetrics,
+        results: Results, frames_dir: Path | None = None, set_metrics: Mapping[str, SetMetric] | None = None,
+        seed: int = 0, commit: str = "unknown",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        labels = [candidate.label for candidate in candidates]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"methods {labels}: each may be given once")
+        if set_metrics and frames_dir is None:
+            raise ValueError(f"{', '.join(set_metrics)} compare all outputs: they need frames_dir")
+        self.candidates, self.data, self.shots = list(candidates), data, sorted(set(shots))
+        self.results, self.frames_dir, self.seed, self.commit = results, frames_dir, seed, commit
+        networks = {c.label: c.method for c in candidates if isinstance(c.method, nn.Module)}
+        self.methods = nn.ModuleDict(networks)  # so that they follow to the device
+        self._metrics, self._set_metrics = [metrics], dict(set_metrics or {})
+        self.names = list(metrics.means)  # of the per-image metrics
+        self._met: list[str] = []  # this rank's people
+
+    # One person.
+
+    def on_test_start(self) -> None:
+        """Refuse a trainer under which nothing can be learned."""
+        if torch.is_inference_mode_enabled():
+            raise ValueError("methods learn while they are tested: build the Trainer with inference_mode=False")
+        self._met = []
+
+    def test_step(self, person: Person, batch_idx: int) -> dict[str, Float[Tensor, "M 3 H W"]]:
+        """Add this person's rows. Returns the outputs by `T=8/FT`, those of an earlier run where they were kept."""
+        began = time.monotonic()
+        self._met.append(person.key)
+        if self.frames_dir is not None and not self._target_file(person.key).is_file():
+            save_strip(self._target_file(person.key), person.target.images)
+        outputs = {}
+        for num_shots in self.shots:
+            known = person._replace(shots=take(person.shots, num_shots))
+            for candidate in self.candidates:
+                key = self._key(candidate, num_shots, person.key)
+                outputs[f"T={num_shots}/{candidate.label}"] = (
+                    self._load(key) if self._is_done(key) else self._evaluate(candidate, known, key)
+                )
+        _logger.info("%s %s: %.1f s", self.data, person.key, time.monotonic() - began)
+        return {name: x_hat for name, x_hat in outputs.items() if x_hat is not None}
+
+    def _evaluate(self, candidate: Candidate, person: Person, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
+        L.seed_everything(number_of(self.seed, person.key, candidate.label, key.T), verbose=False)
+        with torch.enable_grad(), uncached_autocast(self.device.type):
+            reenact, learning_s = timed(self.device, lambda: candidate.method.learn(person.shots))
+            x_hat, seconds = timed(self.device, lambda: reenact(person.driving))
+        x_hat = x_hat.detach().float()
+        num_targets = len(person.target.images)
+        if x_hat.shape != person.target.images.shape:
+            raise ValueError(f"{candidate.label}: {tuple(x_hat.shape)} for {tuple(person.target.images.shape)} targets")
+        metrics = self._metrics[0]
+        measured = metrics.average(metrics.measure(x_hat, person.target.images, person.target.points))
+        if self.frames_dir is not None:
+            save_strip(self._file(key), x_hat)
+        speed = {"learning_s": learning_s, "ms_per_frame": 1000 * seconds / num_targets}
+        self.results.add(key, {"num_targets": num_targets, **measured, **speed, "commit": self.commit})
+        return x_hat
+
+    def _is_done(self, key: ResultKey) -> bool:
+        """Whether there is a row with all of today's metrics, and the pictures it is about."""
+        row = self.results.find(key)
+        complete = row is not None and all(row.get(name) for name in self.names)
+        return complete and (self.frames_dir is None or self._file(key).is_file())
+
+    def _load(self, key: ResultKey) -> Float[Tensor, "M 3 H W"] | None:
+        return None if self.frames_dir is None else load_strip(self._file(key)).to(self.device)
+
+    def _key(self, candidate: Candidate, num_shots: int, person: str) -> ResultKey:
+        c = candidate
+        return ResultKey(self.data, c.name, c.variant, num_shots, person, c.checkpoint, c.config, c.config_hash)
+
+    def _file(self, key: ResultKey) -> Path:
+        """Where the outputs of a row lie."""
+        assert self.frames_dir is not None
+        parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash)
+        folder = "_".join(part for part in parts if part != "-")
+        return self.frames_dir / self.data / folder / f"T={key.T}" / f"{key.person}.png"
+
+    def _target_file(self, person: str) -> Path:
+        assert self.frames_dir is not None
+        return self.frames_dir / self.data / "target" / f"{person}.png"
+
+    # All people.
+
+    def on_test_epoch_end(self) -> None:
+        """Compare the sets; log `test/T=8/FT/ssim`: means over this run's people, those of earlier runs included."""
+        self.trainer.strategy.barrier()  # every rank's rows are there
+        for num_shots in self.shots:
+            for candidate in self.candidates:
+                self._add_set_metrics(candidate, num_shots)
+        self.trainer.strategy.barrier()
+        for num_shots in self.shots:
+            for candidate in self.candidates:
+                means = self._means(candidate, num_shots)
+                prefix = f"test/T={num_shots}/{candidate.label}"
+                self.log_dict({f"{prefix}/{name}": value for name, value in means.items()}, rank_zero_only=True)
+
+    def _add_set_metrics(self, candidate: Candidate, num_shots: int) -> None:
+        """One row of person `*`, unless it is there. Every rank comes here equally often: `compute` is collective."""
+        rows = self._rows(candidate, num_shots)
+        total = sum(int(row["num_targets"]) for row in rows)
+        key = self._key(candidate, num_shots, EVERYBODY)
+        known = self.results.find(key) or {}
+        if not self._set_metrics or not rows:
+            return
+        if known.get("num_targets") == str(total) and all(known.get(name) for name in self._set_metrics):
+            return
+        values = {name: self._compare(metric, candidate, num_shots) for name, metric in self._set_metrics.items()}
+        self.trainer.strategy.barrier()  # all have read what is known
+        if self.trainer.is_global_zero:
+            self.results.add(key, {"num_targets": total, **values, "commit": self.commit})
+
+    def _compare(self, metric: SetMetric, candidate: Candidate, num_shots: int) -> float:
+        metric.reset()
+        for person in self._met:
+            metric.update_real(load_strip(self._target_file(person)).to(self.device))
+            metric.update_fake(load_strip(self._file(self._key(candidate, num_shots, person))).to(self.device))
+        return float(metric.compute())
+
+    def _rows(self, candidate: Candidate, num_shots: int) -> list[dict[str, str]]:
+        """What `results` has of this run's people, all ranks'."""
+        everybody = set(self.trainer.datamodule.everybody)  # type: ignore[attr-defined]
+        rows = self.results.of(self._key(candidate, num_shots, EVERYBODY))
+        return [row for row in rows if row["person"] in everybody]
+
+    def _means(self, candidate: Candidate, num_shots: int) -> dict[str, float]:
+        rows = self._rows(candidate, num_shots)
+        names = [*self.names, "learning_s", "ms_per_frame"]
+        columns = {name: [float(row[name]) for row in rows if row.get(name)] for name in names}
+        measured = {name: [v for v in values if not math.isnan(v)] for name, values in columns.items()}
+        means = {name: fmean(measured[name]) if measured[name] else math.nan for name in names if columns[name]}
+        together = self.results.find(self._key(candidate, num_shots, EVERYBODY)) or {}
+        return means | {name: float(together[name]) for name in self._set_metrics if together.get(name)}
+
+
+def take(frames: Frames, count: int) -> Frames:
+    """The first `count` frames. Raises ValueError where there are fewer."""
+    if not 1 <= count <= len(frames.images):
+        raise ValueError(
+            f"T={count}, but {len(frames.images)} frames of each clip are kept for learning: set "
+            f"frame_choice.max_shots={count} (other hold-out frames: compare with rows of the same setting only)"
+        )
+    return Frames(*(part[:count] for part in frames))
+
+
+def number_of(*names: object) -> int:
+    """A seed of 32 bits."""
+    return int.from_bytes(hashlib.sha256(repr(names).encode()).digest()[:4], "big")
+
+
+def timed(device: torch.device, call: Callable[[], Value]) -> tuple[Value, float]:
+    """What it returns, and the seconds it took, until the device is done with it."""
+    began = time.perf_counter()
+    value = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return value, time.perf_counter() - began
+
+
+@contextmanager
+def uncached_autocast(device_type: str) -> Iterator[None]:
+    """The trainer's autocast without its cache of cast weights.
+
+    It is emptied only where autocast ends, here after the whole test step: a method that learns inside would go on
+    computing with the weights of its first step.
+    """
+    enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
+    with torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False):
+        yield

@@ -14,7 +14,7 @@ class AdversarialLearner(EpisodicLearner):
     """Abstract: a generator that plays against a discriminator; the arguments are those of `EpisodicLearner`."""
 
     def __init__(
-        self, content: nn.Module, weights: Mapping[str, float | None], metrics: ImageMetrics | None,
+        self, content: nn.Module, weights: Mapping[str, float | int | None], metrics: ImageMetrics | None,
         validation_shots: Iterable[int],
     ) -> None:  # fmt: skip
         super().__init__(content, weights, metrics, validation_shots)

@@ -30,12 +30,12 @@ class EpisodicLearner(L.LightningModule):
     config: Mapping[str, Any] | None = None
 
     def __init__(
-        self, content: nn.Module | None, weights: Mapping[str, float | None], metrics: ImageMetrics | None,
+        self, content: nn.Module | None, weights: Mapping[str, float | int | None], metrics: ImageMetrics | None,
         validation_shots: Iterable[int],
     ) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
-        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self.weights = {name: float(weight) for name, weight in weights.items() if weight}
         if content is None and "cnt" in self.weights:
             raise ValueError("weights.cnt is given and content is not: give learner.content, e.g. '${loss.content}'")
         self._unused = {name: 0.0 for name, weight in weights.items() if not weight}

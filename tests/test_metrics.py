@@ -13,6 +13,7 @@ from skimage import data as pictures
 from skimage.metrics import structural_similarity
 from torch import nn
 
+from talkinghead import pretrained
 from talkinghead.metrics.baseline import nearest_frame
 from talkinghead.metrics.landmarks import find_detector, landmark_error, to_uint8
 from talkinghead.metrics.lpips import LPIPS, find_lpips
@@ -236,6 +237,7 @@ def test_lpips_without_weights_is_left_out_with_one_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(pretrained, "_NOTICED", set())
     with caplog.at_level(logging.WARNING):
         assert find_lpips("alex", str(tmp_path)) is None
         assert find_lpips("alex", str(tmp_path)) is None

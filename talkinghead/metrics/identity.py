@@ -4,7 +4,7 @@ import importlib.util
 import logging
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ DLIB_SIZE, DLIB_PADDING = 150, 0.25  # of the picture that dlib's network was tr
 _logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Recognizer(Protocol):
     """Embeddings of the faces in RGB pictures, whose 68 landmarks are given in pixels."""
 
@@ -39,16 +40,22 @@ class IdentitySimilarity:
     Both pictures are aligned by the target's landmarks, not by those found on them, so every output counts: one
     that has no face scores low instead of being left out. The embeddings of the last real batch are kept, because the
     same targets follow for each method and shot count.
+
+    every   where recognition is slow: compares every n-th image of a batch only, from the first on
     """
 
-    def __init__(self, recognizer: Recognizer) -> None:
+    def __init__(self, recognizer: Recognizer, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every={every} must be at least 1")
         self.recognizer = recognizer
+        self.every = every
         self._last: tuple[Tensor, Tensor, Tensor] | None = None  # x, points, embeddings
 
     def __call__(
         self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]
-    ) -> Float[Tensor, " B"]:
+    ) -> Float[Tensor, " b"]:
         """Images in [-1, 1]; the target's landmarks in pixels of them."""
+        x_hat, x, points = (part[:: self.every] for part in (x_hat, x, points))
         similarity = torch.nn.functional.cosine_similarity(self._embed(x_hat, points), self._embed_real(x, points))
         return similarity.to(x.device).where(x_hat.isfinite().flatten(1).all(dim=1), torch.nan)
 
@@ -138,7 +145,7 @@ class DlibIdentity:
 
 
 def find_arcface(
-    path: str | None = None, weights_dir: str | None = None, threads: int = 0
+    path: str | None = None, weights_dir: str | None = None, threads: int = 0, every: int = 1
 ) -> IdentitySimilarity | None:
     """`csim` where ArcFace's file is found: `path`, the weights folder, torch's hub cache, ~/.insightface; else None.
 
@@ -154,11 +161,11 @@ def find_arcface(
             raise ImportError("an ArcFace file needs onnxruntime: pip install 'talkinghead[arcface]'")
         _notice("no csim: %s is there, onnxruntime is not; pip install 'talkinghead[arcface]'", str(file))
         return None
-    return _load_arcface(file, threads or torch.get_num_threads())
+    return IdentitySimilarity(_load_arcface(file, threads or torch.get_num_threads()), every)
 
 
 @cache
-def _load_arcface(file: Path, threads: int) -> IdentitySimilarity:
+def _load_arcface(file: Path, threads: int) -> ArcFace:
     import onnxruntime  # noqa: PLC0415 (an extra)
 
     options = onnxruntime.SessionOptions()
@@ -169,16 +176,16 @@ def _load_arcface(file: Path, threads: int) -> IdentitySimilarity:
     shape = session.get_inputs()[0].shape
     if list(shape[1:]) != [3, ARCFACE_SIZE, ARCFACE_SIZE]:
         raise ValueError(f"{file} wants input {shape}, ArcFace has [batch, 3, {ARCFACE_SIZE}, {ARCFACE_SIZE}]")
-    return IdentitySimilarity(ArcFace(session))
+    return ArcFace(session)
 
 
 @cache
-def find_dlib_identity() -> IdentitySimilarity | None:
+def find_dlib_identity(every: int = 1) -> IdentitySimilarity | None:
     """`csim_dlib` where dlib is installed, else None and one notice."""
     if importlib.util.find_spec("dlib") is None or importlib.util.find_spec("face_recognition_models") is None:
         _notice("no csim_dlib without dlib; to have it: pip install 'talkinghead[offline]'")
         return None
-    return IdentitySimilarity(DlibIdentity())
+    return IdentitySimilarity(DlibIdentity(), every)
 
 
 @cache

@@ -55,7 +55,7 @@ def bootstrap_difference(a: Values, b: Values, resamples: int = 10_000, seed: in
     return bootstrap_mean(first - second, resamples, seed, level)
 
 
-def with_value(values: Values) -> Float[np.ndarray, " P"]:
+def with_value(values: Values) -> Float[np.ndarray, " K"]:
     """Those that are not NaN."""
     known = np.asarray(values, np.float64)
     return known[~np.isnan(known)]

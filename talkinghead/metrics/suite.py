@@ -102,10 +102,11 @@ class ImageMetrics(nn.Module):
     def measure(
         self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"],
         max_detections: int | None = None,
-    ) -> dict[str, Float[Tensor, " B"]]:  # fmt: skip
+    ) -> dict[str, Float[Tensor, " _"]]:  # fmt: skip
         """Every metric of every image, adding nothing to the means and asking no other rank.
 
-        NaN: in `nme` no face was found; in `nme` and `face_found` none was looked for, beyond `max_detections` images.
+        A similarity may leave images out. NaN: in `nme` no face was found; in `nme` and `face_found` none was looked
+        for, beyond `max_detections` images.
         """
         x_hat, x, points = x_hat.float().clamp(-1, 1), x.float().clamp(-1, 1), points.float()
         with torch.autocast(x.device.type, enabled=False):  # distances are networks; bf16 would change them
@@ -122,7 +123,7 @@ class ImageMetrics(nn.Module):
             values |= measure_landmarks(self.detector, unit_hat, points, max_detections)
         return values
 
-    def average(self, values: Mapping[str, Float[Tensor, " B"]]) -> dict[str, float]:
+    def average(self, values: Mapping[str, Float[Tensor, " _"]]) -> dict[str, float]:
         """Means over the images of what `measure` gave, by log name; NaN where there is nothing to count."""
         return {name: float(counted(name, value).mean()) for name, value in values.items()}
 

@@ -6,7 +6,16 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, pool
-from talkinghead.models.layers import InstanceNorm, NormalizeInstances, SelfAttention, SpectralNorm, normalized
+from talkinghead.models.layers import (
+    DivideByNorm,
+    InstanceNorm,
+    NormalizeInstances,
+    NormalizeInstancesOnCPU,
+    SelfAttention,
+    SpectralNorm,
+    conv,
+    normalized,
+)
 
 
 def num_parameters(module: nn.Module) -> float:
@@ -76,6 +85,22 @@ def test_discriminator_is_bilinear_in_w(small: tuple[Embedder, Generator, Discri
     assert len(features) == 4  # three down blocks and the flat one
 
 
+def test_scores_compared_in_one_pass_are_those_of_two(small: tuple[Embedder, Generator, Discriminator]) -> None:
+    discriminator = small[2].eval()
+    x, y = images(2)
+    x_hat, i = -x, torch.tensor([4, 1])
+    one = discriminator.compare(x, x_hat, y, i)
+    two = discriminator(x, y, i).score, discriminator(x_hat, y, i).score
+    torch.testing.assert_close(one, two)
+
+    def gradients(scores: tuple[torch.Tensor, torch.Tensor]) -> list[torch.Tensor]:
+        discriminator.zero_grad()
+        (scores[0].sum() - 2 * scores[1].sum()).backward()
+        return [p.grad.to_dense() for p in discriminator.parameters() if p.grad is not None]
+
+    torch.testing.assert_close(gradients(one), gradients(two), rtol=1e-4, atol=1e-5)
+
+
 def test_w_gradient_is_sparse(small: tuple[Embedder, Generator, Discriminator]) -> None:
     discriminator = small[2]
     discriminator(*images(2), torch.tensor([3, 3])).score.sum().backward()
@@ -109,6 +134,26 @@ def test_spectral_norm_agrees_with_torch() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_spectral_norm_gradient_matches_autograd() -> None:
+    u, v = torch.randn(4, dtype=torch.float64), torch.randn(12, dtype=torch.float64)
+    weight = torch.randn(4, 3, 2, 2, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    sigma = u @ weight.movedim(1, -1).flatten(1) @ v
+    results = weight / sigma, DivideByNorm.apply(weight, sigma.detach(), u, v)
+    theirs, ours = (torch.autograd.grad(result.square().sin().sum(), weight)[0] for result in results)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_spectral_norm_is_the_same_for_channels_last() -> None:
+    plain = torch.randn(6, 4, 3, 3)
+    norm = SpectralNorm(plain, num_warmup=3)
+    other = SpectralNorm(plain, num_warmup=0)
+    other.load_state_dict(norm.state_dict())
+    for _ in range(2):
+        torch.testing.assert_close(norm(plain), other(plain.to(memory_format=torch.channels_last)))
+    torch.testing.assert_close(norm.v, other.v)
+    assert conv(4, 6, 3, True).weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_spectral_norm_in_bf16_autocast_stays_fp32() -> None:
     layer = normalized(nn.Conv2d(6, 9, 3), True).eval()
     expected = layer.weight
@@ -138,13 +183,23 @@ def test_instance_norm_matches_torch() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("function", [NormalizeInstances, NormalizeInstancesOnCPU])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_instance_norm_gradient_by_finite_differences(batch: int) -> None:
+def test_instance_norm_gradient_by_finite_differences(batch: int, function: type[torch.autograd.Function]) -> None:
     x, scale, shift = (
         torch.randn(n, 2, *size, dtype=torch.float64, requires_grad=True)
         for n, size in ((3, (3, 4)), (batch, (1, 1)), (batch, (1, 1)))
     )
-    assert torch.autograd.gradcheck(lambda *inputs: NormalizeInstances.apply(*inputs, 1e-5), (x, scale, shift))
+    assert torch.autograd.gradcheck(lambda *inputs: function.apply(*inputs, 1e-5), (x, scale, shift))
+
+
+def test_instance_norm_is_the_same_on_every_device() -> None:
+    x = torch.randn(2, 3, 8, 8).bfloat16().to(memory_format=torch.channels_last)
+    scale, shift = torch.randn(2, 2, 3, 1, 1)
+    ours, formula = (f.apply(x, scale, shift, 1e-5) for f in (NormalizeInstancesOnCPU, NormalizeInstances))
+    assert ours.dtype == formula.dtype
+    assert ours.stride() == formula.stride()
+    torch.testing.assert_close(ours, formula, rtol=1e-2, atol=1e-2)
 
 
 def test_instance_norm_in_bf16_keeps_fp32_statistics() -> None:

@@ -56,8 +56,7 @@ class MetaLearner(AdversarialLearner):
 
         for _ in range(self.num_discriminator_steps):
             with self.minimize(opt_d, opt_w) as loss:  # theta, w0, b and W
-                real, fake = self.discriminator(x, y, i), self.discriminator(x_hat.detach(), y, i)
-                loss["dsc"] = hinge(real.score, fake.score)  # Eq. 9
+                loss["dsc"] = hinge(*self.discriminator.compare(x, x_hat.detach(), y, i))  # Eq. 9
                 if "mch" in self.weights and self.matching_moves_w:
                     loss["mch"] = matching(e_hat.detach(), self.discriminator.W(i))  # Eq. 7, W's side of it
 

@@ -256,6 +256,14 @@ class Discriminator(nn.Module):
         v, features = self.V(x, y)
         return Realism((v * (self.W(i) + self.w0)).sum(1) + self.b, features)
 
+    def compare(
+        self, x: Float[Tensor, "B 3 H W"], x_hat: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"],
+        i: Int[Tensor, " B"],
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:  # fmt: skip
+        """The realism scores of x and of x_hat, in one pass."""
+        both = self(torch.cat([x, x_hat]), torch.cat([y, y]), torch.cat([i, i]))
+        return both.score[: len(x)], both.score[len(x) :]
+
     @torch.no_grad()
     def personalize(self, e_hat: Float[Tensor, "1 N"]) -> "PersonalDiscriminator":
         """D' of the person with this embedding: a copy that takes w' = w0 + e_hat for W_i + w0 (Sec. 3.3)."""

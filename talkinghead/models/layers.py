@@ -12,6 +12,29 @@ from torch.nn.utils import parametrize
 IMAGE_CHANNELS = 3
 
 
+class DivideByNorm(torch.autograd.Function):
+    """W / sigma with sigma = u^T W v, the gradient (u and v held fixed) written out: it needs no copies of W."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, sigma: Float[Tensor, ""], u: Tensor, v: Tensor) -> Tensor:
+        normal = weight / sigma
+        ctx.save_for_backward(normal, sigma, u, v)
+        return normal
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        normal, sigma, u, v = ctx.saved_tensors
+        gradient = as_matrix(gradients[0])
+        along = torch.dot(gradient.flatten(), as_matrix(normal).flatten())
+        to_weight = torch.addr(gradient, u * -along, v).div_(sigma)
+        return to_weight.unflatten(1, (*normal.shape[2:], -1)).movedim(-1, 1), None, None, None
+
+
+def as_matrix(weight: Tensor) -> Float[Tensor, "out fan_in"]:
+    """A layer's weight, inputs fastest: no copy of a channels-last convolution, nor of a linear layer."""
+    return weight.movedim(1, -1).flatten(1)
+
+
 class SpectralNorm(nn.Module):
     """Weight divided by its largest singular value (Miyato et al., arXiv 1802.05957, Alg. 1).
 
@@ -25,43 +48,46 @@ class SpectralNorm(nn.Module):
     def __init__(self, weight: Tensor, num_warmup: int = 15, eps: float = 1e-4) -> None:
         super().__init__()
         self.eps = eps
-        matrix = weight.detach().flatten(1)
-        self.register_buffer("u", F.normalize(torch.randn(matrix.shape[0]), dim=0))
-        self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0))
+        self.register_buffer("u", F.normalize(torch.randn(weight.shape[0]), dim=0))
+        self.register_buffer("v", F.normalize(torch.randn(weight[0].numel()), dim=0))
         for _ in range(num_warmup):
-            self._power_iteration(matrix)
-
-    @torch.no_grad()
-    def _power_iteration(self, matrix: Float[Tensor, "out fan_in"]) -> None:
-        self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=self.eps))
-        self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=self.eps))
+            self(weight.detach())
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with spectral norm 1."""
         with torch.autocast(weight.device.type, enabled=False):
-            matrix = weight.flatten(1)
-            if self.training:
-                self._power_iteration(matrix)
-            sigma = torch.dot(self.u.clone(), matrix @ self.v.clone())  # clones: a later use moves u and v
-            return weight / sigma
+            return DivideByNorm.apply(weight, *self.singular(as_matrix(weight.detach()), weight.shape[1]))
+
+    def singular(self, matrix: Float[Tensor, "out fan_in"], num_inputs: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The largest singular value and its vectors u and v, after a power iteration if in training."""
+        u, v = self.u.clone(), self.v.view(num_inputs, -1).T.flatten()  # v is kept as torch flattens a weight
+        if self.training:
+            v = F.normalize(matrix.T @ u, dim=0, eps=self.eps)
+            self.v.copy_(v.view(-1, num_inputs).T.flatten())
+        product = matrix @ v
+        if self.training:
+            u = F.normalize(product, dim=0, eps=self.eps)
+            self.u.copy_(u)
+        return torch.dot(u, product), u, v
 
 
 def normalized(layer: nn.Conv2d | nn.Linear, spectral_norm: bool) -> nn.Module:
     """The layer, under spectral normalisation if asked."""
     if spectral_norm:
-        parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight), unsafe=True)  # no trial run
+        parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
     return layer
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, spectral_norm: bool) -> nn.Module:
-    """A convolution that keeps the image size."""
-    return normalized(nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2), spectral_norm)
+    """A convolution that keeps the image size, channels last as the pictures."""
+    layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    return normalized(layer.to(memory_format=torch.channels_last), spectral_norm)
 
 
 class NormalizeInstances(torch.autograd.Function):
     """scale * (x - mean) / std + shift per image and channel, statistics in fp32, with the gradient written out.
 
-    Three to five times as fast on CPU as the same through autograd; equal to it up to rounding (a test checks both).
+    Autograd would keep x three times; this keeps it once.
     """
 
     @staticmethod
@@ -90,6 +116,41 @@ class NormalizeInstances(torch.autograd.Function):
         return to_x.to(x.dtype), to_scale, to_shift, None
 
 
+class NormalizeInstancesOnCPU(torch.autograd.Function):
+    """`NormalizeInstances` by torch's batch norm of one image at a time: five times as fast on CPU, the same otherwise.
+
+    For GPUs a formula for the whole batch is better than many small kernels.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Float[Tensor, "B C H W"], scale: Float[Tensor, "#B C 1 1"], shift: Float[Tensor, "#B C 1 1"],
+        eps: float,
+    ) -> Float[Tensor, "B C H W"]:  # fmt: skip
+        scales, shifts = (part.flatten(1).expand(len(x), -1) for part in (scale, shift))
+        parts = [
+            torch.native_batch_norm(image, one_scale, one_shift, None, None, True, 0.0, eps)
+            for image, one_scale, one_shift in zip(x.split(1), scales, shifts, strict=True)
+        ]
+        normalized_x, means, inverse_stds = zip(*parts, strict=True)
+        ctx.save_for_backward(x, scale, *means, *inverse_stds)
+        ctx.eps = eps
+        return torch.cat(normalized_x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, scale, *statistics = ctx.saved_tensors
+        means, inverse_stds = statistics[: len(x)], statistics[len(x) :]
+        images = zip(gradients[0].split(1), x.split(1), scale.flatten(1).expand(len(x), -1), strict=True)
+        parts = [
+            torch.ops.aten.native_batch_norm_backward(*image, None, None, mean, inverse_std, True, ctx.eps, [True] * 3)
+            for image, mean, inverse_std in zip(images, means, inverse_stds, strict=True)
+        ]
+        to_x, *rows = zip(*parts, strict=True)
+        to_scale, to_shift = (torch.stack(row)[:, :, None, None].sum_to_size(scale.shape) for row in rows)
+        return torch.cat(to_x), to_scale, to_shift, None
+
+
 def at_least_fp32(x: Tensor) -> Tensor:
     """Half precision to fp32; fp32 and fp64 as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
@@ -112,7 +173,8 @@ class InstanceNorm(nn.Module):
         if given is None:
             raise ValueError("an instance norm without an affine of its own needs scale_shift: one row per picture")
         scale, shift = at_least_fp32(given)[:, :, None, None].chunk(2, dim=1)
-        return NormalizeInstances.apply(x, 1 + scale, shift, self.eps)
+        normalize = NormalizeInstancesOnCPU if x.device.type == "cpu" else NormalizeInstances
+        return normalize.apply(x, 1 + scale, shift, self.eps)
 
 
 class DownBlock(nn.Module):

@@ -48,7 +48,8 @@ class FeatureSums(Metric):
         """Over all ranks, which all have to ask; or those from disk."""
         with warnings.catch_warnings():  # a rank without a person takes part too
             warnings.filterwarnings("ignore", message="The ``compute`` method of metric FeatureSums was called before")
-            return self.loaded or self.compute()
+            n, total, outer = self.loaded or self.compute()
+        return n, total.view_as(self.total), outer.view_as(self.outer)  # torchmetrics drops dimensions of length 1
 
 
 class FrechetDistance(nn.Module):

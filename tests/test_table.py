@@ -8,6 +8,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from talkinghead.metrics.orderings import (
+    Claim,
+    Orderings,
+    Side,
+    build_orderings,
+    find_gain,
+    find_values,
+    judge,
+)
 from talkinghead.metrics.plot import draw
 from talkinghead.metrics.results import ResultKey, Results
 from talkinghead.metrics.summary import Estimate, Method, Table, estimate, find_metric, measure, merge, publish
@@ -137,6 +146,34 @@ def test_plot_shows_means_and_intervals_over_shots() -> None:
     (_, low), (_, high) = bars.get_segments()[0]
     assert low < 0.6 < high
     assert draw(TABLE, publish(TABLE, PAPER)) is None  # nothing was measured
+
+
+def test_orderings_compare_the_same_people() -> None:
+    rows = []
+    for number in range(6):
+        hard = 0.1 * number  # people differ far more than the methods
+        rows += [
+            row("ours", 8, f"p{number}", ssim=0.9 - hard, nme=0.1),
+            row("nearest", 8, f"p{number}", ssim=0.88 - hard),
+        ]
+    rows += [row("ours", 8, "alone", ssim=0.0), row("ours", 8, "*", ssim=None, fid=3.0)]
+    assert find_values(rows, "set/test", Side(NEAREST, 8), "ssim").keys() == {f"p{number}" for number in range(6)}
+    claim = Claim(Side(OURS, 8), Side(NEAREST, 8), ("ssim", "nme"))
+    text = build_orderings(
+        Orderings("orderings", "set/test", [claim, Claim(claim.worse, claim.better, ("ssim",))]), rows
+    )
+    assert "| ours (T = 8) | nearest frame (T = 8) | SSIM | +0.020 (+0.020 to +0.020) | yes |" in text
+    assert "| nearest frame (T = 8) | ours (T = 8) | SSIM | -0.020 (-0.020 to -0.020) | **no** |" in text
+    assert "NME" not in text  # the copy has none
+    lower = [row("ours", 1, name, nme=0.1) for name in "ab"] + [row("nearest", 1, name, nme=0.3) for name in "ab"]
+    gain = find_gain(lower, "set/test", Claim(Side(OURS, 1), Side(NEAREST, 1), ()), "nme")
+    assert gain is not None
+    assert gain.mean == pytest.approx(0.2)  # less is better
+    unclear = [row("ours", 1, name, ssim=0.5) for name in "ab"]
+    unclear += [row("nearest", 1, "a", ssim=0.6), row("nearest", 1, "b", ssim=0.4)]
+    gain = find_gain(unclear, "set/test", Claim(Side(OURS, 1), Side(NEAREST, 1), ()), "ssim")
+    assert gain is not None
+    assert judge(gain) == "not clear"
 
 
 def test_blocks_of_a_readme() -> None:

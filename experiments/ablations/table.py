@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from talkinghead.metrics.orderings import Claim, Orderings, Side
 from talkinghead.metrics.summary import Method, Table
 from talkinghead.metrics.table import write_tables
 
@@ -27,9 +28,13 @@ def methods(variant: str, rows: dict[str, str]) -> tuple[Method, ...]:
     return tuple(Method(label, "ours", variant, config) for config, label in rows.items())
 
 
+DEFAULT = methods("FT", {"default": META["default"]})[0]
+RIVALS = [method for method in methods("FT", META | FINE_TUNING) if method != DEFAULT]
+CLAIMS = [Claim(Side(DEFAULT, shots), Side(rival, shots), METRICS[:-1]) for rival in RIVALS for shots in (1, 8, 32)]
 TABLES = (
     Table("voxceleb2", "voxceleb2/test", methods("FT", META | FINE_TUNING), PAPER_METRICS),
     Table("synthetic_ft", "synthetic/test", methods("FT", META | FINE_TUNING), METRICS),
+    Orderings("orderings", "synthetic/test", CLAIMS),
     Table("synthetic_ff", "synthetic/test", methods("FF", META), METRICS),
 )
 

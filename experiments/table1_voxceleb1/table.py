@@ -2,23 +2,32 @@
 
 from pathlib import Path
 
+from talkinghead.metrics.orderings import Claim, Orderings, Side
 from talkinghead.metrics.summary import Method, Table
 from talkinghead.metrics.table import write_tables
 
 HERE = Path(__file__).parent
 RESULTS = [HERE / "results.csv", HERE.parent / "table1_voxceleb2" / "results.csv"]  # ours is measured there
-METHODS = (
-    Method("X2Face", "x2face", paper="x2face"),
-    Method("Pix2pixHD", "pix2pixhd", paper="pix2pixhd"),
+X2FACE, PIX2PIXHD = Method("X2Face", "x2face", paper="x2face"), Method("Pix2pixHD", "pix2pixhd", paper="pix2pixhd")
+OURS, NEAREST, MEAN = (
     Method("ours", "ours", "FT", paper="ours"),
     Method("nearest frame", "nearest"),
     Method("mean frame", "mean"),
 )
+METHODS = (X2FACE, PIX2PIXHD, OURS, NEAREST, MEAN)
 PAPER = ("fid", "ssim", "csim", "user")
-SYNTHETIC = ("ssim", "pd_facenet_synthetic", "pd_mobilenetv2", "fd_facenet_synthetic", "csim_dlib", "nme", "face_found")
+PERCEPTUAL = ("pd_facenet_synthetic", "pd_mobilenetv2")
+SYNTHETIC = ("ssim", *PERCEPTUAL, "fd_facenet_synthetic", "csim_dlib", "nme", "face_found")
+COMPARED = ("ssim", *PERCEPTUAL, "csim_dlib", "nme")
+CLAIMS = tuple(
+    Claim(Side(OURS, shots), Side(rival, shots), COMPARED)
+    for rival in (X2FACE, PIX2PIXHD, NEAREST)
+    for shots in (1, 8, 32)
+)
 TABLES = (
     Table("voxceleb1", "voxceleb1/test", METHODS, ("fid", "ssim", "csim", "lpips", "nme", "face_found"), PAPER),
     Table("synthetic", "synthetic/test", METHODS, SYNTHETIC, PAPER),
+    Orderings("orderings", "synthetic/test", CLAIMS),
 )
 
 if __name__ == "__main__":

@@ -2,17 +2,27 @@
 
 from pathlib import Path
 
+from talkinghead.metrics.orderings import Claim, Orderings, Side
 from talkinghead.metrics.summary import Method, Table
 from talkinghead.metrics.table import write_tables
 
 HERE = Path(__file__).parent
 RESULTS = [HERE / "results.csv"]
-METHODS = (Method("ours, FF", "ours", "FF", paper="ours-ff"), Method("ours, FT", "ours", "FT", paper="ours-ft"))
+FF, FT = Method("ours, FF", "ours", "FF", paper="ours-ff"), Method("ours, FT", "ours", "FT", paper="ours-ft")
+METHODS = (FF, FT)
 PAPER = ("fid", "ssim", "csim", "user")
-SYNTHETIC = ("ssim", "pd_facenet_synthetic", "pd_mobilenetv2", "fd_facenet_synthetic", "csim_dlib", "nme", "face_found")
+PERCEPTUAL = ("pd_facenet_synthetic", "pd_mobilenetv2")
+SYNTHETIC = ("ssim", *PERCEPTUAL, "fd_facenet_synthetic", "csim_dlib", "nme", "face_found")
+COMPARED = ("ssim", *PERCEPTUAL, "csim_dlib")
+CLAIMS = (
+    Claim(Side(FT, 8), Side(FT, 1), COMPARED),
+    Claim(Side(FT, 32), Side(FT, 8), COMPARED),
+    *(Claim(Side(FT, shots), Side(FF, shots), COMPARED) for shots in (1, 8, 32)),
+)
 TABLES = (
     Table("voxceleb2", "voxceleb2/test", METHODS, ("fid", "ssim", "csim", "lpips", "nme", "face_found"), PAPER),
     Table("synthetic", "synthetic/test", METHODS, SYNTHETIC, PAPER),
+    Orderings("orderings", "synthetic/test", CLAIMS),
     Table("cross", "synthetic/cross", METHODS, SYNTHETIC),
 )
 

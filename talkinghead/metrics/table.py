@@ -7,8 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from talkinghead.metrics.orderings import Orderings, build_orderings
 from talkinghead.metrics.plot import draw
-from talkinghead.metrics.results import Results
+from talkinghead.metrics.results import Results, Row
 from talkinghead.metrics.summary import (
     Column,
     Estimate,
@@ -118,29 +119,37 @@ def fill_block(text: str, name: str, body: str) -> str:
     return block.sub(lambda found: found[1] + body + found[2], text)
 
 
-def summarize(folder: Path, table: Table, results: Sequence[Path]) -> Lines:
-    """The numbers of one table: of results.csv, and of the folder's paper.csv if it has one."""
-    rows = [row for path in results for row in Results(path).rows()]
+def summarize(folder: Path, table: Table, rows: Sequence[Row]) -> Lines:
+    """The numbers of one table, and those of the folder's paper.csv if it has one."""
     return merge(publish(table, Results(folder / "paper.csv").rows()), measure(table, rows))
 
 
-def build_readme(folder: Path, tables: Sequence[Table], results: Sequence[Path]) -> str:
+def read_rows(results: Sequence[Path]) -> list[Row]:
+    """The rows of several results.csv; of those that are there."""
+    return [row for path in results for row in Results(path).rows()]
+
+
+def build_readme(folder: Path, blocks: Sequence[Table | Orderings], results: Sequence[Path]) -> str:
     """README.md of an experiment with its tables filled in."""
-    text = (folder / "README.md").read_text()
-    for table in tables:
-        text = fill_block(text, table.name, build_markdown(table, summarize(folder, table, results)))
+    text, rows = (folder / "README.md").read_text(), read_rows(results)
+    for block in blocks:
+        if isinstance(block, Orderings):
+            text = fill_block(text, block.name, build_orderings(block, rows))
+        else:
+            text = fill_block(text, block.name, build_markdown(block, summarize(folder, block, rows)))
     return text
 
 
-def write_tables(folder: Path, tables: Sequence[Table], results: Sequence[Path]) -> None:
-    """Write README.md of an experiment, and `<name>.tex` and `<name>.png` where there are numbers."""
-    for table in tables:
-        lines = summarize(folder, table, results)
+def write_tables(folder: Path, blocks: Sequence[Table | Orderings], results: Sequence[Path]) -> None:
+    """Write README.md of an experiment, and `<name>.tex` and `<name>.png` of each table that has numbers."""
+    rows = read_rows(results)
+    for table in (block for block in blocks if isinstance(block, Table)):
+        lines = summarize(folder, table, rows)
         if lines:
             replace(folder / f"{table.name}.tex", build_latex(table, lines))
         if (figure := draw(table, lines)) is not None:
             figure.savefig(folder / f"{table.name}.png", dpi=110, metadata={"Software": None})
-    replace(folder / "README.md", build_readme(folder, tables, results))
+    replace(folder / "README.md", build_readme(folder, blocks, results))
 
 
 def replace(path: Path, text: str) -> None:

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Test each row that train.sh left, and the two that differ in fine-tuning only; further arguments go to evaluate.py:
+#   experiments/ablations/evaluate.sh [paths.data_dir=DIR]
+# Rows gather in outputs/ablations/evaluation/results.csv; what is there is not done again.
+set -euo pipefail
+outputs=${OUTPUTS:-outputs/ablations}
+common=(trainer=cpu people.num_people=4 output="$outputs/evaluation")
+for row in default no_mch no_fm no_facenet w_detached two_d_steps; do
+  if [ -e "$outputs/$row/done" ]; then
+    "${PYTHON:-python}" evaluate.py row="$row" checkpoint="$outputs/$row/checkpoints/last.ckpt" "methods=[ff,ft]" "${common[@]}" "$@"
+  fi
+done
+for row in random_psi random_w; do
+  "${PYTHON:-python}" evaluate.py --config-dir experiments/ablations +row="$row" \
+    checkpoint="$outputs/default/checkpoints/last.ckpt" "${common[@]}" "$@"
+done

@@ -80,7 +80,7 @@ def num_parameters(module: nn.Module) -> int:
 
 
 def test_paper_sizes() -> None:
-    """By hand from appendix A: c7s1-64, d128 … d1024, nine R1024, u512 … u64, c7s1-3."""
+    """By hand from the appendix: c7s1-64, d128 … d1024, nine R1024, u512 … u64, c7s1-3."""
     pairs = [(64, 128), (128, 256), (256, 512), (512, 1024)]
     by_hand = 49 * 3 * 64 + 2 * sum(9 * a * b for a, b in pairs) + 9 * 2 * 9 * 1024**2 + 49 * 64 * 3 + 3
     with torch.device("meta"):

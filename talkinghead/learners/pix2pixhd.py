@@ -75,18 +75,18 @@ class Pix2PixHDLearner(AdversarialLearner):
 
         with move(opt_d) as loss:
             real, fake = discriminator(x, y), discriminator(x_hat.detach(), y)
-            loss["dsc"] = (least_squares(real.scores, 1.0) + least_squares(fake.scores, 0.0)) / 2  # Eq. 2
+            loss["dsc"] = (least_squares(real.scores, 1.0) + least_squares(fake.scores, 0.0)) / 2  # Eq. 3
 
         with move(opt_g) as loss:
             with torch.no_grad():
                 real = discriminator(x, y)
             fake = discriminator(x_hat, y)
             if "adv" in self.weights:
-                loss["adv"] = least_squares(fake.scores, 1.0)  # Eq. 2
+                loss["adv"] = least_squares(fake.scores, 1.0)  # Eq. 3
             if "fm" in self.weights:
                 loss["fm"] = multi_scale_matching(real, fake)  # Eq. 4
             if "cnt" in self.weights:
-                loss["cnt"] = self.content(x, x_hat)  # Sec. 4, "perceptual loss"
+                loss["cnt"] = self.content(x, x_hat)  # the perceptual loss of Sec. 4
         return x_hat, real, fake
 
     def on_train_epoch_start(self) -> None:

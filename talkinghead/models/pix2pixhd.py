@@ -1,4 +1,4 @@
-"""Pix2pixHD: landmark image to picture (Wang et al., CVPR 2018, arXiv 1711.11585, Sec. 3.2 and 3.3, appendix A)."""
+"""Pix2pixHD: landmark image to picture (Wang et al., CVPR 2018, arXiv 1711.11585, Sec. 3.2, appendix)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -94,9 +94,7 @@ class LocalEnhancer(nn.Module):
     num_residual_local          of G2
     """
 
-    def __init__(
-        self, width: int = 32, num_down: int = 4, num_residual: int = 9, num_residual_local: int = 3
-    ) -> None:  # fmt: skip
+    def __init__(self, width: int = 32, num_down: int = 4, num_residual: int = 9, num_residual_local: int = 3) -> None:
         super().__init__()
         self.trunk = Trunk(2 * width, num_down, num_residual)
         self.down = nn.Sequential(*entry(IMAGE_CHANNELS, width), *down(width))
@@ -118,7 +116,7 @@ class Verdict(NamedTuple):
 
 
 class PatchDiscriminator(nn.Module):
-    """D_k: C64-C128-C256-C512 and a score for each patch, of 70 x 70 px with three layers (Sec. 3.3, appendix A).
+    """D_k: C64-C128-C256-C512 and a score for each patch, of 70 x 70 px with three layers (Sec. 3.2, appendix).
 
     num_layers      convolutions that halve the size
     """
@@ -146,7 +144,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """D_1, D_2, …: alike, but for pictures of full size, half the size and so on (Sec. 3.3)."""
+    """D_1, D_2, …: alike, but for pictures of full size, half the size and so on (Sec. 3.2)."""
 
     def __init__(self, num_scales: int = 3, width: int = 64, num_layers: int = 3) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from torch import nn
 
 from talkinghead.learners.checkpoints import git_commit, load_weights
 from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
+from talkinghead.learners.kept import KeptFrames
 from talkinghead.metrics.results import Results
 from talkinghead.pretrained import digest
 
@@ -63,7 +64,7 @@ def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
     learner = FewShotLearner(
         [candidate(cfg, name) for name in cfg.methods], data.source.name,
         [cfg.shots] if isinstance(cfg.shots, int) else list(cfg.shots), instantiate(cfg.metrics), Results(cfg.results),
-        output / "frames" if cfg.keep_frames else None, instantiate(cfg.set_metrics), cfg.seed,
+        KeptFrames(output / "frames") if cfg.keep_frames else None, instantiate(cfg.set_metrics), cfg.seed,
         git_commit(Path(__file__).parent),
     )  # fmt: skip
     return data, learner

@@ -147,9 +147,7 @@ class CrossReenactment:
     in the driver's test clip and in the clip where the person does what the driver does.
     """
 
-    def __init__(
-        self, data: EpisodeDataModule, size: int, choice: FrameChoice, num_people: int | None = None
-    ) -> None:
+    def __init__(self, data: EpisodeDataModule, size: int, choice: FrameChoice, num_people: int | None = None) -> None:
         self.shards, self.choice, self.num_people = Shards(data, size), choice, num_people
         self.name = f"{self.shards.dataset}/cross"
 
@@ -209,7 +207,8 @@ class People:
         self.skip = skip
 
     def __len__(self) -> int:
-        return len(self.keys)
+        """At least 1: Lightning leaves a rank without batches out of the epoch's end, where the others would wait."""
+        return max(1, len(self.keys))
 
     def __iter__(self) -> Iterator[Person]:
         for key in self.keys:
@@ -238,9 +237,7 @@ def one_of_each(identities: dict[str, str]) -> list[str]:
     return [key for turn in zip_longest(*groups.values()) for key in turn if key is not None]
 
 
-def first_usable(
-    keys: list[str], count: int | None, check: Callable[[str], object]
-) -> tuple[list[str], list[Skipped]]:
+def first_usable(keys: list[str], count: int | None, check: Callable[[str], object]) -> tuple[list[str], list[Skipped]]:
     """The first `count` keys that `check` passes, and what it found wrong with others before them."""
     usable: list[str] = []
     skipped: list[Skipped] = []

@@ -6,10 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
-from typing import Protocol, TypeVar, final
+from typing import NamedTuple, TypeVar, final
 
 import pytorch_lightning as L
 import torch
@@ -18,7 +16,8 @@ from torch import Tensor, nn
 
 from talkinghead.data.loaders import SkipReport
 from talkinghead.data.people import People, PeopleSource
-from talkinghead.data.strips import load_strip, save_strip
+from talkinghead.learners.kept import KeptFrames
+from talkinghead.metrics.frechet import FrechetDistance
 from talkinghead.metrics.results import EVERYBODY, ResultKey, Results
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.types import FewShotMethod, Frames, Person
@@ -27,8 +26,7 @@ _logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A method and what its rows say of it; see `metrics.results.ResultKey`."""
 
     method: FewShotMethod
@@ -44,15 +42,6 @@ class Candidate:
         return self.name if self.variant == "-" else self.variant
 
 
-class SetMetric(Protocol):
-    """A distance between all outputs and all targets. `compute` reduces over ranks."""
-
-    def reset(self) -> None: ...
-    def update_real(self, x: Float[Tensor, "B 3 H W"]) -> None: ...
-    def update_fake(self, x_hat: Float[Tensor, "B 3 H W"]) -> None: ...
-    def compute(self) -> Tensor: ...
-
-
 @final
 class PeopleDataModule(L.LightningDataModule):
     """The people of a source, shared out among the ranks; a rank may have fewer than another, or none."""
@@ -62,7 +51,6 @@ class PeopleDataModule(L.LightningDataModule):
         self.source = source
         self.report = SkipReport()
         self.everybody: list[str] = []
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -96,27 +84,28 @@ class FewShotLearner(L.LightningModule):
     data        name of data set and split, for the rows
     shots       T
     metrics     per-image metrics
-    frames_dir  keeps all outputs as pictures, so that a run that goes on has those of before; None: keeps none
-    set_metrics distances between the sets of all outputs and all targets, by log name; they need `frames_dir`
+    kept        keeps all outputs as pictures, so that a run that goes on has those of before; None: nothing is kept
+    set_metrics distances between the sets of all outputs and all targets, by log name; they need `kept`
     seed        of learning: the same for a person, method and T, whatever was learned before
     """
 
     def __init__(
         self, candidates: Sequence[Candidate], data: str, shots: Iterable[int], metrics: ImageMetrics,
-        results: Results, frames_dir: Path | None = None, set_metrics: Mapping[str, SetMetric] | None = None,
-        seed: int = 0, commit: str = "unknown",
+        results: Results, kept: KeptFrames | None = None,
+        set_metrics: Mapping[str, FrechetDistance | None] | None = None, seed: int = 0, commit: str = "unknown",
     ) -> None:  # fmt: skip
         super().__init__()
         labels = [candidate.label for candidate in candidates]
         if len(set(labels)) != len(labels):
             raise ValueError(f"methods {labels}: each may be given once")
-        if set_metrics and frames_dir is None:
-            raise ValueError(f"{', '.join(set_metrics)} compare all outputs: they need frames_dir")
+        distances = {name: metric for name, metric in (set_metrics or {}).items() if metric is not None}
+        if distances and kept is None:
+            raise ValueError(f"{', '.join(distances)} compare all outputs: set keep_frames=true, or set_metrics={{}}")
         self.candidates, self.data, self.shots = list(candidates), data, sorted(set(shots))
-        self.results, self.frames_dir, self.seed, self.commit = results, frames_dir, seed, commit
+        self.results, self.kept, self.seed, self.commit = results, kept, seed, commit
         networks = {c.label: c.method for c in candidates if isinstance(c.method, nn.Module)}
         self.methods = nn.ModuleDict(networks)  # so that they follow to the device
-        self._metrics, self._set_metrics = [metrics], dict(set_metrics or {})
+        self._metrics, self._set_metrics = [metrics], distances
         self.names = list(metrics.means)  # of the per-image metrics
         self._met: list[str] = []  # this rank's people
 
@@ -132,8 +121,8 @@ class FewShotLearner(L.LightningModule):
         """Add this person's rows. Returns the outputs by `T=8/FT`, those of an earlier run where they were kept."""
         began = time.monotonic()
         self._met.append(person.key)
-        if self.frames_dir is not None and not self._target_file(person.key).is_file():
-            save_strip(self._target_file(person.key), person.target.images)
+        if self.kept is not None:
+            self.kept.save_target(self.data, person.key, person.target.images)
         outputs = {}
         for num_shots in self.shots:
             known = person._replace(shots=take(person.shots, num_shots))
@@ -156,8 +145,8 @@ class FewShotLearner(L.LightningModule):
             raise ValueError(f"{candidate.label}: {tuple(x_hat.shape)} for {tuple(person.target.images.shape)} targets")
         metrics = self._metrics[0]
         measured = metrics.average(metrics.measure(x_hat, person.target.images, person.target.points))
-        if self.frames_dir is not None:
-            save_strip(self._file(key), x_hat)
+        if self.kept is not None:
+            self.kept.save(key, x_hat)
         speed = {"learning_s": learning_s, "ms_per_frame": 1000 * seconds / num_targets}
         self.results.add(key, {"num_targets": num_targets, **measured, **speed, "commit": self.commit})
         return x_hat
@@ -166,62 +155,62 @@ class FewShotLearner(L.LightningModule):
         """Whether there is a row with all of today's metrics, and the pictures it is about."""
         row = self.results.find(key)
         complete = row is not None and all(row.get(name) for name in self.names)
-        return complete and (self.frames_dir is None or self._file(key).is_file())
+        return complete and (self.kept is None or self.kept.has(key))
 
     def _load(self, key: ResultKey) -> Float[Tensor, "M 3 H W"] | None:
-        return None if self.frames_dir is None else load_strip(self._file(key)).to(self.device)
+        return None if self.kept is None else self.kept.load(key).to(self.device)
 
     def _key(self, candidate: Candidate, num_shots: int, person: str) -> ResultKey:
         c = candidate
         return ResultKey(self.data, c.name, c.variant, num_shots, person, c.checkpoint, c.config, c.config_hash)
-
-    def _file(self, key: ResultKey) -> Path:
-        """Where the outputs of a row lie."""
-        assert self.frames_dir is not None
-        parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash)
-        folder = "_".join(part for part in parts if part != "-")
-        return self.frames_dir / self.data / folder / f"T={key.T}" / f"{key.person}.png"
-
-    def _target_file(self, person: str) -> Path:
-        assert self.frames_dir is not None
-        return self.frames_dir / self.data / "target" / f"{person}.png"
 
     # All people.
 
     def on_test_epoch_end(self) -> None:
         """Compare the sets; log `test/T=8/FT/ssim`: means over this run's people, those of earlier runs included."""
         self.trainer.strategy.barrier()  # every rank's rows are there
-        for num_shots in self.shots:
-            for candidate in self.candidates:
-                self._add_set_metrics(candidate, num_shots)
+        everything = [(candidate, num_shots) for num_shots in self.shots for candidate in self.candidates]
+        missing = [one for one in everything if self._lacks_set_metrics(*one)]
+        self.trainer.strategy.barrier()  # all ranks have come to the same
+        if missing and self.kept is not None:
+            self._add_set_metrics(self.kept, missing)
         self.trainer.strategy.barrier()
-        for num_shots in self.shots:
-            for candidate in self.candidates:
-                means = self._means(candidate, num_shots)
-                prefix = f"test/T={num_shots}/{candidate.label}"
-                self.log_dict({f"{prefix}/{name}": value for name, value in means.items()}, rank_zero_only=True)
+        for candidate, num_shots in everything:
+            prefix = f"test/T={num_shots}/{candidate.label}"
+            means = self._means(candidate, num_shots)
+            self.log_dict({f"{prefix}/{name}": value for name, value in means.items()}, rank_zero_only=True)
 
-    def _add_set_metrics(self, candidate: Candidate, num_shots: int) -> None:
-        """One row of person `*`, unless it is there. Every rank comes here equally often: `compute` is collective."""
-        rows = self._rows(candidate, num_shots)
-        total = sum(int(row["num_targets"]) for row in rows)
-        key = self._key(candidate, num_shots, EVERYBODY)
-        known = self.results.find(key) or {}
-        if not self._set_metrics or not rows:
-            return
-        if known.get("num_targets") == str(total) and all(known.get(name) for name in self._set_metrics):
-            return
-        values = {name: self._compare(metric, candidate, num_shots) for name, metric in self._set_metrics.items()}
-        self.trainer.strategy.barrier()  # all have read what is known
-        if self.trainer.is_global_zero:
-            self.results.add(key, {"num_targets": total, **values, "commit": self.commit})
+    def _lacks_set_metrics(self, candidate: Candidate, num_shots: int) -> bool:
+        """Whether there are outputs that the row of person `*` does not know."""
+        total = self._num_outputs(candidate, num_shots)
+        row = self.results.find(self._key(candidate, num_shots, EVERYBODY)) or {}
+        known = row.get("num_targets") == str(total) and all(row.get(name) for name in self._set_metrics)
+        return bool(self._set_metrics and total and not known)
 
-    def _compare(self, metric: SetMetric, candidate: Candidate, num_shots: int) -> float:
-        metric.reset()
-        for person in self._met:
-            metric.update_real(load_strip(self._target_file(person)).to(self.device))
-            metric.update_fake(load_strip(self._file(self._key(candidate, num_shots, person))).to(self.device))
-        return float(metric.compute())
+    def _add_set_metrics(self, kept: KeptFrames, missing: Sequence[tuple[Candidate, int]]) -> None:
+        """Rows of person `*`. The distances ask all ranks: each comes to each of them, with people or without."""
+        people = sorted({row["person"] for row in self._rows(*missing[0])})
+        content = kept.digest_targets(self.data, people)
+        for metric in self._set_metrics.values():
+            metric.to(self.device).reset(real=True)
+            if not metric.load_real(content):
+                for person in self._met:
+                    metric.update_real(kept.load_target(self.data, person).to(self.device))
+                metric.save_real(content)
+        for candidate, num_shots in missing:
+            values = {}
+            for name, metric in self._set_metrics.items():
+                metric.reset()
+                for person in self._met:
+                    metric.update_fake(kept.load(self._key(candidate, num_shots, person)).to(self.device))
+                values[name] = float(metric.compute())
+            if self.trainer.is_global_zero:
+                total = self._num_outputs(candidate, num_shots)
+                key = self._key(candidate, num_shots, EVERYBODY)
+                self.results.add(key, {"num_targets": total, **values, "commit": self.commit})
+
+    def _num_outputs(self, candidate: Candidate, num_shots: int) -> int:
+        return sum(int(row["num_targets"]) for row in self._rows(candidate, num_shots))
 
     def _rows(self, candidate: Candidate, num_shots: int) -> list[dict[str, str]]:
         """What `results` has of this run's people, all ranks'."""

@@ -1,0 +1,68 @@
+"""Outputs kept as pictures: of each person one PNG, the frames one below the other, rounded to 8 bits and no worse."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from talkinghead.data.shards import write_atomic
+from talkinghead.metrics.results import ResultKey
+
+
+class KeptFrames:
+    """`<folder>/<data>/target/<person>.png`, and `<folder>/<data>/<method …>/T=8/<person>.png` for each row."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, key: ResultKey) -> Path:
+        """Where the outputs of a row lie; another checkpoint or config has another folder."""
+        parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash)
+        method = "_".join(part for part in parts if part != "-")
+        return self.folder / key.data / method / f"T={key.T}" / f"{key.person}.png"
+
+    def has(self, key: ResultKey) -> bool:
+        return self.path(key).is_file()
+
+    def save(self, key: ResultKey, x_hat: Float[Tensor, "M 3 H W"]) -> None:
+        save_strip(self.path(key), x_hat)
+
+    def load(self, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
+        return load_strip(self.path(key))
+
+    def target_path(self, data: str, person: str) -> Path:
+        return self.folder / data / "target" / f"{person}.png"
+
+    def save_target(self, data: str, person: str, x: Float[Tensor, "M 3 H W"]) -> None:
+        save_strip(self.target_path(data, person), x)
+
+    def load_target(self, data: str, person: str) -> Float[Tensor, "M 3 H W"]:
+        return load_strip(self.target_path(data, person))
+
+    def digest_targets(self, data: str, people: Iterable[str]) -> str:
+        """SHA-256 of these people's targets: what statistics of real images are kept under."""
+        content = (self.target_path(data, person).read_bytes() for person in people)
+        return hashlib.sha256(b"".join(hashlib.sha256(picture).digest() for picture in content)).hexdigest()
+
+
+def save_strip(path: Path, images: Float[Tensor, "M 3 H W"]) -> None:
+    """Write images in [-1, 1], whole or not at all; NaN becomes black."""
+    levels = ((images.detach().float().nan_to_num(-1.0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = levels.permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy()
+    _, content = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))
+    write_atomic(path, content.tobytes())
+
+
+def load_strip(path: Path) -> Float[Tensor, "M 3 H W"]:
+    """Square frames in [-1, 1]."""
+    pixels = cv2.imread(str(path))
+    if pixels is None or pixels.shape[0] % pixels.shape[1]:
+        raise ValueError(f"{path} is no strip of square frames: delete it, and its row in results.csv")
+    side = pixels.shape[1]
+    frames = np.ascontiguousarray(pixels[..., ::-1]).reshape(-1, side, side, 3)
+    return torch.from_numpy(frames).movedim(-1, 1).float().div_(127.5).sub_(1)

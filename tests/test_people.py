@@ -1,0 +1,189 @@
+"""The protocol's choice of people and frames: disjoint, the same for every method, the smaller T within the larger."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from talkinghead.data.datamodule import EpisodeDataModule
+from talkinghead.data.people import CrossReenactment, FrameChoice, People, SelfReenactment, one_of_each
+from talkinghead.data.reader import UnusableClip
+from talkinghead.data.shards import Clip
+from talkinghead.data.stills import StillsReenactment
+from tests.data_sets import SIZE, frame_points, make_clip, read_frame, write_data_set
+
+CHOICE = FrameChoice(max_shots=8, num_targets=8, min_targets=2)
+
+
+def open_data(path: Path) -> EpisodeDataModule:
+    return EpisodeDataModule(
+        path, size=SIZE, num_shots=1, episodes_per_epoch=1, batch_size=1, num_workers=0, seed=0, source_hint=""
+    )
+
+
+def self_reenactment(root: Path, clips: list[Clip], choice: FrameChoice = CHOICE, **options) -> SelfReenactment:
+    data = open_data(write_data_set(root, {"test": [clips[:1], clips[1:]] if clips[1:] else [clips]}))
+    return SelfReenactment(data, SIZE, choice, **options)
+
+
+def numbers(points) -> list[int]:
+    return [read_frame(face)[1] for face in points.numpy()]
+
+
+def test_shots_and_hold_out_are_disjoint_and_depend_on_seed_and_clip_alone() -> None:
+    shots, held_out = CHOICE(range(20), "a")
+    assert len(shots) == 8
+    assert len(held_out) == 8
+    assert not set(shots) & set(held_out)
+    assert held_out == sorted(held_out)
+    assert (shots, held_out) == CHOICE(range(20), "a")
+    assert (shots, held_out) != CHOICE(range(20), "b")
+    assert (shots, held_out) != FrameChoice(8, 8, 2, seed=1)(range(20), "a")
+    assert shots != sorted(shots), "the first shot would always be the first frame"
+
+
+@pytest.mark.parametrize(("frames", "targets"), [(40, 8), (16, 8), (13, 5), (10, 2)])
+def test_a_short_clip_gives_fewer_targets_and_as_many_shots(frames: int, targets: int) -> None:
+    shots, held_out = CHOICE(range(frames), "a")
+    assert (len(shots), len(held_out)) == (8, targets)
+
+
+def test_a_clip_too_short_is_counted_and_named(tmp_path: Path) -> None:
+    with pytest.raises(UnusableClip, match="9, the protocol needs 10"):
+        CHOICE(range(9), "a")
+    source = self_reenactment(tmp_path, [make_clip(0, 12), make_clip(1, 9)])
+    keys, skipped = source.keys()
+    assert keys == ["clip000"]
+    assert [one.cause for one in skipped] == ["too few usable frames"]
+    assert "clip001" in skipped[0].detail
+
+
+def test_person_of_a_clip(tmp_path: Path) -> None:
+    person = self_reenactment(tmp_path, [make_clip(3, 20)]).load("clip003")
+    shots, held_out = CHOICE(range(20), "clip003")
+    assert numbers(person.shots.points) == shots
+    assert numbers(person.target.points) == held_out
+    assert person.driving is person.target
+    assert person.target.images.shape == person.target.landmarks.shape == (8, 3, SIZE, SIZE)
+    green = (person.target.images[:, 1].mean((1, 2)) + 1) * 127.5  # make_clip: green tells the frame
+    assert green.round().int().tolist() == pytest.approx([7 * n for n in held_out], abs=3)
+    assert -1 <= person.target.images.min() <= person.target.images.max() <= 1
+
+
+def test_broken_and_faceless_frames_are_not_chosen(tmp_path: Path) -> None:
+    clip = make_clip(0, 14)
+    clip.landmarks[5] = np.nan
+    clip.frames[7] = b"no jpeg"
+    person = self_reenactment(tmp_path, [clip]).load("clip000")
+    chosen = numbers(person.shots.points) + numbers(person.target.points)
+    assert sorted(chosen) == [n for n in range(14) if n not in (5, 7)]
+
+
+def test_a_person_who_turns_out_unusable_is_left_out(tmp_path: Path) -> None:
+    broken = make_clip(0, 12)
+    broken.frames[:] = [b"no jpeg"] * 12
+    source = self_reenactment(tmp_path, [broken, make_clip(1, 12)])
+    found = []
+    people = People(source, source.keys()[0], found.extend)
+    assert [person.key for person in people] == ["clip001"]
+    assert [one.cause for one in found] == ["too few usable frames"]
+
+
+def test_one_clip_of_each_identity_comes_first(tmp_path: Path) -> None:
+    order = one_of_each({"a0": "a", "a1": "a", "a2": "a", "b0": "b", "c0": "c", "c1": "c"})
+    assert {key[0] for key in order[:3]} == {"a", "b", "c"}
+    assert sorted(order) == ["a0", "a1", "a2", "b0", "c0", "c1"]
+    clips = [make_clip(n, 12) for n in range(5)]
+    some = self_reenactment(tmp_path / "1", clips, num_people=2).keys()[0]
+    assert some == self_reenactment(tmp_path / "2", clips).keys()[0][:2]
+
+
+def cross_set(root: Path) -> EpisodeDataModule:
+    """Two people; clip number 5 is person 0 doing what person 1 does."""
+    own = [make_clip(n, 20) for n in range(2)]
+    driven = make_clip(5, 20)
+    meta = {**driven.meta, "video": "clip000", "motion_clip": "clip001"}
+    return open_data(write_data_set(root, {"test": [own], "cross": [[Clip("0_by_1", meta, *driven_parts(driven))]]}))
+
+
+def driven_parts(clip: Clip) -> tuple[np.ndarray, list[bytes]]:
+    return clip.landmarks, clip.frames
+
+
+def test_cross_reenactment_pairs_the_same_frames_of_three_clips(tmp_path: Path) -> None:
+    data = cross_set(tmp_path)
+    source = CrossReenactment(data, SIZE, CHOICE)
+    assert source.name == f"{tmp_path.name}/cross"
+    assert source.keys() == (["0_by_1"], [])
+    person = source.load("0_by_1")
+    assert {read_frame(face)[0] for face in person.shots.points.numpy()} == {0}
+    assert {read_frame(face)[0] for face in person.driving.points.numpy()} == {1}
+    assert {read_frame(face)[0] for face in person.target.points.numpy()} == {5}
+    assert numbers(person.driving.points) == numbers(person.target.points)
+    alone = SelfReenactment(data, SIZE, CHOICE).load("clip000")
+    assert numbers(person.shots.points) == numbers(alone.shots.points), "what is learned is the same in both"
+
+
+def test_cross_reenactment_needs_synthetic_heads(tmp_path: Path) -> None:
+    data = open_data(write_data_set(tmp_path, {"test": [[make_clip(0, 20)]], "cross": [[make_clip(1, 20)]]}))
+    keys, skipped = CrossReenactment(data, SIZE, CHOICE).keys()
+    assert keys == []
+    assert skipped[0].cause == "no test clips of person and driver"
+
+
+def test_a_missing_split_is_an_error(tmp_path: Path) -> None:
+    data = open_data(write_data_set(tmp_path, {"train": [[make_clip(0, 20)]]}))
+    with pytest.raises(ValueError, match="no clips in split 'test'"):
+        SelfReenactment(data, SIZE, CHOICE).keys()
+
+
+def detect(image: np.ndarray) -> np.ndarray | None:
+    """Green tells the frame, as in make_clip; frame 3 shows no face."""
+    number = round(float(image[..., 1].mean()) / 7)
+    scale = np.float32(len(image) / SIZE)
+    return None if number == 3 else (frame_points(0, number) + 0.5) * scale - 0.5
+
+
+def write_stills(folder: Path, frames: range, side: int = 2 * SIZE) -> None:
+    folder.mkdir(parents=True)
+    for n in frames:
+        cv2.imwrite(str(folder / f"{n:03d}.png"), np.full((side, side, 3), (100, 7 * n, 0), np.uint8))
+
+
+@pytest.mark.parametrize("layout", ["{person}/train|{person}/test", "Train/{person}|Test/{person}"])
+def test_folders_of_the_papers_shape(tmp_path: Path, layout: str) -> None:
+    for person in ("anna", "bert"):
+        learn, reproduce = (tmp_path / part.format(person=person) for part in layout.split("|"))
+        write_stills(learn, range(10))
+        write_stills(reproduce, range(20, 25))
+    source = StillsReenactment(tmp_path, SIZE, CHOICE, detect)
+    assert source.keys() == (["anna", "bert"], [])
+    person = source.load("bert")
+    assert numbers(person.target.points) == [20, 21, 22, 23, 24]
+    assert len(person.shots.points) == 8
+    assert set(numbers(person.shots.points)) <= {0, 1, 2, 4, 5, 6, 7, 8, 9}, "3 shows no face"
+    assert person.shots.images.shape == (8, 3, SIZE, SIZE)
+
+
+def test_a_flat_folder_is_chosen_from_as_a_clip_is(tmp_path: Path) -> None:
+    write_stills(tmp_path / "anna", range(14))
+    write_stills(tmp_path / "bert", range(9))
+    source = StillsReenactment(tmp_path, SIZE, CHOICE, detect)
+    keys, skipped = source.keys()
+    assert keys == ["anna"]
+    assert skipped[0].cause == "too few pictures"
+    person = source.load("anna")
+    chosen = numbers(person.shots.points) + numbers(person.target.points)
+    assert sorted(chosen) == [n for n in range(14) if n != 3]
+    assert len(person.shots.points) == 8
+
+
+def test_pictures_that_are_not_square_say_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "anna").mkdir()
+    for n in range(12):
+        cv2.imwrite(str(tmp_path / "anna" / f"{n}.png"), np.zeros((10, 20, 3), np.uint8))
+    with pytest.raises(UnusableClip, match=r"prepare\.py source=stills"):
+        StillsReenactment(tmp_path, SIZE, CHOICE, detect).load("anna")
+    with pytest.raises(ValueError, match="detector"):
+        StillsReenactment(tmp_path, SIZE, CHOICE, None)

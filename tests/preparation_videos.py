@@ -10,6 +10,7 @@ from talkinghead.preparation.clip import Settings
 from talkinghead.preparation.crop import BOX_RAISE, BOX_SIDE
 from talkinghead.preparation.runner import Runner
 from talkinghead.preparation.sources import Folder
+from talkinghead.preparation.workers import Cluster
 
 GREEN = (20, 220, 20)
 
@@ -76,11 +77,13 @@ def write_clip(path: Path, num_frames: int = 12, side: int = 40, height: int = 9
 
 
 def make_runner(
-    root: Path, output: Path, workers: int = 0, detector: GreenFace | None = None, **options: object
-) -> Runner:
+    root: Path, output: Path, workers: int = 0, detector: GreenFace | None = None, cluster: Cluster | None = None,
+    **options: object,
+) -> Runner:  # fmt: skip
     """A preparation of the folder `root` in shards of four clips."""
     settings = Settings(image_size=64, frames_per_clip=10, min_face=20, **options)  # type: ignore[arg-type]
-    return Runner(Folder(str(root), {"train": "."}), detector or GreenFace(), settings, str(output), workers, 4, "test")
+    source = Folder(str(root), {"train": "."})
+    return Runner(source, detector or GreenFace(), settings, str(output), workers, 4, "test", cluster)
 
 
 if __name__ == "__main__":  # run by the test that kills it: ROOT OUTPUT TALLY LIMIT

@@ -17,11 +17,13 @@ from hydra.utils import instantiate
 
 from prepare import runner_config
 from talkinghead.data.shards import DatasetInfo
+from talkinghead.preparation.cluster import RayCluster
 from talkinghead.preparation.crop import face_box
 from talkinghead.preparation.detectors import Dlib, FaceAlignment
 from talkinghead.preparation.runner import Runner, locked
 from talkinghead.preparation.spool import read_clips
 from talkinghead.preparation.video import Video
+from talkinghead.preparation.workers import LocalProcesses
 from tests.preparation_videos import make_runner, write_clip
 
 ROOT = Path(__file__).parents[1]
@@ -232,13 +234,16 @@ def test_dlib_agrees_with_given_landmarks():
 
 @pytest.mark.parametrize("source", ["voxceleb1", "voxceleb2", "folder", "stills"])
 @pytest.mark.parametrize("detector", ["face_alignment", "dlib"])
-def test_every_config_builds_a_runner(source: str, detector: str, tmp_path: Path):
-    overrides = [f"source={source}", f"detector={detector}", f"source.root={tmp_path}", f"output={tmp_path / 'out'}"]
+@pytest.mark.parametrize("cluster", ["local", "ray"])
+def test_every_config_builds_a_runner(source: str, detector: str, cluster: str, tmp_path: Path):
+    choices = [f"source={source}", f"detector={detector}", f"cluster={cluster}"]
+    overrides = [*choices, f"source.root={tmp_path}", f"output={tmp_path / 'out'}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("prepare", [*overrides, "paths.weights_dir=weights"])
     runner = instantiate(runner_config(config))
     assert isinstance(runner, Runner)
     assert (runner.source.name, runner.detector.name) == (source, detector)
+    assert isinstance(runner.cluster, {"local": LocalProcesses, "ray": RayCluster}[cluster])
 
 
 def test_the_command_tells_what_is_wrong_without_a_traceback(tmp_path: Path):

@@ -1,41 +1,35 @@
-"""Runs a preparation on local processes; killed at any moment and started again, it ends with the same shards."""
+"""Runs a preparation; killed at any moment and started again, it ends with the same shards."""
 
 import fcntl
-import multiprocessing
-import os
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
-from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 
-import cv2
 import numpy as np
 from rich.console import Console
 
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split
 from talkinghead.preparation import spool
-from talkinghead.preparation.clip import Drop, Settings, prepare_clip
+from talkinghead.preparation.clip import Drop, Settings
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan
 from talkinghead.preparation.progress import Progress
 from talkinghead.preparation.report import print_report, tell, write_report
 from talkinghead.preparation.sources import SPLITS, Source
+from talkinghead.preparation.workers import Cluster, LocalProcesses, Work
 
 
 class Runner:
     """Prepares a source into a data set.
 
     output              folder of the data set; a stopped preparation of the same options is continued there
-    workers             processes; 0 works in this one; None takes one per CPU this process may use
+    workers             processes; 0 works in this one; None takes one per CPU there is
     clips_per_shard     clips that become one shard, before some are dropped
     command             stored in dataset.json
+    cluster             where the workers are; None: processes of this machine
     """
 
     def __init__(
@@ -47,14 +41,16 @@ class Runner:
         workers: int | None = None,
         clips_per_shard: int = 100,
         command: str = "",
+        cluster: Cluster | None = None,
     ) -> None:
         self.source = source
         self.detector = detector
         self.settings = settings
-        self.output = Path(output)
-        self.workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        self.output = Path(output).absolute()
+        self.workers = workers
         self.clips_per_shard = clips_per_shard
         self.command = command
+        self.cluster = cluster or LocalProcesses()
         self.console = Console()
 
     def run(self) -> DatasetInfo:
@@ -91,25 +87,16 @@ class Runner:
         for shard, block in blocks.items():
             if not missing[shard] and not spool.block_file(self.output, block[0]).exists():
                 spool.finish_block(self.output, block, self.settings.image_size)
-        with Progress(self.console, len(jobs), len(jobs) - len(left)) as progress:
-            for job, (kept, dropped, decoded) in self._results(left):
+        work = Work(self.detector, self.settings, self.output)
+        with (
+            Progress(self.console, len(jobs), len(jobs) - len(left)) as progress,
+            closing(self.cluster.results(work, left, self.workers)) as results,
+        ):
+            for job, (kept, dropped, decoded) in results:
                 progress.advance(kept, dropped, decoded)
                 missing[job.shard] -= 1
                 if not missing[job.shard]:
                     spool.finish_block(self.output, blocks[job.shard], self.settings.image_size)
-
-    def _results(self, jobs: list[Job]) -> Iterator[tuple[Job, tuple[int, int, int]]]:
-        """Jobs with (kept, dropped, frames decoded), as they finish; their results are in the spool by then."""
-        work = Work(self.detector, self.settings, self.output)
-        if self.workers == 0:
-            yield from ((job, work(job)) for job in jobs)
-            return
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(self.workers, max(1, len(jobs))), context, start_worker, (work,))
-        try:
-            yield from pooled(pool, jobs, 4 * self.workers)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     def _finish(self, jobs: list[Job]) -> None:
         """Report, then dataset.json: where it exists, the data set is complete."""
@@ -149,59 +136,6 @@ class Runner:
             crop={**crop, "measured": Framing(*measured)._asdict()},
             created_by=self.command,
         )
-
-
-class Work:
-    """Prepares one job into the spool; sent to every worker once."""
-
-    def __init__(self, detector: Detector, settings: Settings, output: Path) -> None:
-        self.detector = detector
-        self.settings = settings
-        self.output = output
-
-    def __call__(self, job: Job) -> tuple[int, int, int]:
-        result = prepare_clip(job.unit, job.key, job.video_index, self.detector, self.settings)
-        spool.put(self.output, job, result)
-        return len(result.clips), len(result.drops), result.decoded
-
-
-_work: list[Callable[[Job], tuple[int, int, int]]] = []  # of a worker process
-
-
-def start_worker(work: Work) -> None:
-    """One thread each; leave Ctrl-C to the parent; end when the parent is gone, even if it was killed."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: wait_for_end([parent.sentinel]) and os._exit(1), daemon=True).start()
-    _work[:] = [work]
-
-
-def work_on(job: Job) -> tuple[int, int, int]:
-    """What a worker process runs."""
-    return _work[0](job)
-
-
-def pooled(pool: ProcessPoolExecutor, jobs: list[Job], ahead: int) -> Iterator[tuple[Job, tuple[int, int, int]]]:
-    """Run jobs with at most `ahead` of them waiting. Raises RuntimeError when a process dies."""
-    waiting: dict[Future, Job] = {}
-    rest = iter(jobs)
-    while True:
-        while len(waiting) < ahead and (job := next(rest, None)) is not None:
-            waiting[pool.submit(work_on, job)] = job
-        if not waiting:
-            return
-        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-            try:
-                yield waiting[future], future.result()
-            except BrokenProcessPool as error:
-                suspects = ", ".join(f"{job.unit.identity}/{job.unit.clip}" for job in waiting.values())
-                raise RuntimeError(
-                    "a worker died (out of memory, or a file that crashes the decoder). Run the same command again to "
-                    f"go on, with fewer workers if memory was short. It was working on one of: {suspects}"
-                ) from error
-            del waiting[future]
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Folder:
     def __init__(
         self, root: str, splits: Mapping[str, str | None], cropped: bool = False, val_identities: int = 0
     ) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()  # the same for a worker elsewhere
         self.folders = split_folders(self.root, splits)
         self.cropped = cropped
         self.val_identities = val_identities
@@ -87,7 +87,7 @@ class VoxCeleb2:
     def __init__(
         self, root: str, val_identities: int = 0, clips_per_video: int | None = None, cropped: bool = True
     ) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()  # the same for a worker elsewhere
         self.val_identities = val_identities
         self.clips_per_video = clips_per_video
         self.cropped = cropped
@@ -118,7 +118,7 @@ class VoxCeleb1:
     def __init__(
         self, root: str, videos: str = "videos", val_identities: int = 0, clips_per_video: int | None = None
     ) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()  # the same for a worker elsewhere
         self.videos = videos
         self.val_identities = val_identities
         self.clips_per_video = clips_per_video
@@ -152,7 +152,7 @@ class Stills:
     def __init__(
         self, root: str, splits: Mapping[str, str | None], cropped: bool = False, val_identities: int = 0
     ) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()  # the same for a worker elsewhere
         self.folders = split_folders(self.root, splits)
         self.cropped = cropped
         self.val_identities = val_identities

@@ -1,0 +1,66 @@
+"""A preparation on a Ray cluster: one worker per CPU of all its machines."""
+
+from typing import Any
+
+import cv2
+
+from talkinghead.preparation.plan import Job
+from talkinghead.preparation.workers import Counts, Results, Work
+
+
+class RayCluster:
+    """Workers on a Ray cluster, whose machines all see the source and the output under the same paths.
+
+    address     of the cluster; None: the one that RAY_ADDRESS names, or else one of this machine alone
+    cpus, gpus  that each worker takes; a fraction of a GPU is possible
+    retries     how often a clip is tried again whose worker died (a machine that left, memory)
+    """
+
+    def __init__(
+        self, address: str | None = None, cpus: float | int = 1, gpus: float | int = 0, retries: int = 2
+    ) -> None:
+        self.address, self.cpus, self.gpus, self.retries = address, cpus, gpus, retries
+
+    def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
+        """As in `Cluster`. Raises ImportError without ray, ValueError where no worker fits, RuntimeError when a clip
+        ends its workers."""
+        try:
+            import ray  # noqa: PLC0415
+            from ray.exceptions import RayActorError  # noqa: PLC0415
+            from ray.util import ActorPool  # noqa: PLC0415
+        except ImportError as error:
+            raise ImportError("cluster=ray needs ray: pip install -e '.[ray]'") from error
+        ray.init(self.address, log_to_driver=False)
+        try:
+            number = min(workers or self.room(ray.cluster_resources()), max(1, len(jobs)))
+            options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+            remote: Any = ray.remote(max_restarts=-1, max_task_retries=self.retries, **options)(Worker)
+            pool = ActorPool([remote.remote(work) for _ in range(number)])
+            yield from pool.map_unordered(lambda worker, job: worker.run.remote(job), jobs)
+        except RayActorError as error:
+            raise RuntimeError(
+                f"a clip ended its worker {self.retries + 1} times (memory, or a file that crashes the decoder). "
+                f"Run the same command again to go on, with a larger cluster.cpus if memory was short. {error}"
+            ) from error
+        finally:
+            ray.shutdown()
+
+    def room(self, resources: dict[str, Any]) -> int:
+        """How many workers the cluster holds. Raises ValueError when none fits."""
+        room = resources.get("CPU", 0) / self.cpus if self.cpus else float("inf")
+        room = min(room, resources.get("GPU", 0) / self.gpus) if self.gpus else room
+        if room < 1 or room == float("inf"):
+            raise ValueError(f"no worker of {self.cpus} CPUs and {self.gpus} GPUs fits the cluster; set cluster.cpus")
+        return int(room)
+
+
+class Worker:
+    """One worker process of the cluster."""
+
+    def __init__(self, work: Work) -> None:
+        cv2.setNumThreads(1)
+        self.work = work
+
+    def run(self, job: Job) -> tuple[Job, Counts]:
+        """Prepare one job into the spool."""
+        return job, self.work(job)

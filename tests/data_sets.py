@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.shards import Clip, DatasetInfo, Split, write_shard
 
 SIZE = 32
@@ -49,3 +50,19 @@ def write_data_set(root: Path, shards: dict[str, list[list[Clip]]]) -> Path:
     longest = max(len(clip.frames) for groups in shards.values() for clips in groups for clip in clips)
     DatasetInfo("tiny", splits, SIZE, 25.0, longest, {"name": "none"}, {"rule": "none"}, "tests").save(root)
     return root
+
+
+_made: list[EpisodeDataModule] = []
+
+
+def module(path: Path | str, **options) -> EpisodeDataModule:
+    """A data module whose worker processes `end_workers` ends."""
+    options = {"num_shots": 4, "episodes_per_epoch": 16, "batch_size": 4, "num_workers": 0, "seed": 1, **options}
+    _made.append(EpisodeDataModule(path, **{"size": SIZE, "flip": False, "val_shots": 4, **options}))
+    return _made[-1]
+
+
+def end_workers() -> None:
+    """End those of every `module` made so far: nobody else does where no trainer runs."""
+    while _made:
+        _made.pop().teardown("fit")

@@ -1,17 +1,17 @@
 """Streaming: what an episode holds, which ones an epoch holds, and what happens to broken clips."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.episodes import choose_frames
 from talkinghead.data.landmarks import draw_landmarks, mirror_points
 from talkinghead.data.order import EpochOrder
 from talkinghead.types import Episode
-from tests.data_sets import SIZE, colour, frame_points, make_clip, read_frame, write_data_set
+from tests.data_sets import SIZE, colour, end_workers, frame_points, make_clip, module, read_frame, write_data_set
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,10 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data_set(tmp_path_factory.mktemp("tiny"), groups)
 
 
-def module(path: Path | str, **options) -> EpisodeDataModule:
-    options = {"num_shots": 4, "episodes_per_epoch": 16, "batch_size": 4, "num_workers": 0, "seed": 1, **options}
-    return EpisodeDataModule(path, **{"size": SIZE, "flip": False, "val_shots": 4, **options})
+@pytest.fixture(autouse=True)
+def _end_workers() -> Iterator[None]:
+    yield
+    end_workers()
 
 
 def frames_of(batches: list[Episode]) -> list[tuple[int, tuple[int, ...]]]:

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.reader import ShardReader
 from talkinghead.data.shards import Clip, DatasetInfo
-from tests.data_sets import SIZE, make_clip, read_frame, write_data_set
+from tests.data_sets import end_workers, make_clip, module, read_frame, write_data_set
 
 
-def module(path: Path | str, **options) -> EpisodeDataModule:
-    options = {"num_shots": 4, "episodes_per_epoch": 16, "batch_size": 4, "num_workers": 0, "seed": 1, **options}
-    return EpisodeDataModule(path, **{"size": SIZE, "flip": False, "val_shots": 4, **options})
+@pytest.fixture(autouse=True)
+def _end_workers() -> Iterator[None]:
+    yield
+    end_workers()
 
 
 def without_landmarks(clip: Clip, frames: slice) -> Clip:

@@ -88,19 +88,24 @@ def adopt(cfg: DictConfig) -> None:
 def candidate(cfg: DictConfig, name: str) -> Candidate:
     """A method with its trained networks, and what its rows say of it."""
     method, file = cfg.method[name], checkpoint_of(cfg, name)
-    settings = {**plain(method), "people": plain(cfg.people), "seed": cfg.seed}
     if file is None:
         built = instantiate(method.learner)
     elif "networks" in method:
         parts = networks(file)
         built = instantiate(method.learner, **{part: parts[part] for part in method.networks})
-        settings["learner"] = {k: v for k, v in settings["learner"].items() if k not in method.networks}
     else:
-        learner = OmegaConf.merge(moved(inside(file)["learner"], cfg), method.changes)
-        built = instantiate(learner, metrics=None)
+        built = instantiate(OmegaConf.merge(moved(inside(file)["learner"], cfg), method.changes), metrics=None)
         load_weights(built, file)
     sha256 = digest(Path(file))[:12] if file else "-"
-    return Candidate(built, method.name, method.variant, sha256, cfg.row or "default", hash_of(settings))
+    return Candidate(built, method.name, method.variant, sha256, cfg.row or "default", hash_of(settings(cfg, name)))
+
+
+def settings(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """All that a method's rows depend on, but for the checkpoint and the data set."""
+    method = plain(cfg.method[name])
+    if "learner" in method:
+        method["learner"] = {k: v for k, v in method["learner"].items() if k not in method.get("networks", ())}
+    return {**method, "people": plain(cfg.people), "seed": cfg.seed}
 
 
 def checkpoint_of(cfg: DictConfig, name: str) -> str | None:

@@ -224,7 +224,7 @@ def share(root: Path) -> None:
     torch.save({"logged": logged, "met": one._met}, root / f"rank{rank}.pt")
 
 
-@pytest.mark.parametrize("count", [3, 1])
+@pytest.mark.parametrize("count", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_two_ranks_share_the_people(tmp_path: Path, count: int) -> None:
     people(tmp_path, count)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -302,9 +302,8 @@ def start(script: str, *overrides: str) -> subprocess.CompletedProcess:
 
 def test_evaluate_from_end_to_end(trained: tuple[Path, Path]) -> None:
     root, checkpoint = trained
-    mine = options(root, f"checkpoint={checkpoint}", "methods=[ff,ft,nearest,mean]", "shots=[1,4]",
-                   "learner.max_steps=2", f"output={root / 'out'}")  # fmt: skip
-    done = start("evaluate.py", *mine)
+    mine = options(root, "learner=finetune", "learner.max_steps=2", f"output={root / 'out'}")
+    done = start("evaluate.py", *mine, f"checkpoint={checkpoint}", "methods=[ff,ft,nearest,mean]", "shots=[1,4]")
     assert done.returncode == 0, done.stderr[-4000:]
     rows = Results(root / "out/results.csv").rows()
     assert len(rows) == 4 * 2 * 2
@@ -317,10 +316,13 @@ def test_evaluate_from_end_to_end(trained: tuple[Path, Path]) -> None:
     assert len({row["config_hash"] for row in ours}) == 2
     assert len(list((root / "out/people").rglob("*.png"))) == 4
     before = (root / "out/results.csv").read_bytes()
-    evaluate.test(compose_config("evaluate", *mine))
-    assert (root / "out/results.csv").read_bytes() == before, "all was there"
+    again = start("train.py", "experiment=finetune_synthetic", *mine, f"init_from={checkpoint}", "shots=1")
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert "test/T=1/FT/ssim" in again.stdout
+    assert (root / "out/results.csv").read_bytes() == before, "train.py finds what evaluate.py has done"
 
 
+@pytest.mark.slow
 def test_a_sweep_of_train_py_gathers_its_rows(trained: tuple[Path, Path]) -> None:
     root, checkpoint = trained
     mine = options(root, "experiment=finetune_synthetic", f"init_from={checkpoint}", "learner.max_steps=1")
@@ -338,7 +340,7 @@ def test_settings_have_a_hash_that_does_not_know_where_files_lie(trained: tuple[
         mine = options(root, f"checkpoint={checkpoint}", "methods=[ft]", *overrides)
         config = compose_config("evaluate", *mine)
         evaluate.adopt(config)
-        return evaluate.candidate(config, "ft").config_hash
+        return evaluate.hash_of(evaluate.settings(config, "ft"))
 
     usual = hash_of()
     assert usual == hash_of("paths.root_dir=elsewhere", "people.num_people=3", "output=other")

@@ -90,7 +90,7 @@ class Shards:
         """All readable clips of a split."""
         splits = self.data.info.splits
         if split not in splits or not splits[split].clips:
-            raise ValueError(f"{self.data.path} has no clips in split {split!r}; it has {sorted(splits)}")
+            raise ValueError(f"{self.data.path} has no clips in split {split!r}; it has {sorted(splits)}: people.split=…")
         pool = ShardPool(self.data.path, splits[split].shards, max_open=len(splits[split].shards))
         return {clip.key: clip for clip in readable(pool)}
 

@@ -1,5 +1,6 @@
-"""A callback for the two-rank test: what each rank saw, and the weights it ended with."""
+"""Callbacks for runs of train.py: what each rank saw and its last weights; a run that waits to be killed."""
 
+import time
 from pathlib import Path
 
 import pytorch_lightning as L
@@ -22,3 +23,14 @@ class RankDump(L.Callback):
     def on_train_end(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
         content = {"seen": self.seen, "weights": learner.state_dict(), "step": trainer.global_step}
         torch.save(content, self.dirpath / f"{trainer.global_rank}.pt")
+
+
+class HangAfterSave(L.Callback):
+    """Waits before the first batch after `path` was saved, for ever."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        while self.path.is_file():
+            time.sleep(0.1)

@@ -74,7 +74,7 @@ def start(data_set: Path, run: str, *overrides: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output[-4000:]
     return output
 
@@ -101,9 +101,10 @@ def assert_bit_equal(one: object, other: object, where: str = "checkpoint") -> N
 def test_a_killed_run_goes_on_bit_equal(data_set: Path) -> None:
     options = ("trainer.max_epochs=40", "trainer.check_val_every_n_epoch=1000", "callbacks.last.every_minutes=0.002")
     whole = start(data_set, "outputs/meta_synthetic/whole", *options)
-    killed = start(data_set, "outputs/meta_synthetic/killed", *options)
     last = data_set.parent / "outputs/meta_synthetic/killed/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 200
+    hang = f"+callbacks.hang={{_target_:tests.rank_dump.HangAfterSave,path:{last}}}"
+    killed = start(data_set, "outputs/meta_synthetic/killed", *options, hang)
+    deadline = time.monotonic() + 600
     while not last.is_file() and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)

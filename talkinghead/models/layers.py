@@ -50,7 +50,7 @@ class SpectralNorm(nn.Module):
         self.eps = eps
         self.register_buffer("u", F.normalize(torch.randn(weight.shape[0]), dim=0))
         self.register_buffer("v", F.normalize(torch.randn(weight[0].numel()), dim=0))
-        for _ in range(num_warmup):
+        for _ in range(0 if weight.is_meta else num_warmup):
             self(weight.detach())
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class SpectralNorm(nn.Module):
 def normalized(layer: nn.Conv2d | nn.Linear, spectral_norm: bool) -> nn.Module:
     """The layer, under spectral normalisation if asked."""
     if spectral_norm:
-        parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
+        parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight), unsafe=True)  # no trial run
     return layer
 
 

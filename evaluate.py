@@ -44,7 +44,7 @@ def test(cfg: DictConfig) -> float | None:
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
     for logger in trainer.loggers:
         logger.log_hyperparams({**plain(cfg), "git_commit": learner.commit})
-    trainer.test(learner, datamodule=data)
+    trainer.test(learner, datamodule=data, verbose=False)
     if data.skipped:
         log.warning("not used: %s", ", ".join(f"{count} x {cause}" for cause, count in data.skipped.items()))
     log.info("rows: %s", cfg.results)

@@ -318,7 +318,7 @@ def test_evaluate_from_end_to_end(trained: tuple[Path, Path]) -> None:
     before = (root / "out/results.csv").read_bytes()
     again = start("train.py", "experiment=finetune_synthetic", *mine, f"init_from={checkpoint}", "shots=1")
     assert again.returncode == 0, again.stderr[-4000:]
-    assert "test/T=1/FT/ssim" in again.stdout
+    assert "test/T=1/FT  ssim" in again.stdout
     assert (root / "out/results.csv").read_bytes() == before, "train.py finds what evaluate.py has done"
 
 
@@ -330,7 +330,7 @@ def test_a_sweep_of_train_py_gathers_its_rows(trained: tuple[Path, Path]) -> Non
     assert done.returncode == 0, done.stderr[-4000:]
     rows = Results(root / "outputs/finetune_synthetic/results.csv").rows()
     assert sorted((row["variant"], row["T"]) for row in rows) == [("FT", "1")] * 2 + [("FT", "4")] * 2
-    assert "test/T=4/FT/ssim" in done.stdout
+    assert "test/T=4/FT  ssim" in done.stdout
 
 
 def test_settings_have_a_hash_that_does_not_know_where_files_lie(trained: tuple[Path, Path]) -> None:

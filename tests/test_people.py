@@ -166,6 +166,20 @@ def test_folders_of_the_papers_shape(tmp_path: Path, layout: str) -> None:
     assert person.shots.images.shape == (8, 3, SIZE, SIZE)
 
 
+def test_a_face_not_found_does_not_cost_the_person(tmp_path: Path) -> None:
+    write_stills(tmp_path / "anna/train", range(6))
+    write_stills(tmp_path / "anna/test", range(20, 25))
+    write_stills(tmp_path / "bert/train", range(4))
+    write_stills(tmp_path / "bert/test", range(20, 27))
+    source = StillsReenactment(tmp_path, SIZE, CHOICE, detect)
+    shots = numbers(source.load("anna").shots.points)
+    assert len(shots) == 8
+    assert set(shots) == {0, 1, 2, 4, 5}
+    assert shots[5:] == shots[:3]
+    with pytest.raises(UnusableClip, match="3 to learn from, 7 to reproduce"):
+        source.load("bert")
+
+
 def test_a_flat_folder_is_chosen_from_as_a_clip_is(tmp_path: Path) -> None:
     write_stills(tmp_path / "anna", range(14))
     write_stills(tmp_path / "bert", range(9))

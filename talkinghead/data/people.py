@@ -90,7 +90,9 @@ class Shards:
         """All readable clips of a split."""
         splits = self.data.info.splits
         if split not in splits or not splits[split].clips:
-            raise ValueError(f"{self.data.path} has no clips in split {split!r}; it has {sorted(splits)}: people.split=…")
+            raise ValueError(
+                f"{self.data.path} has no clips in split {split!r}: set people.split to one of {sorted(splits)}"
+            )
         pool = ShardPool(self.data.path, splits[split].shards, max_open=len(splits[split].shards))
         return {clip.key: clip for clip in readable(pool)}
 

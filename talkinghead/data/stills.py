@@ -1,6 +1,7 @@
 """Test people as folders of pictures, of the shape of the paper's public evaluation images (50 x (32 + 32))."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import final
@@ -30,6 +31,8 @@ class StillsReenactment:
         train/<person>/*.png and test/<person>/*.png
         <person>/*.png      the hold-out frames are chosen, as of a clip
 
+    Where fewer than `max_shots` pictures to learn from show a face, but half as many do, the first are seen twice.
+
     detector    finds the 68 points in an RGB picture, as `metrics.landmarks.DlibLandmarks` does
     """
 
@@ -50,7 +53,7 @@ class StillsReenactment:
 
     def keys(self) -> tuple[list[str], list[Skipped]]:
         """The people, sorted by name. Raises ValueError where there is none."""
-        people = sorted({self._person(path) for path in self._pictures()})
+        people = sorted({self._person(path) for path in self._pictures})
         if not people:
             raise ValueError(f"no pictures below {self.root}: set people.root to the folder of people")
         return first_usable(people, self.num_people, self._check)
@@ -60,8 +63,10 @@ class StillsReenactment:
         learn, reproduce = self._parts(key)
         order = Random(repr((self.choice.seed, key))).sample
         if reproduce:
-            shots = self._frames(order(learn, len(learn)), self.choice.max_shots)
-            held_out = self._frames(reproduce, self.choice.num_targets)
+            shots = self._detect(order(learn, len(learn)), self.choice.max_shots)
+            held_out = self._detect(reproduce, self.choice.num_targets)
+            if 2 * len(shots) >= self.choice.max_shots:  # a few faces not found must not cost the person
+                shots = (2 * shots)[: self.choice.max_shots]
         else:
             found = self._detect(learn, len(learn))
             first, second = self.choice(range(len(found)), key)
@@ -73,6 +78,7 @@ class StillsReenactment:
         target = self._draw(held_out)
         return Person(key, self._draw(shots), driving=target, target=target)
 
+    @cached_property
     def _pictures(self) -> list[Path]:
         found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         return sorted(path for path in found if len(path.parts) > 1 and not path.name.startswith("."))
@@ -84,7 +90,7 @@ class StillsReenactment:
 
     def _parts(self, key: str) -> tuple[list[Path], list[Path]]:
         """Pictures to learn from, and to reproduce; none of the latter where the folder does not tell them apart."""
-        mine = [path for path in self._pictures() if self._person(path) == key]
+        mine = [path for path in self._pictures if self._person(path) == key]
         parts = {path: {name.lower() for name in path.parts[:-1]} for path in mine}
         reproduce = [path for path in mine if parts[path] & set(REPRODUCE)]
         learn = [path for path in mine if path not in reproduce]
@@ -95,9 +101,6 @@ class StillsReenactment:
         if len(learn) + len(reproduce) < self.choice.needed:
             counts = f"{len(learn)} + {len(reproduce)} pictures, the protocol needs {self.choice.needed}"
             raise UnusableClip("too few pictures", f"{self.root / key}: {counts}")
-
-    def _frames(self, pictures: list[Path], count: int) -> list["Still"]:
-        return self._detect(pictures, count)
 
     def _detect(self, pictures: list[Path], count: int) -> list["Still"]:
         """The first `count` pictures that show a face, brought to `size`."""

@@ -178,7 +178,9 @@ class FewShotLearner(L.LightningModule):
         for candidate, num_shots in everything:
             prefix = f"test/T={num_shots}/{candidate.label}"
             means = self._means(candidate, num_shots)
-            self.log_dict({f"{prefix}/{name}": value for name, value in means.items()}, rank_zero_only=True)
+            self.log_dict({f"{prefix}/{name}": value for name, value in means.items()}, sync_dist=True)  # equal anyway
+            if self.trainer.is_global_zero:
+                _logger.info("%s  %s", prefix, "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
 
     def _lacks_set_metrics(self, candidate: Candidate, num_shots: int) -> bool:
         """Whether there are outputs that the row of person `*` does not know."""

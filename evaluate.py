@@ -19,6 +19,7 @@ from torch import nn
 from talkinghead.learners.checkpoints import git_commit, load_weights
 from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
 from talkinghead.learners.kept import KeptFrames
+from talkinghead.learners.watching import StepPreviews
 from talkinghead.metrics.results import Results
 from talkinghead.pretrained import digest
 
@@ -64,7 +65,8 @@ def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
     learner = FewShotLearner(
         [candidate(cfg, name) for name in cfg.methods], data.source.name,
         [cfg.shots] if isinstance(cfg.shots, int) else list(cfg.shots), instantiate(cfg.metrics), Results(cfg.results),
-        KeptFrames(output / "frames") if cfg.keep_frames else None, instantiate(cfg.set_metrics), cfg.seed,
+        KeptFrames(output / "frames") if cfg.keep_frames else None, instantiate(cfg.set_metrics),
+        StepPreviews(output / "previews", cfg.preview_every) if cfg.preview_every else None, cfg.seed,
         git_commit(Path(__file__).parent),
     )  # fmt: skip
     return data, learner

@@ -1,7 +1,7 @@
 """The types that cross package borders."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -59,6 +59,7 @@ class Person(NamedTuple):
 Reenactor = Callable[[Frames], Float[Tensor, "M 3 H W"]]  # driving frames -> x_hat in [-1, 1]
 
 
+@runtime_checkable
 class FewShotMethod(Protocol):
     """What the few-shot protocol asks of a method, ours or a baseline; one that owns networks is an nn.Module."""
 

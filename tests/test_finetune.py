@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from torch import nn
 
 from talkinghead.learners.finetune import FeedForward, FineTuner, Progress, embed
+from talkinghead.learners.watching import StepPreviews
+from talkinghead.metrics.results import ResultKey
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
 from talkinghead.models.person import load_person, save_person
-from talkinghead.types import Frames
+from talkinghead.types import Frames, Person
 
 SIZE = 32
 
@@ -141,6 +144,19 @@ def test_watch_sees_every_step(networks) -> None:
     tuner(networks, epochs=2).learn(shots(3), watch=seen.append)
     assert [(p.step, p.num_steps) for p in seen] == [(1, 2), (2, 2)]
     assert set(seen[0].losses) == {"dsc", "cnt", "adv", "fm"}
+
+
+def test_previews_show_the_way_and_change_nothing(networks, tmp_path: Path) -> None:
+    person = Person("mona", shots(3), shots(5), shots(5))
+    watch = StepPreviews(tmp_path, every=2, num_frames=4).watch(ResultKey("set/test", "ours", "FT", 3, "mona"), person)
+    outputs = []
+    for spectator in (None, watch):
+        torch.manual_seed(1)
+        outputs.append(tuner(networks, epochs=5).learn(person.shots, spectator)(person.driving))
+    assert torch.equal(*outputs)
+    picture = cv2.imread(str(tmp_path / "set/test/T=3/mona.png"))
+    assert picture.shape == (4 * SIZE, 4 * SIZE, 3)  # the targets, and the outputs after steps 2, 4 and 5
+    assert len({row.tobytes() for row in picture.reshape(4, -1)}) == 4
 
 
 def test_result_depends_on_the_seed_only(networks) -> None:

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from talkinghead.data.loaders import SkipReport
 from talkinghead.data.people import People, PeopleSource
+from talkinghead.learners.finetune import FineTuner
 from talkinghead.learners.kept import KeptFrames
+from talkinghead.learners.watching import StepPreviews
 from talkinghead.metrics.frechet import FrechetDistance
 from talkinghead.metrics.results import EVERYBODY, ResultKey, Results
 from talkinghead.metrics.suite import ImageMetrics
-from talkinghead.types import FewShotMethod, Frames, Person
+from talkinghead.types import FewShotMethod, Frames, Person, Reenactor
 
 _logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -86,13 +88,15 @@ class FewShotLearner(L.LightningModule):
     metrics     per-image metrics
     kept        keeps all outputs as pictures, so that a run that goes on has those of before; None: nothing is kept
     set_metrics distances between the sets of all outputs and all targets, by log name; they need `kept`
+    previews    pictures of each fine-tuning on the way (in the time of learning); None: none
     seed        of learning: the same for a person, method and T, whatever was learned before
     """
 
     def __init__(
         self, candidates: Sequence[Candidate], data: str, shots: Iterable[int], metrics: ImageMetrics,
         results: Results, kept: KeptFrames | None = None,
-        set_metrics: Mapping[str, FrechetDistance | None] | None = None, seed: int = 0, commit: str = "unknown",
+        set_metrics: Mapping[str, FrechetDistance | None] | None = None, previews: StepPreviews | None = None,
+        seed: int = 0, commit: str = "unknown",
     ) -> None:  # fmt: skip
         super().__init__()
         labels = [candidate.label for candidate in candidates]
@@ -102,7 +106,8 @@ class FewShotLearner(L.LightningModule):
         if distances and kept is None:
             raise ValueError(f"{', '.join(distances)} compare all outputs: set keep_frames=true, or set_metrics={{}}")
         self.candidates, self.data, self.shots = list(candidates), data, sorted(set(shots))
-        self.results, self.kept, self.seed, self.commit = results, kept, seed, commit
+        self.results, self.kept, self.previews = results, kept, previews
+        self.seed, self.commit = seed, commit
         networks = {c.label: c.method for c in candidates if isinstance(c.method, nn.Module)}
         self.methods = nn.ModuleDict(networks)  # so that they follow to the device
         self._metrics, self._set_metrics = [metrics], distances
@@ -137,7 +142,7 @@ class FewShotLearner(L.LightningModule):
     def _evaluate(self, candidate: Candidate, person: Person, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
         L.seed_everything(number_of(self.seed, person.key, candidate.label, key.T), verbose=False)
         with torch.enable_grad(), uncached_autocast(self.device.type):
-            reenact, learning_s = timed(self.device, lambda: candidate.method.learn(person.shots))
+            reenact, learning_s = timed(self.device, lambda: self._learn(candidate.method, person, key))
             x_hat, seconds = timed(self.device, lambda: reenact(person.driving))
         x_hat = x_hat.detach().float()
         num_targets = len(person.target.images)
@@ -150,6 +155,11 @@ class FewShotLearner(L.LightningModule):
         speed = {"learning_s": learning_s, "ms_per_frame": 1000 * seconds / num_targets}
         self.results.add(key, {"num_targets": num_targets, **measured, **speed, "commit": self.commit})
         return x_hat
+
+    def _learn(self, method: FewShotMethod, person: Person, key: ResultKey) -> Reenactor:
+        if self.previews is not None and isinstance(method, FineTuner):
+            return method.learn(person.shots, self.previews.watch(key, person))
+        return method.learn(person.shots)
 
     def _is_done(self, key: ResultKey) -> bool:
         """Whether there is a row with all of today's metrics, and the pictures it is about."""

@@ -78,8 +78,11 @@ def adopt(cfg: DictConfig) -> None:
     sizes = {file: inside(file)["model"]["image_size"] for file in files if file}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"checkpoints of different picture sizes cannot be compared: {sizes}")
-    source = next((file for file in [cfg.checkpoint, *files] if file and file in sizes), None)
-    if source is None:
+    if not sizes:
+        return
+    cfg.model.image_size = next(iter(sizes.values()))
+    source = next((checkpoint_of(cfg, name) for name in cfg.methods if "networks" in cfg.method[name]), None)
+    if source is None:  # baselines are built from their own checkpoints altogether
         return
     for section in cfg.from_checkpoint:
         cfg[section] = moved(inside(source)[section], cfg)

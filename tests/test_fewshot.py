@@ -322,6 +322,21 @@ def test_evaluate_from_end_to_end(trained: tuple[Path, Path]) -> None:
     assert (root / "out/results.csv").read_bytes() == before, "train.py finds what evaluate.py has done"
 
 
+def test_a_baseline_alone_is_built_from_its_own_checkpoint(trained: tuple[Path, Path]) -> None:
+    root, _ = trained
+    small = ["model.image_size=16", "model.embedder.channels=[4,4]", "model.driver.channels=[4,4]"]
+    config = compose_config("config", "experiment=x2face_synthetic", *small, "num_videos=1")
+    inside = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("model", "loss", "learner")}
+    torch.save({"state_dict": instantiate(config.learner).state_dict(), "config": inside}, root / "x2face.ckpt")
+    config = compose_config(
+        "evaluate", *options(root, f"checkpoints.x2face={root / 'x2face.ckpt'}", "methods=[x2face]")
+    )
+    _, learner = evaluate.build(config)
+    assert [candidate.name for candidate in learner.candidates] == ["x2face"]
+    assert config.model.image_size == 16
+    evaluate.plain(config)  # goes to the loggers: nothing in it is left dangling
+
+
 @pytest.mark.slow
 def test_a_sweep_of_train_py_gathers_its_rows(trained: tuple[Path, Path]) -> None:
     root, checkpoint = trained

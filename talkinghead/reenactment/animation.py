@@ -1,0 +1,133 @@
+"""From a driver's motion and a learned person to a video file."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from talkinghead.data.landmarks import draw_landmarks
+from talkinghead.preparation.crop import cut
+from talkinghead.reenactment.adaptation import Mode, adapt, most_alike
+from talkinghead.reenactment.driver import Driver
+from talkinghead.reenactment.movie import Movie
+from talkinghead.reenactment.panels import Column, even, side_by_side, to_height, write_sheet
+from talkinghead.reenactment.paste import Paste
+from talkinghead.reenactment.source import Portrait, as_frames, as_pictures
+from talkinghead.types import Frames, Reenactor
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the video shows.
+
+    size            height of the result, pixels; None: the networks' own. With `paste` the picture's own size counts
+    side_by_side    source | driver | result
+    paste           the whole picture of the portrait, with the face moving in it
+    feather         soft seam of `paste`, in crop sides
+    sheet           moments on the contact sheet; 0: no sheet
+    sound           the driver's sound goes along
+    crf             quality of H.264: less is better and larger
+    """
+
+    size: int | None = 256
+    side_by_side: bool = False
+    paste: bool = False
+    feather: float = 0.12
+    sheet: int = 8
+    sound: bool = True
+    crf: int = 18
+
+    def __post_init__(self) -> None:
+        if self.size is not None and (self.size < 16 or self.size % 2):
+            raise ValueError(f"look.size={self.size}: an even number of pixels from 16 on, or null")
+        if self.sheet < 0 or not 0 <= self.crf <= 51:
+            raise ValueError(f"look.sheet={self.sheet} and look.crf={self.crf}: at least 0, and 0 to 51")
+
+
+def driving_points(
+    driver: Driver, source_points: Float[np.ndarray, "68 2"] | None, size: int, mode: Mode = "relative",
+    reference: int | None = None,
+) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
+    """The driver's landmarks for this source, in pixels of the networks' pictures.
+
+    reference   the driver's frame that corresponds to the source frame; None: the one that is most alike
+    """
+    points = driver.points_of(size)
+    if source_points is None:
+        if mode != "absolute":
+            raise ValueError("this person model has no landmarks of its source: give source=FILE, or adapt=absolute")
+        return points
+    if reference is not None and not 0 <= reference < len(points):
+        raise ValueError(f"reference={reference}: the driver has frames 0 to {len(points) - 1}")
+    return adapt(points, source_points, mode, most_alike(points, source_points) if reference is None else reference)
+
+
+def animate(
+    reenact: Reenactor, driver: Driver, points: Float[np.ndarray, "F 68 2"], portrait: Portrait | None, output: Path,
+    look: Look, size: int, *, device: str = "cpu", batch: int = 8, tick: Callable[[], None] = lambda: None,
+) -> Path | None:  # fmt: skip
+    """Write the video, and the contact sheet beside it; the sheet's path is returned.
+
+    points      what moves the person, in pixels of the networks' `size` x `size` pictures
+    portrait    the source frame to show and to paste into; None: a person model without it
+    tick        called after each frame
+    """
+    compose = Composer(portrait, look, size)
+    blank = np.zeros((size, size, 3), np.uint8)
+    height, width = compose(blank, blank).shape[:2]
+    timeline = driver.timeline
+    moments = set(np.linspace(0, len(points) - 1, look.sheet).round().astype(int).tolist())
+    columns: list[Column] = []
+    with Movie(
+        output, width, height, timeline.rate, timeline.time_base, driver.path if look.sound else None,
+        float(timeline.pts[0] * timeline.time_base), look.crf,
+    ) as movie:  # fmt: skip
+        for n, (driving, x_hat) in enumerate(drawn(reenact, driver, points, size, device, batch)):
+            movie.write(compose(driving, x_hat), timeline.pts[n] - timeline.pts[0])
+            if n in moments:
+                columns.append(Column(driving, draw_landmarks(points[n], size), x_hat))
+            tick()
+    if not columns:
+        return None
+    sheet = output.with_suffix(".png")
+    write_sheet(sheet, columns[0].result if compose.source is None else compose.source, columns)
+    return sheet
+
+
+def drawn(
+    reenact: Reenactor, driver: Driver, points: Float[np.ndarray, "F 68 2"], size: int, device: str, batch: int
+) -> Iterator[tuple[Image, Image]]:
+    """Each frame of the driver's crop, and what the method makes of it."""
+    images = (cut(image, driver.crop, size) for image in driver.images())
+    for first in range(0, len(points), batch):
+        some = list(islice(images, batch))
+        if not some:
+            return
+        frames = as_frames(np.stack(some), points[first : first + len(some)])
+        results = as_pictures(reenact(Frames(*(part.to(device) for part in frames))))
+        yield from zip(some, results, strict=True)
+
+
+class Composer:
+    """Makes the frames of the video from those of the driver and of the result."""
+
+    def __init__(self, portrait: Portrait | None, look: Look, size: int) -> None:
+        if portrait is None and look.paste:
+            raise ValueError("look.paste=true needs the picture to paste into: give source=FILE")
+        self.source = None if portrait is None else cut(portrait.image, portrait.crop, size)
+        self._whole = Paste(portrait.image, portrait.crop, look.feather) if portrait and look.paste else None
+        self._height = look.size or size
+        self._side_by_side = look.side_by_side
+
+    def __call__(self, driving: Image, x_hat: Image) -> Image:
+        """One frame, of even size."""
+        result = to_height(x_hat, self._height) if self._whole is None else self._whole(x_hat)
+        if not self._side_by_side:
+            return even(result)
+        source = self.source if self._whole is None else self._whole.picture
+        return even(side_by_side([panel for panel in (source, driving, result) if panel is not None]))

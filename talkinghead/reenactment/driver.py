@@ -1,0 +1,124 @@
+"""The driving video: the landmarks of every frame, when each is shown, and its crop."""
+
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from talkinghead.preparation.crop import Crop, Framing, clip_crop, face_box, to_crop
+from talkinghead.preparation.detectors import Detector
+from talkinghead.preparation.video import Video
+from talkinghead.reenactment.faces import Magnified, track_face
+from talkinghead.reenactment.movie import Movie
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+MAX_LOST = 1.0  # seconds that a face may be away and still be the same
+
+
+class Timeline(NamedTuple):
+    """When each frame is shown, in units of `time_base` seconds: the rate may vary. `rate` is its mean."""
+
+    pts: list[int]
+    time_base: Fraction
+    rate: Fraction
+
+
+class Driver(NamedTuple):
+    """A driving video whose face is known; frames are read again when they are needed."""
+
+    path: Path
+    timeline: Timeline
+    points: Float[np.ndarray, "F 68 2"]  # pixels of the frames
+    seen: Bool[np.ndarray, " F"]  # False: interpolated
+    crop: Crop
+
+    def points_of(self, size: int) -> Float[np.ndarray, "F 68 2"]:
+        """The landmarks in pixels of the crop as the networks see it."""
+        return to_crop(self.points, self.crop, size)
+
+    def images(self) -> Iterator[Image]:
+        """All frames in order; one that cannot be decoded is the one before it."""
+        shown, last = 0, None
+        with Video(self.path) as video:
+            for n, image in video.read(range(len(self.points))):
+                yield from [image if last is None else last] * (n - shown)
+                yield image
+                shown, last = n + 1, image
+        if last is not None:
+            yield from [last] * (len(self.points) - shown)
+
+
+def follow_driver(
+    path: Path, detector: Detector, framing: Framing, *, face: int = 1, every: int = 5, min_face: int = 32,
+    max_frames: int | None = None, start: Callable[[int], Callable[[], None]] = lambda total: lambda: None,
+) -> Driver:  # fmt: skip
+    """Find and follow the face of a driving video.
+
+    face        1 is the face that is large for longest, 2 the next, ...
+    every       the detector searches each so-manyth frame
+    start       is told the number of frames, and returns what is called after each
+
+    Raises FileNotFoundError or ValueError that names the file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"driving={path}: there is no such file")
+    try:
+        with Video(path) as video:
+            num_frames = min(video.num_frames, max_frames or video.num_frames)
+            if num_frames == 0:
+                raise ValueError("the video has no frames")
+            tick = start(num_frames)
+            gap = max(3, round(MAX_LOST * video.fps / every))
+            points, seen = track_face(
+                video.read, num_frames, Magnified(detector), face=face, every=every, max_gap=gap, tick=tick
+            )
+            timeline = read_timeline(path, num_frames)
+            height, width = next(video.read([int(np.argmax(seen))]))[1].shape[:2]
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as a video ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    sides = face_box(points)
+    side = float(np.median(sides[:, 2] - sides[:, 0]))
+    if side < min_face:
+        raise ValueError(f"{path}: the face is {side:.0f} pixels wide, at least {min_face} are needed (min_face)")
+    return Driver(path, timeline, points, seen, clip_crop(points, width, height, framing))
+
+
+def read_timeline(path: Path, num_frames: int) -> Timeline:
+    """When the first `num_frames` frames are shown, from the packets; evenly where the file does not say."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        rate = Fraction(stream.average_rate or 25)
+        times = [p.pts for p in container.demux(stream) if p.size and not p.is_discard]
+        known = [t for t in times if t is not None]
+        if len(known) < len(times) or len(set(known)) < len(known) or stream.time_base is None:
+            return Timeline(list(range(num_frames)), 1 / rate, rate)
+        return Timeline(sorted(known)[:num_frames], Fraction(stream.time_base), rate)
+
+
+def record(camera: int, seconds: float, path: Path, tell: Callable[[str], None] = print) -> None:
+    """Record a camera into a video file. Raises ValueError when it gives no picture."""
+    capture = cv2.VideoCapture(camera)
+    try:
+        good, image = capture.read()
+        if not good:
+            raise ValueError(f"driving={camera}: the camera gives no picture; is it connected, and free?")
+        tell(f"recording {seconds:g} s, look into the camera")
+        height, width = (side // 2 * 2 for side in image.shape[:2])
+        start = time.monotonic()
+        with Movie(path, width, height, Fraction(30), Fraction(1, 1000)) as movie:
+            last = -1
+            while good and (now := round((time.monotonic() - start) * 1000)) < seconds * 1000:
+                if now > last:
+                    movie.write(np.ascontiguousarray(image[:height, :width, ::-1]), now)
+                    last = now
+                good, image = capture.read()
+    finally:
+        capture.release()

@@ -1,0 +1,66 @@
+"""Pictures beside each other: source | driver | result for each frame, and the contact sheet of a whole video."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from talkinghead.data.shards import write_atomic
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+
+
+class Column(NamedTuple):
+    """One moment on the contact sheet."""
+
+    driver: Image
+    landmarks: Image
+    result: Image
+
+
+def side_by_side(panels: list[Image]) -> Image:
+    """Pictures in a row, each brought to the height of the last."""
+    height = len(panels[-1])
+    return np.concatenate([to_height(panel, height) for panel in panels], axis=1)
+
+
+def to_height(image: Image, height: int) -> Image:
+    """The picture so high, with its shape."""
+    if len(image) == height:
+        return image
+    width = max(1, round(image.shape[1] * height / len(image)))
+    interpolation = cv2.INTER_AREA if height < len(image) else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=interpolation)
+
+
+def even(image: Image) -> Image:
+    """Without its last row or column where there is an odd number of them: yuv420p wants even sides."""
+    height, width = image.shape[:2]
+    return np.ascontiguousarray(image[: height // 2 * 2, : width // 2 * 2])
+
+
+def write_sheet(path: Path, source: Image, columns: list[Column], tile: int = 160) -> None:
+    """Write a PNG: the source at the left; driver, its adapted landmarks and the result below each other."""
+    gap = np.full((3 * tile, 4, 3), 255, np.uint8)
+    blank = np.full((tile, tile, 3), 255, np.uint8)
+    parts = [np.concatenate([blank, blank, square(source, tile)])]
+    for column in columns:
+        parts += [gap, np.concatenate([square(image, tile) for image in column])]
+    sheet = np.concatenate(parts, axis=1)
+    good, content = cv2.imencode(".png", np.ascontiguousarray(sheet[..., ::-1]))
+    if not good:
+        raise ValueError(f"{path}: the contact sheet could not be encoded")
+    write_atomic(path, content.tobytes())
+
+
+def square(image: Image, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """The whole picture in the middle of a white square."""
+    factor = side / max(image.shape[:2])
+    height, width = (max(1, round(extent * factor)) for extent in image.shape[:2])
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=interpolation)
+    return canvas

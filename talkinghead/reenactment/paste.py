@@ -1,0 +1,57 @@
+"""The result put back into the whole picture, so that the portrait keeps its landscape."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from talkinghead.preparation.crop import Crop
+
+
+class Paste:
+    """Puts pictures of the crop back where the crop was cut from.
+
+    feather     width of the soft seam, in crop sides; there is none where the crop ends with the picture
+    longest     a larger picture is made so small: video players and encoders have limits
+    """
+
+    def __init__(
+        self, picture: UInt8[np.ndarray, "H W 3"], crop: Crop, feather: float = 0.12, longest: int = 1280
+    ) -> None:
+        if not 0 <= feather <= 0.5:
+            raise ValueError(f"feather={feather:g}: a share of the crop between 0 and 0.5")
+        factor = min(1.0, longest / max(picture.shape[:2]))
+        if factor < 1:
+            picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        self.picture = picture
+        left, top, side = (round(value * factor) for value in crop)
+        height, width = picture.shape[:2]
+        self._side = side = max(2, side)
+        self._inside = slice(max(0, -top), min(side, height - top)), slice(max(0, -left), min(side, width - left))
+        self._where = tuple(
+            slice(part.start + start, part.stop + start) for part, start in zip(self._inside, (top, left), strict=True)
+        )
+        rows, columns = self._inside
+        down = ramp(rows.stop - rows.start, round(feather * side), top > 0, top + side < height)
+        across = ramp(columns.stop - columns.start, round(feather * side), left > 0, left + side < width)
+        self._mask = (down[:, None] * across)[..., None]
+
+    def __call__(self, patch: UInt8[np.ndarray, "S S 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """The whole picture with this in the crop."""
+        smaller = len(patch) > self._side
+        interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+        new = cv2.resize(patch, (self._side, self._side), interpolation=interpolation)[self._inside]
+        whole = self.picture.copy()
+        old = whole[self._where].astype(np.float32)
+        whole[self._where] = np.round(old + self._mask * (new - old)).astype(np.uint8)
+        return whole
+
+
+def ramp(length: int, width: int, at_start: bool, at_end: bool) -> Float[np.ndarray, " length"]:
+    """1, falling softly to 0 over `width` pixels at the chosen ends."""
+    position = np.arange(length, dtype=np.float32) + 0.5
+    values = np.ones(length, np.float32)
+    for wanted, distance in ((at_start, position), (at_end, length - position)):
+        if wanted and width:
+            share = np.clip(distance / width, 0, 1)
+            values *= share * share * (3 - 2 * share)
+    return values

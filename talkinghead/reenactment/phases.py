@@ -1,0 +1,59 @@
+"""The phases of an animation, each with a bar and the time left; lines where there is no terminal."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Phases:
+    """Shows what is being done; `tell` prints between bars."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+
+    def tell(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator["Step"]:
+        """A bar while the block runs, and a line when it has succeeded."""
+        start = time.monotonic()
+        bar = Progress(
+            TextColumn(f"{name:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal, transient=True,
+        )  # fmt: skip
+        with bar:
+            step = Step(bar, bar.add_task(name, total=total))
+            yield step
+        seconds = time.monotonic() - start
+        rate = f", {step.done} steps, {step.done / max(1e-9, seconds):.1f} per second" if step.done > 1 else ""
+        self.tell(f"{name}: {seconds:.1f} s{rate}")
+
+
+class Step:
+    """Called after each step of a phase."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+        self.done = 0
+
+    def __call__(self) -> None:
+        self.done += 1
+        self._bar.advance(self._task)
+
+    def of(self, total: int) -> "Step":
+        """There will be so many steps."""
+        self._bar.update(self._task, total=total)
+        return self

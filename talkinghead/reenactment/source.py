@@ -1,0 +1,145 @@
+"""The source: pictures or a video of the person, the face in them, and the crop that the networks see."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from talkinghead.data.landmarks import draw_landmarks
+from talkinghead.preparation.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
+from talkinghead.preparation.detectors import Detector
+from talkinghead.preparation.video import Video, spread
+from talkinghead.reenactment.faces import find_face
+from talkinghead.types import Frames
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+VIDEO_SHOTS = 8  # frames of a source video where `shots` does not say
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+
+
+class Portrait(NamedTuple):
+    """A source frame: the whole picture, the landmarks of the face (its pixels) and the crop around it."""
+
+    name: str
+    image: Image
+    points: Float[np.ndarray, "68 2"]
+    crop: Crop
+
+
+def read_source(
+    paths: Sequence[Path], detector: Detector, framing: Framing, *, shots: int | None = None, face: int = 1,
+    min_face: int = 32, tell: Callable[[str], None] = print,
+) -> list[Portrait]:  # fmt: skip
+    """The portraits of pictures, of folders of pictures, and of frames spread over videos.
+
+    shots       at most so many; None: all pictures, and eight frames of a video
+    face        1 is the largest face of a picture, 2 the second largest, ...
+    min_face    pixels of a face box below which there is nothing to see
+    tell        is told of pictures that are left out
+
+    Raises ValueError or FileNotFoundError that names the file when none of them can be used.
+    """
+    portraits: list[Portrait] = []
+    reasons: list[str] = []
+    for path in expand(paths):
+        wanted = None if shots is None else shots - len(portraits)
+        if wanted is not None and wanted <= 0:
+            break
+        found: list[Portrait] = []
+        for name, image in pictures(path, wanted):
+            try:
+                points = find_face(image, detector, face)
+                found.append(Portrait(name, image, points, checked_crop(points, image, framing, min_face)))
+            except ValueError as error:
+                reasons.append(f"{name}: {error}")
+        if path.suffix.lower() not in IMAGE_SUFFIXES and found:  # one crop for all frames of a video
+            height, width = found[0].image.shape[:2]
+            crop = clip_crop(np.stack([portrait.points for portrait in found]), width, height, framing)
+            found = [portrait._replace(crop=crop) for portrait in found]
+        portraits += found
+    if not portraits:
+        more = f" (and {len(reasons) - 1} other pictures)" if len(reasons) > 1 else ""
+        raise ValueError(reasons[0] + more)
+    for reason in reasons:
+        tell(f"left out: {reason}")
+    return portraits
+
+
+def checked_crop(
+    points: Float[np.ndarray, "68 2"], image: UInt8[np.ndarray, "H W 3"], framing: Framing, min_face: int
+) -> Crop:
+    """The crop rule on one picture. Raises ValueError when the face is too small."""
+    box = face_box(points)
+    if box[2] - box[0] < min_face:
+        raise ValueError(f"the face is {box[2] - box[0]:.0f} pixels wide, at least {min_face} are needed (min_face)")
+    return clip_crop(points[None], image.shape[1], image.shape[0], framing)
+
+
+def expand(paths: Sequence[Path]) -> list[Path]:
+    """Folders become their pictures, by name. Raises FileNotFoundError, or ValueError for a folder without any."""
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"source={path}: there is no such file or folder")
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+        if not inside:
+            raise ValueError(f"source={path}: the folder holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        files += inside
+    if not files:
+        raise ValueError("source=FILE: give a picture, a list [a.jpg,b.jpg], a folder of pictures or a video")
+    return files
+
+
+def pictures(path: Path, shots: int | None) -> list[tuple[str, Image]]:
+    """A picture, or frames spread over a video, as RGB with their names."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise ValueError(f"{path}: cannot be read as a picture")
+        return [(str(path), image)]
+    try:
+        with Video(path) as video:
+            numbers = spread(video.num_frames, VIDEO_SHOTS if shots is None else shots)
+            frames = [(f"{path}, frame {n}", image) for n, image in video.read(numbers)]
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as a picture or a video ({error})") from error
+    if not frames:
+        raise ValueError(f"{path}: the video has no frames")
+    return frames
+
+
+def points_of(portrait: Portrait, size: int) -> Float[np.ndarray, "68 2"]:
+    """The landmarks in pixels of the crop as the networks see it."""
+    return to_crop(portrait.points, portrait.crop, size)
+
+
+def shots_of(portraits: Sequence[Portrait], size: int) -> Frames:
+    """What a method learns from."""
+    images = np.stack([cut(portrait.image, portrait.crop, size) for portrait in portraits])
+    return as_frames(images, np.stack([points_of(portrait, size) for portrait in portraits]))
+
+
+def as_frames(images: UInt8[np.ndarray, "N S S 3"], points: Float[np.ndarray, "N 68 2"]) -> Frames:
+    """Pictures of 0 … 255 with landmarks in their pixels."""
+    drawn = np.stack([draw_landmarks(face, images.shape[1]) for face in points])
+    return Frames(as_tensor(images), as_tensor(drawn), torch.from_numpy(points).float())
+
+
+def as_tensor(pictures: UInt8[np.ndarray, "N S S 3"]) -> Float[torch.Tensor, "N 3 S S"]:
+    """0 … 255 to [-1, 1]; pixels stay last in memory, as convolutions like them best."""
+    return torch.from_numpy(pictures).movedim(-1, 1).float().div_(127.5).sub_(1)
+
+
+def as_pictures(x: Float[torch.Tensor, "N 3 S S"]) -> UInt8[np.ndarray, "N S S 3"]:
+    """[-1, 1] to 0 … 255."""
+    pixels = x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte().movedim(1, -1)
+    return np.ascontiguousarray(pixels.cpu().numpy())

@@ -1,6 +1,6 @@
 """X2Face (arXiv 1807.10550), a baseline: trained on episodes by L1 alone, and driven by pictures."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast, final
 
@@ -28,7 +28,7 @@ class X2FaceLearner(EpisodicLearner):
     def __init__(
         self, embedder: EmbeddingNetwork, driver: DrivingNetwork, weights: Mapping[str, float | int | None],
         content: nn.Module | None = None, metrics: ImageMetrics | None = None,
-        validation_shots: Iterable[int] = (1, 8, 32), lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999),
+        validation_shots: Iterable[int] = (1, 8, 32), lr: float = 1e-4, betas: Sequence[float] = (0.9, 0.999),
     ) -> None:  # fmt: skip
         super().__init__(content, weights, metrics, validation_shots)
         self.embedder, self.driver = embedder, driver

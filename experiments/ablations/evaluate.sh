@@ -4,7 +4,7 @@
 # Rows gather in outputs/ablations/evaluation/results.csv; what is there is not done again.
 set -euo pipefail
 outputs=${OUTPUTS:-outputs/ablations}
-common=(trainer=cpu people.num_people=4 output="$outputs/evaluation")
+common=(trainer=cpu learner=finetune_small people.num_people=4 output="$outputs/evaluation")
 for row in default no_mch no_fm no_facenet w_detached two_d_steps; do
   if [ -e "$outputs/$row/done" ]; then
     "${PYTHON:-python}" evaluate.py row="$row" checkpoint="$outputs/$row/checkpoints/last.ckpt" "methods=[ff,ft]" "${common[@]}" "$@"

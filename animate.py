@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> Path:
     """All phases; returns the video."""
     output, phases = check(cfg), Phases()
     look = Look(**plain(cfg.look))
-    framing, detector = Framing(**cfg.framing), instantiate(cfg.detector)
+    framing, detector = find_framing(cfg), instantiate(cfg.detector)
     detector.check()
     device = find_device(cfg.device)
     torch.manual_seed(cfg.seed)
@@ -119,6 +119,12 @@ def method(cfg: DictConfig) -> str:
 def is_person(model: str) -> bool:
     """Two files of that name, not a checkpoint."""
     return Path(model).suffix != ".ckpt" and all(file.is_file() for file in files(model))
+
+
+def find_framing(cfg: DictConfig) -> Framing:
+    """How faces are cropped: as a person model says, else as the config does."""
+    known = load_person(cfg.files.model).about.get("crop") if is_person(cfg.files.model) else None
+    return Framing(**(known or cfg.framing))
 
 
 def find_portraits(cfg: DictConfig, detector: Any, framing: Framing, phases: Phases) -> list[Portrait]:

@@ -78,55 +78,62 @@ def animate(
     tick        called after each frame
     """
     compose = Composer(portrait, look, size)
-    blank = np.zeros((size, size, 3), np.uint8)
-    height, width = compose(blank, blank).shape[:2]
-    timeline = driver.timeline
+    timeline, view = driver.timeline, compose.view
+    blank = np.zeros((view, view, 3), np.uint8)
+    height, width = compose(blank, np.zeros((size, size, 3), np.uint8)).shape[:2]
     moments = set(np.linspace(0, len(points) - 1, look.sheet).round().astype(int).tolist())
     columns: list[Column] = []
     with Movie(
         output, width, height, timeline.rate, timeline.time_base, driver.path if look.sound else None,
         float(timeline.pts[0] * timeline.time_base), look.crf,
     ) as movie:  # fmt: skip
-        for n, (driving, x_hat) in enumerate(drawn(reenact, driver, points, size, device, batch)):
+        for n, (image, x_hat) in enumerate(drawn(reenact, driver, points, size, device, batch)):
+            driving = cut(image, driver.crop, view)
             movie.write(compose(driving, x_hat), timeline.pts[n] - timeline.pts[0])
             if n in moments:
-                columns.append(Column(driving, draw_landmarks(points[n], size), x_hat))
+                columns.append(Column(driving, draw_landmarks(zoomed(points[n], size, view), view), x_hat))
             tick()
     if not columns:
         return None
     sheet = output.with_suffix(".png")
-    write_sheet(sheet, columns[0].result if compose.source is None else compose.source, columns)
+    write_sheet(sheet, compose.source, columns)
     return sheet
 
 
 def drawn(
     reenact: Reenactor, driver: Driver, points: Float[np.ndarray, "F 68 2"], size: int, device: str, batch: int
 ) -> Iterator[tuple[Image, Image]]:
-    """Each frame of the driver's crop, and what the method makes of it."""
-    images = (cut(image, driver.crop, size) for image in driver.images())
+    """Each frame of the driver, and what the method makes of it."""
+    images = driver.images()
     for first in range(0, len(points), batch):
         some = list(islice(images, batch))
         if not some:
             return
-        frames = as_frames(np.stack(some), points[first : first + len(some)])
+        crops = np.stack([cut(image, driver.crop, size) for image in some])
+        frames = as_frames(crops, points[first : first + len(some)])
         results = as_pictures(reenact(Frames(*(part.to(device) for part in frames))))
         yield from zip(some, results, strict=True)
 
 
+def zoomed(points: Float[np.ndarray, "68 2"], size: int, view: int) -> Float[np.ndarray, "68 2"]:
+    """Points of a `size` px picture in the same picture of `view` px."""
+    return (points + 0.5) * (view / size) - 0.5
+
+
 class Composer:
-    """Makes the frames of the video from those of the driver and of the result."""
+    """Makes the frames of the video from the driver's crop, `view` pixels large, and the result."""
 
     def __init__(self, portrait: Portrait | None, look: Look, size: int) -> None:
         if portrait is None and look.paste:
             raise ValueError("look.paste=true needs the picture to paste into: give source=FILE")
-        self.source = None if portrait is None else cut(portrait.image, portrait.crop, size)
+        self.view = look.size or size
+        self.source = None if portrait is None else cut(portrait.image, portrait.crop, self.view)
         self._whole = Paste(portrait.image, portrait.crop, look.feather) if portrait and look.paste else None
-        self._height = look.size or size
         self._side_by_side = look.side_by_side
 
     def __call__(self, driving: Image, x_hat: Image) -> Image:
         """One frame, of even size."""
-        result = to_height(x_hat, self._height) if self._whole is None else self._whole(x_hat)
+        result = to_height(x_hat, self.view) if self._whole is None else self._whole(x_hat)
         if not self._side_by_side:
             return even(result)
         source = self.source if self._whole is None else self._whole.picture

@@ -41,11 +41,11 @@ def even(image: Image) -> Image:
     return np.ascontiguousarray(image[: height // 2 * 2, : width // 2 * 2])
 
 
-def write_sheet(path: Path, source: Image, columns: list[Column], tile: int = 160) -> None:
+def write_sheet(path: Path, source: Image | None, columns: list[Column], tile: int = 160) -> None:
     """Write a PNG: the source at the left; driver, its adapted landmarks and the result below each other."""
     gap = np.full((3 * tile, 4, 3), 255, np.uint8)
-    blank = np.full((tile, tile, 3), 255, np.uint8)
-    parts = [np.concatenate([blank, blank, square(source, tile)])]
+    last = named("result", tile) if source is None else square(source, tile)
+    parts = [np.concatenate([named("driver", tile), named("landmarks", tile), last])]
     for column in columns:
         parts += [gap, np.concatenate([square(image, tile) for image in column])]
     sheet = np.concatenate(parts, axis=1)
@@ -53,6 +53,12 @@ def write_sheet(path: Path, source: Image, columns: list[Column], tile: int = 16
     if not good:
         raise ValueError(f"{path}: the contact sheet could not be encoded")
     write_atomic(path, content.tobytes())
+
+
+def named(text: str, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """A white square with a word."""
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    return cv2.putText(canvas, text, (8, side // 2), cv2.FONT_HERSHEY_SIMPLEX, side / 300, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def square(image: Image, side: int) -> UInt8[np.ndarray, "side side 3"]:

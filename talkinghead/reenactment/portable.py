@@ -1,0 +1,64 @@
+"""A checkpoint made small enough to ship: the networks alone, averaged, in half precision.
+
+`python -m talkinghead.reenactment.portable RUN/checkpoints/last.ckpt SMALL.ckpt`
+The file is a checkpoint like any other for animate.py and evaluate.py: E, G, D and the config that builds them. Left out are
+optimizers, random states, W (fine-tuning starts w' at the embedding) and what the config says of data and machine.
+"""
+
+import copy
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from talkinghead.data.shards import write_atomic
+
+NETWORKS = ("embedder", "generator", "discriminator")
+W = "discriminator.W.weight"
+
+
+def shrink(path: Path, target: Path) -> int:
+    """Write the small checkpoint; returns its bytes. Raises FileNotFoundError or ValueError when `path` is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    config = checkpoint.get("config") or {}
+    missing = [name for name in NETWORKS if name not in config.get("model", {})]
+    if missing:
+        raise ValueError(f"{path} is no checkpoint of ours: its model has no {', '.join(missing)}")
+    weights = {**checkpoint["state_dict"], **checkpoint.get("ema", {}).get("state_dict", {})}
+    state = {name: half(name, value) for name, value in weights.items() if name.split(".")[0] in NETWORKS}
+    content = io.BytesIO()
+    torch.save({"state_dict": state, "config": without_videos(config)}, content)
+    write_atomic(target, content.getvalue())
+    return len(content.getvalue())
+
+
+def half(name: str, value: torch.Tensor) -> torch.Tensor:
+    """Half precision where it is a number with a fraction; of W one empty row."""
+    value = torch.zeros_like(value[:1]) if name == W else value
+    return value.half().clone() if value.is_floating_point() else value.clone()
+
+
+def without_videos(config: dict[str, Any]) -> dict[str, Any]:
+    """What builds networks and loss, and where they come from."""
+    model = copy.deepcopy(config["model"])
+    model["discriminator"]["num_videos"] = 1
+    return {"model": model, "loss": config["loss"], "git_commit": config.get("git_commit", "unknown")}
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    if len(arguments) != 2:
+        sys.exit("usage: python -m talkinghead.reenactment.portable RUN/checkpoints/last.ckpt SMALL.ckpt")
+    try:
+        size = shrink(Path(arguments[0]), Path(arguments[1]))
+    except (ValueError, OSError) as error:
+        sys.exit(f"portable: {error}")
+    print(f"{arguments[1]}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

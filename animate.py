@@ -9,6 +9,7 @@ import av
 import hydra
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
@@ -30,11 +31,18 @@ FILES = ("source", "driving", "output", "model", "save_person")
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="animate")
 def main(cfg: DictConfig) -> None:
-    """Make the video; what a user can mend is told in one line."""
+    """Make the video."""
+    told(cfg)
+
+
+def told(cfg: DictConfig) -> None:
+    """Make the video; what a user can mend ends the program with one line."""
     try:
         run(cfg)
     except KeyboardInterrupt:
         sys.exit("animate.py: interrupted; nothing was written")
+    except InstantiationException as error:  # a pretrained network that is not there, for example
+        sys.exit(f"animate.py: {error.__cause__ or error}")
     except (ValueError, OSError, ImportError, av.FFmpegError) as error:
         sys.exit(f"animate.py: {error}")
 
@@ -191,12 +199,12 @@ def learn(cfg: DictConfig, portraits: list[Portrait], device: str, phases: Phase
 def fine_tuner(cfg: DictConfig, parts: Any, config: dict[str, Any]) -> FineTuner:
     """FT for a number of steps, with the checkpoint's loss or the chosen one."""
     loss = plain(cfg.loss) if cfg.get("loss") else moved(config["loss"], cfg)
-    given = {"embedder", "generator", "discriminator", "content", "weights", "steps"}
+    given = {"_target_", "embedder", "generator", "discriminator", "content", "weights", "steps", "betas"}
     numbers = {key: cfg.finetune[key] for key in cfg.finetune if key not in given}
-    numbers |= {"epochs": cfg.finetune.steps, "max_steps": cfg.finetune.steps}
-    return instantiate(
-        numbers, **{name: parts[name] for name in ("embedder", "generator", "discriminator")},
-        content=instantiate(loss["content"]), weights=loss["weights"],
+    numbers |= {"epochs": cfg.finetune.steps, "max_steps": cfg.finetune.steps, "betas": tuple(cfg.finetune.betas)}
+    return FineTuner(
+        parts["embedder"], parts["generator"], parts["discriminator"], instantiate(loss["content"]),
+        {name: float(weight or 0) for name, weight in loss["weights"].items()}, **numbers,
     )  # fmt: skip
 
 

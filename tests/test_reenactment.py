@@ -1,4 +1,4 @@
-"""Landmarks of another person, faces found and followed, and the face put back: what `reenactment` does before a video."""
+"""Landmarks of another person, faces found and followed, and the face put back into its picture."""
 
 from pathlib import Path
 
@@ -33,8 +33,8 @@ def face(seed: int = 0) -> np.ndarray:
     points[17:27] += np.stack([np.linspace(18, 46, 10), np.full(10, 24)], -1)
     points[27:36] += np.stack([np.full(9, 32), np.linspace(28, 40, 9)], -1)
     ring = np.array([(-1, 0), (-0.4, -1), (0.4, -1), (1, 0), (0.4, 1), (-0.4, 1)]) * 4
-    points[36:42] += ring + (23, 30)
-    points[42:48] += ring + (41, 30)
+    points[36:42] += ring + np.array([23, 30])
+    points[42:48] += ring + np.array([41, 30])
     outer = np.linspace(np.pi, 3 * np.pi, 13)[:12]
     points[48:60] += np.stack([32 + 8 * np.cos(outer), 46 + 5 * np.sin(outer)], -1)
     inner = np.linspace(np.pi, 3 * np.pi, 9)[:8]
@@ -169,7 +169,7 @@ def test_a_source_is_pictures_folders_or_a_video(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_source_names_the_file(tmp_path: Path) -> None:
     read = lambda path, **options: read_source([path], GreenFace(), Framing(), **options)  # noqa: E731
-    with pytest.raises(FileNotFoundError, match="nothing.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.jpg"):
         read(tmp_path / "nothing.jpg")
     with pytest.raises(ValueError, match="folder holds no pictures"):
         read(tmp_path)
@@ -178,10 +178,10 @@ def test_what_is_wrong_with_a_source_names_the_file(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"{name}: cannot be read"):
             read(tmp_path / name)
     tiny = save(tmp_path / "tiny.png", green_frame(96, 128, 30, 20, 20))
-    with pytest.raises(ValueError, match="tiny.png: the face is 20 pixels wide, at least 32"):
+    with pytest.raises(ValueError, match=r"tiny\.png: the face is 20 pixels wide, at least 32"):
         read(tiny)
     assert len(read(tiny, min_face=16)) == 1
-    with pytest.raises(ValueError, match="tiny.png: 1 faces found, face=2"):
+    with pytest.raises(ValueError, match=r"tiny\.png: 1 faces found, face=2"):
         read(tiny, face=2)
 
 
@@ -211,7 +211,7 @@ def test_paste_where_the_crop_ends_with_the_picture_or_beyond() -> None:
     small = Paste(large, Crop(100, 50, 100), 0.0, longest=100)(patch)
     assert small.shape == (50, 100, 3)
     assert (small[13:37, 26:49] == 200).all()
-    with pytest.raises(ValueError, match="feather=0.7"):
+    with pytest.raises(ValueError, match="feather"):
         Paste(picture, Crop(0, 0, 60), 0.7)
 
 

@@ -1,8 +1,8 @@
 """A checkpoint made small enough to ship: the networks alone, averaged, in half precision.
 
 `python -m talkinghead.reenactment.portable RUN/checkpoints/last.ckpt SMALL.ckpt`
-The file is a checkpoint like any other for animate.py and evaluate.py: E, G, D and the config that builds them. Left out are
-optimizers, random states, W (fine-tuning starts w' at the embedding) and what the config says of data and machine.
+The file is a checkpoint like any other for animate.py and evaluate.py: E, G, D and the config that builds them. Left
+out are optimizers, random states, W (fine-tuning starts w' at the embedding) and what the config says of the data.
 """
 
 import copy

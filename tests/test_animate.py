@@ -1,0 +1,208 @@
+"""The verb: a checkpoint, a portrait and a driver become a video; what a user can get wrong is one line."""
+
+import json
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+import animate
+from evaluate import networks
+from talkinghead.models.person import load_person
+from talkinghead.reenactment.portable import shrink
+from tests.preparation_videos import green_frame, write_clip
+
+PORTRAIT = "my portrait (1), old.png"
+ROOT = Path(__file__).parents[1]
+SIZE = 32
+FSTH = "talkinghead.models.fsth"
+MODEL = {
+    "image_size": SIZE,
+    "embedder": {"_target_": f"{FSTH}.Embedder", "image_size": SIZE, "channels": [8, 16], "attention": None},
+    "generator": {
+        "_target_": f"{FSTH}.Generator", "image_size": SIZE, "embedding_size": 16, "down_channels": [8, 16],
+        "num_residual": 1, "up_channels": [16, 8], "attention_down": None, "attention_up": None,
+    },
+    "discriminator": {
+        "_target_": f"{FSTH}.Discriminator", "num_videos": 5, "image_size": SIZE, "channels": [8, 16],
+        "attention": None,
+    },
+}  # fmt: skip
+LOSS = {
+    "weights": {"cnt": 1, "adv": 1, "fm": 10, "mch": 10},
+    "content": {
+        "_target_": "talkinghead.losses.perceptual.ContentLoss", "_convert_": "all",
+        "backbones": {"laplacian": {"_target_": "talkinghead.models.backbones.LaplacianPyramid"}},
+        "weights": {"laplacian": 1.0},
+    },
+}  # fmt: skip
+GREEN_DETECTOR = [
+    "detector._target_=tests.preparation_videos.GreenFace", "~detector.longest", "~detector.threshold",
+    "~detector.jitters",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of untrained networks, a portrait and a driver."""
+    folder = tmp_path_factory.mktemp("files")
+    torch.manual_seed(0)
+    parts = nn.ModuleDict({name: instantiate(MODEL[name]) for name in ("embedder", "generator", "discriminator")})
+    nn.init.normal_(parts["discriminator"].W.weight)
+    content = {"state_dict": parts.state_dict(), "config": {"model": MODEL, "loss": LOSS}, "optimizer_states": [0]}
+    torch.save(content, folder / "last.ckpt")
+    cv2.imwrite(str(folder / "my portrait (1), old.png"), green_frame(120, 160, 60, 30, 50)[..., ::-1])
+    write_clip(folder / "clip.mp4", 6)
+    return folder
+
+
+def config(files: Path, *overrides: str) -> DictConfig:
+    given = [
+        f"source={files / PORTRAIT}",
+        f"driving={files / 'clip.mp4'}",
+        f"model={files / 'last.ckpt'}",
+    ]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        arguments = animate.arguments([*given, *overrides])
+        return compose("animate", [*arguments, *GREEN_DETECTOR, f"paths.root_dir={files}"])
+
+
+def frames(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_a_portrait_becomes_a_video_beside_source_and_driver(files: Path, tmp_path: Path) -> None:
+    output = animate.run(config(files, f"output={tmp_path}/out.mp4", "look.side_by_side=true", "look.size=64"))
+    video = frames(output)
+    assert video.shape == (6, 64, 3 * 64, 3)
+    for panel in (0, 1):  # source, driver
+        assert (video[:, 32, panel * 64 + 32, 1] > 180).all(), "the face is in the middle"
+    assert np.abs(video[0, :, 128:].astype(int) - video[-1, :, 128:]).mean() > 0.1, "it moves"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "out.png"]
+
+
+def test_pasted_into_the_picture_and_named_after_both(files: Path) -> None:
+    output = animate.run(config(files, "look.paste=true", "look.sheet=0", "max_frames=3"))
+    assert output == files / "outputs" / "animate" / "my portrait (1), old_clip.mp4"
+    video = frames(output)
+    assert video.shape == (3, 120, 160, 3)
+    np.testing.assert_allclose(video[:, :10, :10], 40, atol=6)  # the picture's own corner
+
+
+def test_a_fine_tuned_person_is_kept_and_driven_without_checkpoint_or_source(files: Path, tmp_path: Path) -> None:
+    options = ["look.size=null", "look.sheet=0", "max_frames=3"]
+    learned = animate.run(
+        config(
+            files, f"output={tmp_path}/a.mp4", "method=ft", "finetune.steps=3", f"save_person={tmp_path}/her", *options
+        )
+    )
+    assert load_person(tmp_path / "her").about["method"] == "ft"
+    again = animate.run(
+        config(files, f"output={tmp_path}/b.mp4", f"model={tmp_path}/her.safetensors", "source=null", *options)
+    )
+    np.testing.assert_allclose(frames(again), frames(learned), atol=2)
+    feed_forward = animate.run(config(files, f"output={tmp_path}/c.mp4", *options))
+    assert np.abs(frames(feed_forward).astype(int) - frames(learned)).max() > 2, "fine-tuning does something"
+    card = json.loads((tmp_path / "her.json").read_text())
+    del card["source_points"]
+    (tmp_path / "her.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="source=FILE, or adapt=absolute"):
+        animate.run(config(files, f"output={tmp_path}/d.mp4", f"model={tmp_path}/her", "source=null", *options))
+
+
+def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
+    cfg = config(files, "method=ft", "finetune.steps=7", "finetune.lr_generator=3e-3")
+    parts = networks(str(files / "last.ckpt"))
+    tuner = animate.fine_tuner(cfg, parts, {"loss": LOSS})
+    assert (tuner.epochs, tuner.max_steps, tuner.lr_generator) == (7, 7, 3e-3)
+    assert tuner.weights["fm"] == 10
+    other = config(files, "method=ft", "loss=synthetic")
+    assert animate.fine_tuner(other, parts, {"loss": None}).weights["cnt"] == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=null", "model=FILE is needed"),
+        ("model=/nowhere/last.ckpt", "there is no such file"),
+        ("source=null", "source=FILE is needed"),
+        ("source=/nowhere/portrait.jpg", "/nowhere/portrait.jpg: there is no such file"),
+        ("driving=/nowhere/clip.mp4", "/nowhere/clip.mp4: there is no such file"),
+        ("output=result.avi", "mp4"),
+        ("method=nearest", "method=nearest: choose ff"),
+        ("adapt=both", "relative or absolute"),
+        ("precision=fp8", "fp32 or bf16"),
+        ("device=tpu", "device=tpu is not there"),
+        ("search_every=0", "at least 1"),
+        ("look.size=33", "an even number"),
+        ("face=2", "faces found, face=2"),
+    ],
+)
+def test_mistakes_are_told_before_work_is_lost(files: Path, tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        animate.run(config(files, f"output={tmp_path}/out.mp4", override))
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_files_go_as_they_are() -> None:
+    given = ["source=my photo (1), new.jpg", "driving=0", "driving=a=b.mp4", "source=[a.jpg,b.jpg]", "look.paste=true"]
+    assert animate.arguments(given) == [
+        'files.source="my photo (1), new.jpg"', "files.driving=0", 'files.driving="a=b.mp4"',
+        "files.source=[a.jpg,b.jpg]", "look.paste=true",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("source=clip.txt", "clip.txt: cannot be read as a picture"),
+        ("loss.content.backbones.vgg16.path=/nowhere/vgg.pth", "/nowhere/vgg.pth"),
+    ],
+)
+def test_the_command_ends_with_one_line(files: Path, tmp_path: Path, override: str, message: str) -> None:
+    """A file that is no picture; a fine-tuning loss whose network is not there."""
+    (files / "clip.txt").write_text("hello")
+    cfg = config(
+        files, "method=ft", "loss=vgg16", f"output={tmp_path}/out.mp4", override.replace("clip", f"{files}/clip")
+    )
+    with pytest.raises(SystemExit, match=rf"animate\.py: .*{message}"):
+        animate.told(cfg)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_is_no_error_to_trace(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(animate, "follow_driver", interrupted)
+    with pytest.raises(SystemExit, match="interrupted"):
+        animate.told(config(files))
+
+
+def test_a_small_checkpoint_draws_as_the_large_one(files: Path, tmp_path: Path) -> None:
+    size = shrink(files / "last.ckpt", tmp_path / "small.ckpt")
+    assert size == (tmp_path / "small.ckpt").stat().st_size < 0.6 * (files / "last.ckpt").stat().st_size
+    large, small = (networks(str(file)).eval() for file in (files / "last.ckpt", tmp_path / "small.ckpt"))
+    assert len(small["discriminator"].W.weight) == 1
+    x, y = torch.rand(2, 2, 3, SIZE, SIZE)
+    for a, b in zip(outputs(large, x, y), outputs(small, x, y), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-2, rtol=2e-2)
+    with pytest.raises(FileNotFoundError):
+        shrink(tmp_path / "none.ckpt", tmp_path / "out.ckpt")
+    torch.save({"state_dict": {}, "config": {"model": {}}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="no checkpoint of ours"):
+        shrink(tmp_path / "other.ckpt", tmp_path / "out.ckpt")
+
+
+@torch.no_grad()
+def outputs(parts: nn.ModuleDict, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+    e = parts["embedder"](x, y)
+    return [e, parts["generator"](y, e), parts["discriminator"].personalize(e[:1])(x, y).score]

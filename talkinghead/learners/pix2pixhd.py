@@ -39,8 +39,8 @@ class Pix2PixHDLearner(AdversarialLearner):
     def __init__(
         self, generator: nn.Module, discriminator: MultiScaleDiscriminator, content: nn.Module,
         weights: Mapping[str, float | int | None], metrics: ImageMetrics | None = None,
-        validation_shots: Iterable[int] = (1,), lr: float = 2e-4, betas: Sequence[float] = (0.5, 0.999), decay_from: float = 0.5,
-        finetune_epochs: int = 40, finetune_lr: float = 2e-4, finetune_batch_size: int = 8,
+        validation_shots: Iterable[int] = (1,), lr: float = 2e-4, betas: Sequence[float] = (0.5, 0.999),
+        decay_from: float = 0.5, finetune_epochs: int = 40, finetune_lr: float = 2e-4, finetune_batch_size: int = 8,
     ) -> None:  # fmt: skip
         super().__init__(content, weights, metrics, validation_shots)
         if not 0 <= decay_from <= 1:

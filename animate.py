@@ -40,7 +40,7 @@ def told(cfg: DictConfig) -> None:
     try:
         run(cfg)
     except KeyboardInterrupt:
-        sys.exit("animate.py: interrupted; nothing was written")
+        sys.exit("animate.py: interrupted; no video was written")
     except InstantiationException as error:  # a pretrained network that is not there, for example
         sys.exit(f"animate.py: {error.__cause__ or error}")
     except (ValueError, OSError, ImportError, av.FFmpegError) as error:
@@ -140,8 +140,9 @@ def find_portraits(cfg: DictConfig, detector: Any, framing: Framing, phases: Pha
     if cfg.files.source is None:
         return []
     options = {"shots": cfg.shots, "face": cfg.face, "min_face": cfg.min_face}
-    with phases.phase("looking at the source"):
-        return read_source([Path(p) for p in sources(cfg)], detector, framing, **options, tell=phases.tell)
+    with phases.phase("looking at the source") as step:
+        paths = [Path(path) for path in sources(cfg)]
+        return read_source(paths, detector, framing, **options, tell=phases.tell, start=step.of)
 
 
 def find_driver(cfg: DictConfig, detector: Any, framing: Framing, phases: Phases, folder: Path) -> Driver:

@@ -124,6 +124,7 @@ def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
     tuner = animate.fine_tuner(cfg, parts, {"loss": LOSS})
     assert (tuner.epochs, tuner.max_steps, tuner.lr_generator) == (7, 7, 3e-3)
     assert tuner.weights["fm"] == 10
+    assert config(files, "learner@finetune=finetune").finetune.lr_generator == 5e-5
     other = config(files, "method=ft", "loss=synthetic")
     assert animate.fine_tuner(other, parts, {"loss": None}).weights["cnt"] == 1
 

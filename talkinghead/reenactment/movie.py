@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 
 COPIED = {"aac", "mp3", "ac3", "alac"}  # sound that MP4 players know; any other becomes AAC
 PRIMING = 0.1  # seconds before the picture in which a sound encoder warms up
+BT709, LIMITED = 1, 1  # FFmpeg's numbers of the colours that players expect
 
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +44,10 @@ class Movie:
             self._video = self._container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
             self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
             self._video.codec_context.time_base = time_base
+            self._video.codec_context.colorspace = BT709
+            self._video.codec_context.color_primaries = BT709
+            self._video.codec_context.color_trc = BT709
+            self._video.codec_context.color_range = LIMITED
             self._sound = Sound(sound, self._container, sound_start) if sound else None
         except BaseException:
             self._discard()
@@ -57,7 +62,7 @@ class Movie:
         """Append an RGB picture, shown `pts` time units after the start."""
         if self._sound:
             self._sound.until(float(pts * self._time_base))
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
         frame.pts, frame.time_base, frame.duration = pts, self._time_base, self._step
         self._container.mux(self._video.encode(frame))
         self._last = pts

@@ -35,6 +35,7 @@ class Portrait(NamedTuple):
 def read_source(
     paths: Sequence[Path], detector: Detector, framing: Framing, *, shots: int | None = None, face: int = 1,
     min_face: int = 32, tell: Callable[[str], None] = print,
+    start: Callable[[int], Callable[[], None]] = lambda total: lambda: None,
 ) -> list[Portrait]:  # fmt: skip
     """The portraits of pictures, of folders of pictures, and of frames spread over videos.
 
@@ -42,12 +43,15 @@ def read_source(
     face        1 is the largest face of a picture, 2 the second largest, ...
     min_face    pixels of a face box below which there is nothing to see
     tell        is told of pictures that are left out
+    start       is told the number of files, and returns what is called after each
 
     Raises ValueError or FileNotFoundError that names the file when none of them can be used.
     """
     portraits: list[Portrait] = []
     reasons: list[str] = []
-    for path in expand(paths):
+    files = expand(paths)
+    tick = start(len(files))
+    for path in files:
         wanted = None if shots is None else shots - len(portraits)
         if wanted is not None and wanted <= 0:
             break
@@ -63,6 +67,7 @@ def read_source(
             crop = clip_crop(np.stack([portrait.points for portrait in found]), width, height, framing)
             found = [portrait._replace(crop=crop) for portrait in found]
         portraits += found
+        tick()
     if not portraits:
         more = f" (and {len(reasons) - 1} other pictures)" if len(reasons) > 1 else ""
         raise ValueError(reasons[0] + more)

@@ -89,17 +89,12 @@ def find_device(name: str) -> str:
 
 def check(cfg: DictConfig) -> Path:
     """Mistakes that can be seen before any work; returns where the video goes."""
+    check_files(cfg)
     if method(cfg) not in ("ff", "ft"):
         raise ValueError(f"method={method(cfg)}: choose ff (feed-forward) or ft (fine-tuned)")
     for key, allowed in (("precision", ("fp32", "bf16")), ("adapt", ("relative", "absolute"))):
         if cfg[key] not in allowed:
             raise ValueError(f"{key}={cfg[key]}: choose {' or '.join(allowed)}")
-    if cfg.files.model is None:
-        raise ValueError("model=FILE is needed: a checkpoint of train.py, or a person model saved by save_person=FILE")
-    if not Path(cfg.files.model).is_file() and not is_person(cfg.files.model):
-        raise FileNotFoundError(f"model={cfg.files.model}: there is no such file")
-    if cfg.files.source is None and not is_person(cfg.files.model):
-        raise ValueError("source=FILE is needed: a picture, [a.jpg,b.jpg], a folder of pictures, or a video")
     for key in ("face", "driving_face", "min_face", "search_every"):
         if cfg[key] < 1:
             raise ValueError(f"{key}={cfg[key]} must be at least 1")
@@ -111,6 +106,20 @@ def check(cfg: DictConfig) -> Path:
     if output.suffix.lower() != ".mp4":
         raise ValueError(f"output={output}: the name of an .mp4 file")
     return output
+
+
+def check_files(cfg: DictConfig) -> None:
+    """All that is needed is given and there."""
+    if cfg.files.model is None:
+        raise ValueError("model=FILE is needed: a checkpoint of train.py, or a person model saved by save_person=FILE")
+    if not Path(cfg.files.model).is_file() and not is_person(cfg.files.model):
+        raise FileNotFoundError(f"model={cfg.files.model}: there is no such file")
+    if cfg.files.driving is None:
+        raise ValueError("driving=FILE is needed: a video, or the number of a camera")
+    if not isinstance(cfg.files.driving, int) and not Path(cfg.files.driving).is_file():
+        raise FileNotFoundError(f"driving={cfg.files.driving}: there is no such file")
+    if cfg.files.source is None and not is_person(cfg.files.model):
+        raise ValueError("source=FILE is needed: a picture, [a.jpg,b.jpg], a folder of pictures, or a video")
 
 
 def sources(cfg: DictConfig) -> list[str]:
@@ -150,7 +159,7 @@ def find_driver(cfg: DictConfig, detector: Any, framing: Framing, phases: Phases
     path = Path(str(cfg.files.driving))
     if isinstance(cfg.files.driving, int):
         path = folder / "camera.mp4"
-        record(cfg.files.driving, cfg.seconds, path, phases.tell)
+        record(cfg.files.driving, float(cfg.seconds), path, phases.tell)
     with phases.phase("following the driver") as step:
         driver = follow_driver(
             path, detector, framing, face=cfg.driving_face, every=cfg.search_every, min_face=cfg.min_face,

@@ -136,6 +136,7 @@ def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
         ("model=/nowhere/last.ckpt", "there is no such file"),
         ("source=null", "source=FILE is needed"),
         ("source=/nowhere/portrait.jpg", "/nowhere/portrait.jpg: there is no such file"),
+        ("driving=null", "driving=FILE is needed"),
         ("driving=/nowhere/clip.mp4", "/nowhere/clip.mp4: there is no such file"),
         ("output=result.avi", "mp4"),
         ("method=nearest", "method=nearest: choose ff"),

@@ -1,6 +1,7 @@
 """Videos of all sorts as drivers, and the videos that are written: time, sound, rotation, and nothing half-done."""
 
 import struct
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from talkinghead.preparation.crop import Framing
 from talkinghead.reenactment.animation import Look, animate, driving_points
-from talkinghead.reenactment.driver import Driver, follow_driver
+from talkinghead.reenactment.driver import Driver, follow_driver, record
 from talkinghead.reenactment.movie import Movie
 from talkinghead.types import Frames
 from tests.preparation_videos import GreenFace, green_frame, write_clip, write_video
@@ -177,7 +178,7 @@ def test_what_is_wrong_with_a_driver_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.mp4"):
         driver_of(tmp_path / "gone.mp4")
     (tmp_path / "text.mp4").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.mp4: cannot be read as a video"):
+    with pytest.raises(ValueError, match=r"text\.mp4: cannot be read as a video \(Invalid data"):
         driver_of(tmp_path / "text.mp4")
     write_video(tmp_path / "empty.mp4", [green_frame(96, 128, 0, 0, 0)] * 3)
     with pytest.raises(ValueError, match=r"empty\.mp4: no face found"):
@@ -195,3 +196,31 @@ def test_points_of_a_driver_for_a_person_without_landmarks(tmp_path: Path) -> No
         driving_points(driver, None, SIZE)
     with pytest.raises(ValueError, match="frames 0 to 2"):
         driving_points(driver, driver.points_of(SIZE)[0], SIZE, reference=3)
+
+
+class Camera:
+    """Gives five pictures (BGR), then is pulled out."""
+
+    def __init__(self, number: int) -> None:
+        self.left = 5 if number == 0 else 0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        time.sleep(0.01)
+        self.left -= 1
+        return self.left >= 0, green_frame(97, 129, 30, 20, 40)[..., ::-1] if self.left >= 0 else None
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera_is_recorded_and_then_a_driver_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("talkinghead.reenactment.driver.cv2.VideoCapture", Camera)
+    told: list[str] = []
+    record(0, 60.0, tmp_path / "camera.mp4", told.append)
+    assert len(told) == 1
+    driver = driver_of(tmp_path / "camera.mp4")
+    assert len(driver.points) == 5
+    assert next(iter(driver.images())).shape == (96, 128, 3)
+    with pytest.raises(ValueError, match="driving=1: the camera gives no picture"):
+        record(1, 60.0, tmp_path / "none.mp4")
+    assert not (tmp_path / "none.mp4").exists()

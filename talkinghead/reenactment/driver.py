@@ -81,7 +81,7 @@ def follow_driver(
             timeline = read_timeline(path, num_frames)
             height, width = next(video.read([int(np.argmax(seen))]))[1].shape[:2]
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a video ({error})") from error
+        raise ValueError(f"{path}: cannot be read as a video ({error.strerror or error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     sides = face_box(points)
@@ -105,6 +105,8 @@ def read_timeline(path: Path, num_frames: int) -> Timeline:
 
 def record(camera: int, seconds: float, path: Path, tell: Callable[[str], None] = print) -> None:
     """Record a camera into a video file. Raises ValueError when it gives no picture."""
+    loudness = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it says much where there is no camera
     capture = cv2.VideoCapture(camera)
     try:
         good, image = capture.read()
@@ -122,3 +124,4 @@ def record(camera: int, seconds: float, path: Path, tell: Callable[[str], None] 
                 good, image = capture.read()
     finally:
         capture.release()
+        cv2.utils.logging.setLogLevel(loudness)

@@ -116,7 +116,7 @@ def pictures(path: Path, shots: int | None) -> list[tuple[str, Image]]:
             numbers = spread(video.num_frames, VIDEO_SHOTS if shots is None else shots)
             frames = [(f"{path}, frame {n}", image) for n, image in video.read(numbers)]
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a picture or a video ({error})") from error
+        raise ValueError(f"{path}: cannot be read as a picture or a video ({error.strerror or error})") from error
     if not frames:
         raise ValueError(f"{path}: the video has no frames")
     return frames

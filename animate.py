@@ -105,6 +105,8 @@ def check(cfg: DictConfig) -> Path:
         output = Path(cfg.paths.outputs_dir) / "animate" / f"{of.stem}_{by.stem}.mp4"
     if output.suffix.lower() != ".mp4":
         raise ValueError(f"output={output}: the name of an .mp4 file")
+    if output.exists() and any(Path(path).exists() and output.samefile(path) for path in inputs(cfg)):
+        raise ValueError(f"output={output} is a source or the driver: it would be overwritten")
     return output
 
 
@@ -126,6 +128,11 @@ def sources(cfg: DictConfig) -> list[str]:
     """One source, or a list of them, as a list."""
     given = cfg.files.source
     return [str(path) for path in given] if OmegaConf.is_list(given) else [str(given)]
+
+
+def inputs(cfg: DictConfig) -> list[str]:
+    """The files that are read."""
+    return [*(sources(cfg) if cfg.files.source else []), str(cfg.files.driving), str(cfg.files.model)]
 
 
 def method(cfg: DictConfig) -> str:

@@ -154,6 +154,13 @@ def test_mistakes_are_told_before_work_is_lost(files: Path, tmp_path: Path, over
     assert not list(tmp_path.iterdir())
 
 
+def test_the_driver_is_not_overwritten(files: Path) -> None:
+    before = (files / "clip.mp4").read_bytes()
+    with pytest.raises(ValueError, match="would be overwritten"):
+        animate.run(config(files, f"output={files}/../{files.name}/clip.mp4"))
+    assert (files / "clip.mp4").read_bytes() == before
+
+
 def test_names_of_files_go_as_they_are() -> None:
     given = ["source=my photo (1), new.jpg", "driving=0", "driving=a=b.mp4", "source=[a.jpg,b.jpg]", "look.paste=true"]
     assert animate.arguments(given) == [

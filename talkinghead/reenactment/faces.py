@@ -72,7 +72,7 @@ def find_face(image: UInt8[np.ndarray, "H W 3"], detector: Detector, face: int =
             f"no face found in {width} x {height} pixels: use one in which the face looks into the camera, crop it to "
             "head and shoulders, or try detector.longest=1280 or detector=face_alignment"
         )
-    raise ValueError(f"{len(found)} faces found, face={face} asked for")
+    raise ValueError(f"{len(found)} faces found, face={face} asked for; for small faces try detector.longest=1280")
 
 
 class Sightings(NamedTuple):

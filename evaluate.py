@@ -12,6 +12,7 @@ from typing import Any
 import hydra
 import pytorch_lightning as L
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -38,8 +39,11 @@ def test(cfg: DictConfig) -> float | None:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     try:
         data, learner = build(cfg)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")  # what a user can mend: a traceback adds nothing
+    except (ValueError, FileNotFoundError, InstantiationException) as error:  # what a user can mend: no traceback
+        mendable = not isinstance(error, InstantiationException) or isinstance(error.__cause__, FileNotFoundError)
+        if not mendable:
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {error.__cause__ or error}")
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
     loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)

@@ -85,7 +85,7 @@ class FineTuner(nn.Module):
         weights: Mapping[str, float | int | None], *, epochs: int = 40, batch_size: int = 8,
         max_steps: int | None = None,
         num_discriminator_steps: int = 2, lr_generator: float = 5e-5, lr_discriminator: float = 2e-4,
-        betas: tuple[float, float] = (0.0, 0.999), frozen: Sequence[str] = (), ema_decay: float | None = None,
+        betas: Sequence[float] = (0.0, 0.999), frozen: Sequence[str] = (), ema_decay: float | None = None,
         init_psi: Literal["projected", "random"] = "projected", init_w: Literal["embedding", "random"] = "embedding",
     ) -> None:  # fmt: skip
         super().__init__()

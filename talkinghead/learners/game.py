@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 @contextmanager
 def minimize(
-    optimizers: Sequence[Optimizer], parameters: Iterable[nn.Parameter], weights: Mapping[str, float],
+    optimizers: Sequence[Optimizer], parameters: Iterable[nn.Parameter], weights: Mapping[str, float | int],
     backward: Callable[[Tensor], object] = Tensor.backward,
 ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
     """Fill the dictionary with losses by name: then `optimizers` step on their weighted sum (weight 1 if unnamed).

@@ -20,6 +20,7 @@ from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenacto
 from talkinghead.models.person import files, load_person
 from talkinghead.preparation.crop import Framing
 from talkinghead.pretrained import digest
+from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look, animate, driving_points
 from talkinghead.reenactment.driver import Driver, follow_driver, record
 from talkinghead.reenactment.phases import Phases
@@ -59,6 +60,7 @@ def run(cfg: DictConfig) -> Path:
     """All phases; returns the video."""
     output, phases = check(cfg), Phases()
     look = Look(**plain(cfg.look))
+    signer = find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate))
     framing, detector = find_framing(cfg), instantiate(cfg.detector)
     detector.check()
     device = find_device(cfg.device)
@@ -72,10 +74,16 @@ def run(cfg: DictConfig) -> Path:
             with phases.phase("drawing", len(points)) as step:
                 sheet = animate(
                     person.reenactor, driver, points, portraits[0] if portraits else None, output, look, person.size,
-                    device=device, tick=step,
+                    device=device, tick=step, about=about(cfg), signer=signer,
                 )  # fmt: skip
     phases.tell(f"{output}" + (f" and {sheet.name}" if sheet else ""))
     return output
+
+
+def about(cfg: DictConfig) -> dict[str, str | int | float]:
+    """How the video is made, for its statement of origin: no names of files or people."""
+    learned = "person" if is_person(cfg.files.model) else method(cfg)
+    return {"method": learned, "adapt": str(cfg.adapt), "seed": int(cfg.seed)}
 
 
 def find_device(name: str) -> str:

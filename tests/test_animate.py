@@ -68,6 +68,7 @@ def config(files: Path, *overrides: str) -> DictConfig:
         f"source={files / PORTRAIT}",
         f"driving={files / 'clip.mp4'}",
         f"model={files / 'last.ckpt'}",
+        "provenance=metadata",  # the default makes a certificate in the user's folder
     ]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         arguments = animate.arguments([*given, *overrides])

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [
-    {"types", "pretrained"},
+    {"types", "pretrained", "provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},
     {"callbacks", "studio"},

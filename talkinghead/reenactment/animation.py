@@ -10,10 +10,11 @@ from jaxtyping import Float, UInt8
 
 from talkinghead.data.landmarks import draw_landmarks
 from talkinghead.preparation.crop import cut
+from talkinghead.provenance import Card, Signer
 from talkinghead.reenactment.adaptation import Mode, adapt, most_alike
 from talkinghead.reenactment.driver import Driver
 from talkinghead.reenactment.movie import Movie
-from talkinghead.reenactment.panels import Column, even, side_by_side, to_height, write_sheet
+from talkinghead.reenactment.panels import Column, even, labelled, side_by_side, to_height, write_sheet
 from talkinghead.reenactment.paste import Paste
 from talkinghead.reenactment.source import Portrait, as_frames, as_pictures
 from talkinghead.types import Frames, Reenactor
@@ -32,6 +33,7 @@ class Look:
     sheet           moments on the contact sheet; 0: no sheet
     sound           the driver's sound goes along
     crf             quality of H.264: less is better and larger
+    mark            a small text in the corner says that it is generated
     """
 
     size: int | None = 256
@@ -41,6 +43,7 @@ class Look:
     sheet: int = 8
     sound: bool = True
     crf: int = 18
+    mark: bool = False
 
     def __post_init__(self) -> None:
         if self.size is not None and (self.size < 16 or self.size % 2):
@@ -70,12 +73,14 @@ def driving_points(
 def animate(
     reenact: Reenactor, driver: Driver, points: Float[np.ndarray, "F 68 2"], portrait: Portrait | None, output: Path,
     look: Look, size: int, *, device: str = "cpu", batch: int = 8, tick: Callable[[], None] = lambda: None,
+    about: dict[str, str | int | float] | None = None, signer: Signer | None = None,
 ) -> Path | None:  # fmt: skip
     """Write the video, and the contact sheet beside it; the sheet's path is returned.
 
     points      what moves the person, in pixels of the networks' `size` x `size` pictures
     portrait    the source frame to show and to paste into; None: a person model without it
     tick        called after each frame
+    about       how it was made, for the statement of origin that both files carry; `signer` signs it
     """
     compose = Composer(portrait, look, size)
     timeline, view = driver.timeline, compose.view
@@ -83,9 +88,10 @@ def animate(
     height, width = compose(blank, np.zeros((size, size, 3), np.uint8)).shape[:2]
     moments = set(np.linspace(0, len(points) - 1, look.sheet).round().astype(int).tolist())
     columns: list[Column] = []
+    card = Card(look.paste or look.side_by_side, about or {})
     with Movie(
         output, width, height, timeline.rate, timeline.time_base, driver.path if look.sound else None,
-        float(timeline.pts[0] * timeline.time_base), look.crf,
+        float(timeline.pts[0] * timeline.time_base), look.crf, card, signer,
     ) as movie:  # fmt: skip
         for n, (image, x_hat) in enumerate(drawn(reenact, driver, points, size, device, batch)):
             driving = cut(image, driver.crop, view)
@@ -96,7 +102,7 @@ def animate(
     if not columns:
         return None
     sheet = output.with_suffix(".png")
-    write_sheet(sheet, compose.source, columns)
+    write_sheet(sheet, compose.source, columns, card=Card(True, about or {}), signer=signer, label=look.mark)
     return sheet
 
 
@@ -129,11 +135,13 @@ class Composer:
         self.view = look.size or size
         self.source = None if portrait is None else cut(portrait.image, portrait.crop, self.view)
         self._whole = Paste(portrait.image, portrait.crop, look.feather) if portrait and look.paste else None
-        self._side_by_side = look.side_by_side
+        self._side_by_side, self._mark = look.side_by_side, look.mark
 
     def __call__(self, driving: Image, x_hat: Image) -> Image:
         """One frame, of even size."""
         result = to_height(x_hat, self.view) if self._whole is None else self._whole(x_hat)
+        if self._mark:
+            result = labelled(result)
         if not self._side_by_side:
             return even(result)
         source = self.source if self._whole is None else self._whole.picture

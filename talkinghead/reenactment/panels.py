@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from talkinghead.data.shards import write_atomic
+from talkinghead.provenance import Card, Signer, marked
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 
@@ -41,18 +42,35 @@ def even(image: Image) -> Image:
     return np.ascontiguousarray(image[: height // 2 * 2, : width // 2 * 2])
 
 
-def write_sheet(path: Path, source: Image | None, columns: list[Column], tile: int = 160) -> None:
-    """Write a PNG: the source at the left; driver, its adapted landmarks and the result below each other."""
+def labelled(image: Image, text: str = "AI-generated") -> Image:
+    """With a small text in the lower left corner, white on a dark strip, for people to read."""
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.3, min(image.shape[:2]) / 640)
+    (width, height), below = cv2.getTextSize(text, font, scale, 1)
+    strip, image = (slice(-(height + below + 2), None), slice(0, width + 6)), np.ascontiguousarray(image).copy()
+    image[strip] //= 4
+    return cv2.putText(image, text, (3, len(image) - below - 1), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def write_sheet(
+    path: Path, source: Image | None, columns: list[Column], tile: int = 160, *, card: Card | None = None,
+    signer: Signer | None = None, label: bool = False,
+) -> None:  # fmt: skip
+    """Write a PNG: the source at the left; driver, its adapted landmarks and the result below each other.
+
+    card, signer    what the file says of its making; the card of None only says that it is generated in part
+    label           the result's pictures say so visibly
+    """
     gap = np.full((3 * tile, 4, 3), 255, np.uint8)
     last = named("result", tile) if source is None else square(source, tile)
     parts = [np.concatenate([named("driver", tile), named("landmarks", tile), last])]
     for column in columns:
-        parts += [gap, np.concatenate([square(image, tile) for image in column])]
+        tiles = [square(image, tile) for image in column]
+        parts += [gap, np.concatenate([*tiles[:-1], labelled(tiles[-1]) if label else tiles[-1]])]
     sheet = np.concatenate(parts, axis=1)
     good, content = cv2.imencode(".png", np.ascontiguousarray(sheet[..., ::-1]))
     if not good:
         raise ValueError(f"{path}: the contact sheet could not be encoded")
-    write_atomic(path, content.tobytes())
+    write_atomic(path, marked(content.tobytes(), card or Card(composite=True), signer))
 
 
 def named(text: str, side: int) -> UInt8[np.ndarray, "side side 3"]:

@@ -1,0 +1,33 @@
+"""`python -m talkinghead.provenance FILE...` prints what files say of their origin, a JSON line per statement.
+
+It exits with 0 when every file says that it was generated, 1 when one does not, 2 when a C2PA manifest is broken or
+does not fit its file.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from talkinghead.provenance.reading import read
+
+
+def main(paths: list[str]) -> int:
+    """Print what the files say; returns the exit status, the worst of all files."""
+    worst = 0
+    for path in paths:
+        statements = read(Path(path).read_bytes())
+        for statement in statements or [{"generated": None, "problems": ["the file says nothing of its origin"]}]:
+            print(json.dumps({"file": path, **statement}, ensure_ascii=False))
+        broken = any(statement.get("intact") is False for statement in statements)
+        silent = not any(statement["generated"] for statement in statements)
+        worst = max(worst, 2 if broken else int(silent))
+    return worst
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit("usage: python -m talkinghead.provenance FILE...")
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")

@@ -1,0 +1,35 @@
+"""A folder of videos given as test people is prepared when it is first asked for."""
+
+from pathlib import Path
+
+from talkinghead.data.datamodule import EpisodeDataModule
+from talkinghead.data.people import FrameChoice, SelfReenactment
+from talkinghead.preparation.build import PreparedVideos
+from talkinghead.preparation.clip import Settings
+from talkinghead.preparation.sources import Folder
+from tests.preparation_videos import GreenFace, write_clip
+
+
+def test_a_folder_of_videos_becomes_test_people(tmp_path: Path) -> None:
+    for person in ("anna", "ben"):
+        write_clip(tmp_path / "videos" / person / "a.mp4", num_frames=12)
+    settings = Settings(image_size=32, frames_per_clip=12, min_face=20)
+    splits = {"train": None, "test": "."}
+    build = PreparedVideos(Folder(str(tmp_path / "videos"), splits), GreenFace(), settings, workers=0)
+    data = EpisodeDataModule(
+        tmp_path / "prepared",
+        size=16,
+        num_shots=1,
+        episodes_per_epoch=1,
+        batch_size=1,
+        num_workers=0,
+        seed=0,
+        build=build,
+    )
+    people = SelfReenactment(data, 16, FrameChoice(max_shots=4, num_targets=6, min_targets=2))
+    people.prepare()
+    keys, skipped = people.keys()
+    assert not skipped
+    assert len(keys) == 2
+    person = people.load(keys[0])
+    assert (person.shots.images.shape, person.target.images.shape) == ((4, 3, 16, 16), (6, 3, 16, 16))

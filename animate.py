@@ -48,6 +48,9 @@ def told(cfg: DictConfig) -> None:
         sys.exit(f"animate.py: {error}")
 
 
+LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.data.landmarks.draw_landmarks: lines 2 px wide at 256 px"
+
+
 class Learned(NamedTuple):
     """A person ready to be driven, and what is known of the source frame."""
 
@@ -214,22 +217,27 @@ def learn(cfg: DictConfig, portraits: list[Portrait], device: str, phases: Phase
         about = {
             "method": method(cfg), "num_shots": len(portraits), "source_points": points.tolist(),
             "crop": plain(cfg.framing), "checkpoint": digest(Path(cfg.files.model)),
-            "commit": git_commit(Path(__file__).parent),
+            "commit": git_commit(Path(__file__).parent), "landmarks": LANDMARK_STYLE,
+            "config": {"checkpoint": config, "finetune": numbers_of(cfg) if method(cfg) == "ft" else None},
         }  # fmt: skip
         reenactor.save(cfg.files.save_person, about)
         phases.tell(f"the person: {files(cfg.files.save_person)[0]}")
     return Learned(reenactor, size, points)
 
 
+def numbers_of(cfg: DictConfig) -> dict[str, Any]:
+    """The numbers of a fine-tuning of `steps` steps."""
+    given = {"_target_", "embedder", "generator", "discriminator", "content", "weights", "steps"}
+    numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in given]))
+    return {**numbers, "epochs": cfg.finetune.steps, "max_steps": cfg.finetune.steps}
+
+
 def fine_tuner(cfg: DictConfig, parts: Any, config: dict[str, Any]) -> FineTuner:
     """FT for a number of steps, with the checkpoint's loss or the chosen one."""
     loss = plain(cfg.loss) if cfg.get("loss") else moved(config["loss"], cfg)
-    given = {"_target_", "embedder", "generator", "discriminator", "content", "weights", "steps", "betas"}
-    numbers = {key: cfg.finetune[key] for key in cfg.finetune if key not in given}
-    numbers |= {"epochs": cfg.finetune.steps, "max_steps": cfg.finetune.steps, "betas": tuple(cfg.finetune.betas)}
     return FineTuner(
         parts["embedder"], parts["generator"], parts["discriminator"], instantiate(loss["content"]),
-        {name: float(weight or 0) for name, weight in loss["weights"].items()}, **numbers,
+        {name: float(weight or 0) for name, weight in loss["weights"].items()}, **numbers_of(cfg),
     )  # fmt: skip
 
 

@@ -105,7 +105,10 @@ def test_a_fine_tuned_person_is_kept_and_driven_without_checkpoint_or_source(fil
             files, f"output={tmp_path}/a.mp4", "method=ft", "finetune.steps=3", f"save_person={tmp_path}/her", *options
         )
     )
-    assert load_person(tmp_path / "her").about["method"] == "ft"
+    about = load_person(tmp_path / "her").about
+    assert about["method"] == "ft"
+    assert about["config"]["finetune"]["lr_generator"] > 0
+    assert "68 points" in about["landmarks"]
     again = animate.run(
         config(files, f"output={tmp_path}/b.mp4", f"model={tmp_path}/her.safetensors", "source=null", *options)
     )

@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [
-    {"types", "pretrained", "provenance"},
+    {"types", "pretrained", "atomic"},
+    {"provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},
     {"callbacks", "studio"},

@@ -14,7 +14,7 @@ import cv2
 import torch
 import yaml
 
-from talkinghead.data.shards import write_atomic
+from talkinghead.atomic import write_atomic
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from talkinghead.data.shards import write_atomic
+from talkinghead.atomic import write_atomic
 
 HERE = Path(__file__).parent
 DATA = "synthetic/test"

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from talkinghead.atomic import write_atomic
 from talkinghead.metrics.orderings import Claim, Orderings, Side
 from talkinghead.metrics.summary import Method, Table, measure
-from talkinghead.metrics.table import build_markdown, fill_block, read_rows, replace, write_tables
+from talkinghead.metrics.table import build_markdown, fill_block, read_rows, write_tables
 
 HERE = Path(__file__).parent
 RESULTS = [HERE / "results.csv", HERE.parent / "table1_voxceleb2" / "results.csv"]  # ours is measured there
@@ -38,7 +39,7 @@ def fill_main_readme() -> None:
     """The project's README shows all methods in one table."""
     readme = HERE.parents[1] / "README.md"
     table = build_markdown(MAIN, measure(MAIN, read_rows(RESULTS)))
-    replace(readme, fill_block(readme.read_text(), MAIN.name, table))
+    write_atomic(readme, fill_block(readme.read_text(), MAIN.name, table).encode())
 
 
 if __name__ == "__main__":

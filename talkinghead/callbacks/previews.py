@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from talkinghead.data.shards import write_atomic
+from talkinghead.atomic import write_atomic
 from talkinghead.metrics.baseline import nearest_frame
 from talkinghead.metrics.suite import to_uint8
 from talkinghead.types import Episode

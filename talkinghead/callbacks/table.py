@@ -10,7 +10,7 @@ from rich import get_console
 from rich.table import Table
 from torch import Tensor
 
-from talkinghead.data.shards import write_atomic
+from talkinghead.atomic import write_atomic
 
 LEARNER = "model"  # name of the method whose metrics stand without a prefix
 

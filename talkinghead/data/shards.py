@@ -19,6 +19,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from talkinghead.atomic import write_atomic
+
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 1
 
@@ -115,14 +117,6 @@ class DatasetInfo:
         if not path.is_file():
             raise FileNotFoundError(f"no data set at {directory}: {path} does not exist; make it with prepare.py")
         return cls.parse(path.read_bytes(), str(path))
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it: readers see the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 class ShardIndex(NamedTuple):

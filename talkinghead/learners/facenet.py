@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 
+from talkinghead.atomic import write_atomic
 from talkinghead.data.faces import Faces, LabelledFrames
-from talkinghead.data.shards import write_atomic
 from talkinghead.models.facenet import Face, FaceNet, to_bytes
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from talkinghead.data.shards import write_atomic
+from talkinghead.atomic import write_atomic
 from talkinghead.metrics.results import ResultKey
 
 

@@ -1,9 +1,9 @@
 """Frechet distance of outputs and targets as sets: fid on Inception, fd_<network> on any other (arXiv 1706.08500)."""
 
 import hashlib
+import io
 import json
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from talkinghead.atomic import write_atomic
 
 EMBED_BATCH = 16  # images at a time through the network
 
@@ -148,10 +150,9 @@ class FrechetDistance(nn.Module):
             return
         n, total, outer = (value.cpu().numpy() for value in self.real.sums())
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-            np.savez(temporary, n=n, total=total, outer=outer, key=np.array(key))
-            os.replace(temporary, path)
+            content = io.BytesIO()
+            np.savez(content, n=n, total=total, outer=outer, key=np.array(key))
+            write_atomic(path, content.getvalue())
 
     def _cache_file(self, key: str) -> Path | None:
         if self.cache_dir is None:

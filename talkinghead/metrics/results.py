@@ -7,10 +7,11 @@ could not be measured (no face found) is `nan`.
 import csv
 import fcntl
 import io
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from talkinghead.atomic import write_atomic
 
 HEAD = ("data", "method", "variant", "T", "person", "num_targets")
 TAIL = ("learning_s", "ms_per_frame", "checkpoint", "config", "config_hash", "commit")
@@ -76,9 +77,7 @@ class Results:
         writer = csv.DictWriter(text, [*HEAD, *metrics, *TAIL], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text.getvalue())
-        os.replace(temporary, self.path)
+        write_atomic(self.path, text.getvalue().encode())
 
 
 def same(row: Row, wanted: Row) -> bool:

@@ -1,12 +1,12 @@
 """The tables of experiments/: Markdown and LaTeX, the best of each T in bold, the paper's numbers beside ours."""
 
-import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from talkinghead.atomic import write_atomic
 from talkinghead.metrics.orderings import Orderings, build_orderings
 from talkinghead.metrics.plot import draw
 from talkinghead.metrics.results import Results, Row
@@ -146,14 +146,7 @@ def write_tables(folder: Path, blocks: Sequence[Table | Orderings], results: Seq
     for table in (block for block in blocks if isinstance(block, Table)):
         lines = summarize(folder, table, rows)
         if lines:
-            replace(folder / f"{table.name}.tex", build_latex(table, lines))
+            write_atomic(folder / f"{table.name}.tex", build_latex(table, lines).encode())
         if (figure := draw(table, lines)) is not None:
             figure.savefig(folder / f"{table.name}.png", dpi=110, metadata={"Software": None})
-    replace(folder / "README.md", build_readme(folder, blocks, results))
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file that is whole at every moment."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    write_atomic(folder / "README.md", build_readme(folder, blocks, results).encode())

@@ -5,8 +5,6 @@
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load, save
 
+from talkinghead.atomic import write_atomic
 from talkinghead.models.fsth import PersonalGenerator, Preset
 
 FORMAT = "talkinghead person 1"
@@ -42,9 +41,8 @@ def save_person(
         "format": FORMAT, "preset": folded.preset._asdict(), "sha256": hashlib.sha256(content).hexdigest(), **about,
     }  # fmt: skip
     text = json.dumps(card, indent=2).encode()
-    weights_file.parent.mkdir(parents=True, exist_ok=True)
-    replace(weights_file, content)
-    replace(json_file, text)
+    write_atomic(weights_file, content)
+    write_atomic(json_file, text)
     return weights_file
 
 
@@ -72,13 +70,3 @@ def files(path: str | Path) -> tuple[Path, Path]:
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     return stem.parent / f"{stem.name}.safetensors", stem.parent / f"{stem.name}.json"
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write under another name, then rename."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ Keeps the 13 convolutions, for BGR input. Both formats are read here, without Ca
 """
 
 import hashlib
-import os
 import struct
 import sys
 import tarfile
@@ -16,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from talkinghead.atomic import write_atomic
 from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS
 from talkinghead.pretrained import SOURCES, WEIGHTS_VARIABLE
 
@@ -40,10 +40,7 @@ def convert(file: Path, output: Path) -> dict[str, str]:
         raise ValueError(f"{name} of {file} cannot be read ({error!r}): is the download complete?") from error
     tensors = convolutions(parameters, where=f"{name} of {file}")
     metadata = {"source": name, "sha256_of_source": hashlib.sha256(content).hexdigest(), "input": "BGR, 0-255"}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata)
-    os.replace(temporary, output)
+    write_atomic(output, save(tensors, metadata))
     return metadata
 
 

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from talkinghead.data.shards import write_atomic
+from talkinghead.atomic import write_atomic
 from talkinghead.preparation.sources import SPLITS, Unit, keys
 
 PLAN_FILE = "prepare.json"

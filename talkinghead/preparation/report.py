@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from talkinghead.data.shards import DatasetInfo, write_atomic
+from talkinghead.atomic import write_atomic
+from talkinghead.data.shards import DatasetInfo
 from talkinghead.preparation.clip import Drop
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from talkinghead.data.shards import Clip, ShardEntry, write_atomic, write_shard
+from talkinghead.atomic import write_atomic
+from talkinghead.data.shards import Clip, ShardEntry, write_shard
 from talkinghead.preparation.clip import Drop, Result
 from talkinghead.preparation.crop import Framing, measure_framing
 from talkinghead.preparation.plan import Job

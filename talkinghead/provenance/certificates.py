@@ -2,10 +2,11 @@
 
 import os
 import re
-import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from talkinghead.atomic import write_atomic
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ def own_certificate() -> Path:
     path = folder / "signer.pem"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(path, self_signed(), 0o600)
+        write_atomic(path, self_signed(), 0o600)
     return path
 
 
@@ -73,14 +74,3 @@ def read_signer(path: Path) -> Signer:
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return Signer("ed25519", certificates, keys[0])
     raise ValueError(f"{path}: C2PA takes keys on P-256, P-384, P-521, Ed25519, and RSA")
-
-
-def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Write a file under another name, then rename it: it is there as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from talkinghead.provenance.certificates import Signer, own_certificate, read_signer, write_whole
+from talkinghead.atomic import write_atomic
+from talkinghead.provenance.certificates import Signer, own_certificate, read_signer
 from talkinghead.provenance.reading import ASSERTION, IPTC, SPACES, media_type, read
 
 _logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def mark(path: Path, card: Card, signer: Signer | None = None) -> None:
 
     The file is held in memory. Raises ValueError for other files, and for one that says so already.
     """
-    write_whole(path, marked(path.read_bytes(), card, signer))
+    write_atomic(path, marked(path.read_bytes(), card, signer))
 
 
 def marked(content: bytes, card: Card, signer: Signer | None = None) -> bytes:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from talkinghead.data.shards import write_atomic
+from talkinghead.atomic import write_atomic
 from talkinghead.provenance import Card, Signer, marked
 
 Image = UInt8[np.ndarray, "_ _ 3"]

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from talkinghead.data.shards import write_atomic
+from talkinghead.atomic import write_atomic
 
+SHIPPED = Path(__file__).with_name("shipped") / "synthetic_64.ckpt"  # experiment=meta_shipped; it has seen no real face
 NETWORKS = ("embedder", "generator", "discriminator")
 W = "discriminator.W.weight"
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
-from talkinghead.data.shards import write_atomic
+from talkinghead.atomic import write_atomic
 
 CACHE_VERSION = 1
 BELOW_NECK = 0.22  # metres of chest kept below the neck's joint, in the template

@@ -17,7 +17,8 @@ import numpy as np
 import simplejpeg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, write_atomic, write_shard
+from talkinghead.atomic import write_atomic
+from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, write_shard
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.motion import make_motion
 from talkinghead.synthetic.person import make_person

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from talkinghead.learners.finetune import FeedForward, FineTuner, Progress, embed
+from talkinghead.learners.shots import shuffled_batches
 from talkinghead.learners.watching import StepPreviews
 from talkinghead.metrics.results import ResultKey
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
@@ -103,7 +104,8 @@ def test_it_learns_the_shots(networks) -> None:
     ],
 )
 def test_epochs_are_passes_over_the_shots(networks, number: int, options: dict, sizes: list[int]) -> None:
-    batches = list(tuner(networks, **options).batches(shots(number)))
+    method = tuner(networks, **options)
+    batches = list(shuffled_batches(shots(number), method.epochs, method.batch_size, method.max_steps))
     assert [len(x) for _, x, _ in batches] == sizes
     assert {num_steps for num_steps, _, _ in batches} == {len(sizes)}
     if number == 10:
@@ -143,6 +145,9 @@ def test_watch_sees_every_step(networks) -> None:
     seen: list[Progress] = []
     tuner(networks, epochs=2).learn(shots(3), watch=seen.append)
     assert [(p.step, p.num_steps) for p in seen] == [(1, 2), (2, 2)]
+    seen.clear()
+    tuner(networks, epochs=9, batch_size=2, max_steps=3).learn(shots(3), watch=seen.append)
+    assert [(p.step, p.num_steps) for p in seen] == [(1, 3), (2, 3), (3, 3)]
     assert set(seen[0].losses) == {"dsc", "cnt", "adv", "fm"}
 
 

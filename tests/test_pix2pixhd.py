@@ -17,6 +17,7 @@ from talkinghead.callbacks.last import LastCheckpoint
 from talkinghead.callbacks.previews import PreviewGrid
 from talkinghead.learners.checkpoints import load_weights
 from talkinghead.learners.pix2pixhd import Pix2PixHDLearner, least_squares, multi_scale_matching, remaining
+from talkinghead.learners.shots import shuffled_batches
 from talkinghead.losses.perceptual import ContentLoss, activation_distance
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.backbones import LaplacianPyramid, Pixels
@@ -258,8 +259,8 @@ def test_people_do_not_disturb_each_other() -> None:
 
 @pytest.mark.parametrize(("num_shots", "sizes"), [(1, [1]), (4, [4]), (9, [3, 3, 3])])
 def test_an_epoch_is_one_pass_over_the_shots(num_shots: int, sizes: list[int]) -> None:
-    learner, shots = make_learner(finetune_epochs=2, finetune_batch_size=4), make_frames(num_shots)
-    batches = list(learner.finetune_batches(shots))
+    shots = make_frames(num_shots)
+    batches = [(x, y) for _, x, y in shuffled_batches(shots, epochs=2, batch_size=4)]
     assert [len(x) for x, _ in batches] == 2 * sizes
     for epoch in (batches[: len(sizes)], batches[len(sizes) :]):
         x, y = (torch.cat(parts) for parts in zip(*epoch, strict=True))

@@ -1,7 +1,7 @@
 """Few-shot learning of a new person by fine-tuning (arXiv 1905.08233, Sec. 3.3)."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, final
 
@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from talkinghead.learners.game import minimize
+from talkinghead.learners.shots import BATCH, draw, shuffled_batches
 from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, PersonalGenerator
 from talkinghead.models.person import save_person
 from talkinghead.types import Frames
-
-BATCH = 8  # pictures at a time where nothing is learned
 
 
 class Progress(NamedTuple):
@@ -34,9 +33,8 @@ class PersonReenactor:
     def __init__(self, generator: PersonalGenerator) -> None:
         self.generator = generator.fold()
 
-    @torch.no_grad()
     def __call__(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
-        return torch.cat([self.generator(y) for y in driving.landmarks.split(BATCH)]).float()
+        return draw(self.generator, driving)
 
     def save(self, path: str | Path, about: Mapping[str, Any]) -> None:
         """Write the person model; see `talkinghead.models.person`."""
@@ -134,7 +132,8 @@ class FineTuner(nn.Module):
             Adam(discriminator.parameters(), self.lr_discriminator, self.betas),
         )
         average = copy.deepcopy(generator) if self.ema_decay else generator
-        for step, (num_steps, x, y) in enumerate(self.batches(shots), start=1):
+        batches = shuffled_batches(shots, self.epochs, self.batch_size, self.max_steps)
+        for step, (num_steps, x, y) in enumerate(batches, start=1):
             with torch.enable_grad():
                 losses = self.step(generator, discriminator, game, x, y)
             if self.ema_decay:
@@ -165,17 +164,6 @@ class FineTuner(nn.Module):
             loss_g["adv"] = adversarial(fake.score)
             loss_g["fm"] = feature_matching(real.features, fake.features)
         return {**loss_d, **loss_g}
-
-    def batches(self, shots: Frames) -> Iterator[tuple[int, Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]]]:
-        """`epochs` passes in random order, in batches as equal as possible; each with the number of steps."""
-        num_shots = len(shots.images)
-        per_epoch = -(-num_shots // self.batch_size)
-        num_steps = min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
-        for step in range(num_steps):
-            if step % per_epoch == 0:
-                chunks = torch.randperm(num_shots, device=shots.images.device).chunk(per_epoch)
-            chosen = chunks[step % per_epoch]
-            yield num_steps, shots.images[chosen], shots.landmarks[chosen]
 
 
 class Game(NamedTuple):

@@ -1,8 +1,9 @@
 """Pix2pixHD as a few-shot method (arXiv 1711.11585; as the baseline of arXiv 1905.08233, Sec. 4)."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeVar, final
 
 import torch
@@ -12,12 +13,11 @@ from torch.optim import Adam, Optimizer
 
 from talkinghead.learners.adversarial import AdversarialLearner
 from talkinghead.learners.game import minimize
+from talkinghead.learners.shots import draw, shuffled_batches
 from talkinghead.losses.adversarial import feature_matching
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.pix2pixhd import MultiScaleDiscriminator, Verdict
-from talkinghead.types import Episode, Frames
-
-BATCH = 8  # pictures at a time where nothing is learned
+from talkinghead.types import Episode, Frames, Reenactor
 
 Network = TypeVar("Network", bound=nn.Module)
 Move = Callable[[Optimizer], AbstractContextManager[dict[str, Tensor]]]
@@ -109,7 +109,7 @@ class Pix2PixHDLearner(AdversarialLearner):
 
     # A new person.
 
-    def learn(self, shots: Frames) -> "PersonReenactor":
+    def learn(self, shots: Frames) -> Reenactor:
         """Fine-tune copies of G and D on the T frames by the same game. Raises ValueError where there is none."""
         if len(shots.images) == 0:
             raise ValueError("Pix2pixHD learns a person from at least one frame, and was given none")
@@ -121,27 +121,9 @@ class Pix2PixHDLearner(AdversarialLearner):
         def move(optimizer: Optimizer) -> AbstractContextManager[dict[str, Tensor]]:
             return minimize([optimizer], players, self.weights)
 
-        for x, y in self.finetune_batches(shots):
+        for _, x, y in shuffled_batches(shots, self.finetune_epochs, self.finetune_batch_size):
             self.play(generator, discriminator, x, y, opt_g, opt_d, move)
-        return PersonReenactor(generator)
-
-    def finetune_batches(self, shots: Frames) -> Iterator[tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]]]:
-        """Frames and landmark images: `finetune_epochs` passes over the shots, each in a new order."""
-        for _ in range(self.finetune_epochs):
-            order = torch.randperm(len(shots.images)).to(shots.images.device)
-            for chosen in order.chunk(-(-len(order) // self.finetune_batch_size)):
-                yield shots.images[chosen], shots.landmarks[chosen]
-
-
-class PersonReenactor:
-    """Draws the person that a generator was fine-tuned on, with the driving landmarks; a `Reenactor`."""
-
-    def __init__(self, generator: nn.Module) -> None:
-        self.generator = generator.requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def __call__(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
-        return torch.cat([self.generator(y).float() for y in driving.landmarks.split(BATCH)])
+        return partial(draw, generator.requires_grad_(False).eval())
 
 
 def least_squares(scores: Sequence[Float[Tensor, "B 1 _ _"]], goal: float) -> Float[Tensor, ""]:

@@ -32,14 +32,18 @@ class Card:
 
     composite   recorded or painted pixels are in it too: a pasted face, panels of source and driver
     about       how it was made; nothing that tells who made it or who is shown
+    learned     False: drawn by an algorithm that has learned from no pictures, as the synthetic heads are
     """
 
     composite: bool = False
     about: dict[str, str | int | float] = field(default_factory=dict)
+    learned: bool = True
 
     @property
     def source_type(self) -> str:
         """IPTC's digital source type, a URI."""
+        if not self.learned:
+            return IPTC + "algorithmicMedia"
         return IPTC + ("compositeWithTrainedAlgorithmicMedia" if self.composite else "trainedAlgorithmicMedia")
 
 

@@ -121,22 +121,24 @@ class Picture:
     camera: Camera
 
 
-def film(head: Head, motion: Motion, renderer: Renderer, room: int) -> Picture:
-    """Draw a clip. `room` seeds light, background and camera; the crop is fixed for the clip."""
+def film(head: Head, motion: Motion, renderer: Renderer, room: int, ratio: float = CROP_RATIO) -> Picture:
+    """Draw a clip. `room` seeds light, background and camera; the crop is fixed for the clip (`ratio`: how wide)."""
     vertices = move(head, motion)
     points = landmark_points(vertices, motion.pose[:, 0], head.body.original_index)
     rng = np.random.default_rng([room, 9])
-    camera = frame_face(points, float(rng.uniform(0.8, 1.6)), rng)
+    camera = frame_face(points, float(rng.uniform(0.8, 1.6)), rng, ratio)
     background = paint_background(room, 128)
     frames = renderer(vertices, head.surface, camera, make_lighting(room), background, _colours(head.person))
     return Picture(frames, camera.project(points, renderer.size).astype(np.float32), camera)
 
 
-def frame_face(points: Float[np.ndarray, "F 68 3"], distance: float, rng: np.random.Generator) -> Camera:
+def frame_face(
+    points: Float[np.ndarray, "F 68 3"], distance: float, rng: np.random.Generator, ratio: float = CROP_RATIO
+) -> Camera:
     """The fixed square crop around the landmarks of all frames."""
     tangents = points[..., [0, 2]] / (points[..., 1:2] + distance)
     low, high = tangents.min(1), tangents.max(1)
-    half = float((high - low).max(1).mean()) * CROP_RATIO / 2 * float(rng.uniform(0.94, 1.08))
+    half = float((high - low).max(1).mean()) * ratio / 2 * float(rng.uniform(0.94, 1.08))
     x, z = ((low + high) / 2).mean(0) + rng.normal(0, 0.04, 2) * half
     return Camera(distance, (float(x), float(z + (CROP_MIDDLE - 0.5) * 2 * half)), half)
 

@@ -1,0 +1,68 @@
+"""Portraits and driving videos of synthetic people: what ships beside the small model, to try things on at once.
+
+`python -m talkinghead.reenactment.examples FOLDER` renders them again: the same command gives the same pictures.
+"""
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from talkinghead.atomic import write_atomic
+from talkinghead.provenance import Card, marked
+from talkinghead.reenactment.movie import Movie
+from talkinghead.synthetic.body import load_body
+from talkinghead.synthetic.motion import Motion, make_motion
+from talkinghead.synthetic.person import make_person
+from talkinghead.synthetic.renderer import Renderer
+from talkinghead.synthetic.scene import Picture, film, make_head
+
+FIRST_PERSON = 800_000  # nobody of the data set's splits
+PORTRAITS = {"anna": 11, "bela": 6, "dayo": 3, "mira": 16}  # file name -> person
+DRIVERS = {"calm": 7, "cheerful": 15, "lively": 10}
+PORTRAIT_SIZE, DRIVER_SIZE = 512, 256  # pixels
+WIDE, CLOSE = 2.7, 2.2  # picture sides over the face's extent: a portrait shows shoulders, a driver comes closer
+FPS, SECONDS = 25, 4
+
+
+def portrait(person: int, size: int = PORTRAIT_SIZE) -> Picture:
+    """One calm frame of example person number `person`, as they hold their head."""
+    body = load_body()
+    who = make_person(FIRST_PERSON + person, body)
+    pose = 0.7 * np.array([who.personality.rest_pose], np.float32)
+    still = Motion(np.zeros((1, len(body.action_names)), np.float32), pose, np.zeros((1, 3), np.float32))
+    return film(make_head(who, body, 512), still, Renderer(size, 2), who.seed * 64, WIDE)
+
+
+def clip(
+    person: int, mover: int, size: int = DRIVER_SIZE, seconds: float = SECONDS, ratio: float = CLOSE, room: int = 0
+) -> Picture:
+    """Example person number `person` doing what number `mover` does."""
+    body = load_body()
+    who, seed = make_person(FIRST_PERSON + person, body), FIRST_PERSON + mover
+    names = body.action_names.tolist()
+    motion = make_motion(make_person(seed, body).personality, seed, 0, round(seconds * FPS), FPS, names)
+    return film(make_head(who, body, 512), motion, Renderer(size, 2), who.seed * 64 + room, ratio)
+
+
+def write_all(folder: Path) -> None:
+    """`portraits/*.jpg` and `drivers/*.mp4`; both say that they are drawn."""
+    card = Card(about={"method": "rendered"}, learned=False)
+    for name, person in PORTRAITS.items():
+        image = np.ascontiguousarray(portrait(person).frames[0])
+        content = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
+        write_atomic(folder / "portraits" / f"{name}.jpg", marked(content, card))
+    for name, person in DRIVERS.items():
+        with Movie(
+            folder / "drivers" / f"{name}.mp4", DRIVER_SIZE, DRIVER_SIZE, Fraction(FPS), Fraction(1, FPS), card=card
+        ) as movie:
+            for n, image in enumerate(clip(person, person).frames):
+                movie.write(np.ascontiguousarray(image), n)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m talkinghead.reenactment.examples FOLDER")
+    write_all(Path(sys.argv[1]))

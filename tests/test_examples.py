@@ -1,0 +1,46 @@
+"""What ships to try animate at once: pictures and clips of synthetic people, and a model that has seen only such."""
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from talkinghead.preparation.detectors import Dlib
+from talkinghead.provenance import read
+from talkinghead.reenactment import examples
+from talkinghead.reenactment.faces import find_face
+from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.synthetic.dataset import FIRST_PERSON
+
+FOLDER = SHIPPED.parent
+FILES = [*(f"portraits/{name}.jpg" for name in examples.PORTRAITS), *(f"drivers/{n}.mp4" for n in examples.DRIVERS)]
+
+
+def frames(file: str) -> list[np.ndarray]:
+    if file.endswith(".mp4"):
+        with av.open(str(FOLDER / file)) as container:
+            return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return [cv2.imread(str(FOLDER / file))[..., ::-1]]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_example_has_a_face_and_says_that_it_is_drawn(file: str) -> None:
+    for image in frames(file)[::50]:
+        points = find_face(np.ascontiguousarray(image), Dlib())
+        assert 50 < np.ptp(points[:, 0]) < 300, "a face large enough to see, in a picture of head and shoulders"
+    said = read((FOLDER / file).read_bytes())
+    assert [(s["generated"], s["digital_source_type"].rsplit("/")[-1]) for s in said] == [(True, "algorithmicMedia")]
+
+
+def test_nobody_of_the_examples_is_in_a_data_set() -> None:
+    people = {examples.FIRST_PERSON + number for number in [*examples.PORTRAITS.values(), *examples.DRIVERS.values()]}
+    assert min(people) > max(FIRST_PERSON.values()) + 100_000
+    assert len(people) == len(FILES)
+
+
+def test_they_are_rendered_by_the_command_that_says_so() -> None:
+    """The same person comes out: a small render of one is the shipped picture."""
+    name, person = next(iter(examples.PORTRAITS.items()))
+    shipped = cv2.resize(frames(f"portraits/{name}.jpg")[0], (64, 64), interpolation=cv2.INTER_AREA)
+    again = examples.portrait(person, 64).frames[0]
+    assert np.abs(shipped.astype(float) - again).mean() < 4

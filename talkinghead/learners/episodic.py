@@ -35,10 +35,9 @@ class EpisodicLearner(L.LightningModule):
     ) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
-        self.weights = {name: float(weight) for name, weight in weights.items() if weight}
-        if content is None and "cnt" in self.weights:
+        self.weights = {name: float(weight or 0) for name, weight in weights.items()}
+        if content is None and self.weights.get("cnt"):
             raise ValueError("weights.cnt is given and content is not: give learner.content, e.g. '${loss.content}'")
-        self._unused = {name: 0.0 for name, weight in weights.items() if not weight}
         self.validation_shots = sorted(set(validation_shots))
         names = [prefix for shots in self.validation_shots for prefix in (f"T={shots}", f"T={shots}/nearest")]
         # In lists, so that frozen networks are neither saved, averaged nor wrapped by DDP.
@@ -60,8 +59,7 @@ class EpisodicLearner(L.LightningModule):
     @contextmanager
     def minimize(self, *optimizers: Optimizer) -> Iterator[dict[str, Tensor]]:
         """Collect named losses, then step on their weighted sum and log them; who is not asked to move is frozen."""
-        weights = {**self.weights, **self._unused}
-        with minimize(optimizers, self.parameters(), weights, self.manual_backward) as losses:
+        with minimize(optimizers, self.parameters(), self.weights, self.manual_backward) as losses:
             yield losses
         self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
 

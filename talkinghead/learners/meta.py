@@ -57,7 +57,7 @@ class MetaLearner(AdversarialLearner):
         for _ in range(self.num_discriminator_steps):
             with self.minimize(opt_d, opt_w) as loss:  # theta, w0, b and W
                 loss["dsc"] = hinge(*self.discriminator.compare(x, x_hat.detach(), y, i))  # Eq. 9
-                if "mch" in self.weights and self.matching_moves_w:
+                if self.weights.get("mch") and self.matching_moves_w:
                     loss["mch"] = matching(e_hat.detach(), self.discriminator.W(i))  # Eq. 7, W's side of it
 
         with self.minimize(opt_g) as loss:  # phi, psi, P
@@ -67,7 +67,7 @@ class MetaLearner(AdversarialLearner):
             loss["cnt"] = self.content(x, x_hat)  # Eq. 4
             loss["adv"] = adversarial(fake.score)  # Eq. 5
             loss["fm"] = feature_matching(real.features, fake.features)
-            if "mch" in self.weights:
+            if self.weights.get("mch"):
                 loss["mch"] = matching(e_hat, self.discriminator.W(i))  # Eq. 7, E's side of it
 
         self.last_output = x_hat.detach()

@@ -81,11 +81,11 @@ class Pix2PixHDLearner(AdversarialLearner):
             with torch.no_grad():
                 real = discriminator(x, y)
             fake = discriminator(x_hat, y)
-            if "adv" in self.weights:
+            if self.weights.get("adv"):
                 loss["adv"] = least_squares(fake.scores, 1.0)  # Eq. 3
-            if "fm" in self.weights:
+            if self.weights.get("fm"):
                 loss["fm"] = multi_scale_matching(real, fake)  # Eq. 4
-            if "cnt" in self.weights:
+            if self.weights.get("cnt"):
                 loss["cnt"] = self.content(x, x_hat)  # the perceptual loss of Sec. 4
         return x_hat, real, fake
 

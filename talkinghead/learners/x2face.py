@@ -43,7 +43,7 @@ class X2FaceLearner(EpisodicLearner):
         x_hat = torch.stack([warp(faces.roll(n, 1).flatten(0, 1), samplers) for n in range(1, frames)])
         with self.minimize(cast(Optimizer, self.optimizers())) as loss:
             loss["l1"] = (x - x_hat).abs().mean()
-            if "cnt" in self.weights:
+            if self.weights.get("cnt"):
                 loss["cnt"] = self.content(x.repeat(frames - 1, 1, 1, 1), x_hat.flatten(0, 1))
         self.last_output = x_hat[0, ::frames].detach()  # the target, from the last shot
 

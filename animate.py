@@ -1,33 +1,30 @@
 """Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
 
 import sys
-import tempfile
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import hydra
 import numpy as np
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 
-from evaluate import inside, moved, networks, plain
-from talkinghead.learners.checkpoints import git_commit
-from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor, Progress
+from talkinghead.learners.checkpoints import git_commit, inside, moved, networks
+from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor
 from talkinghead.models.person import files, load_person
 from talkinghead.preparation.crop import Framing
 from talkinghead.pretrained import digest
 from talkinghead.provenance import find_signer
-from talkinghead.reenactment.animation import Look, animate, driving_points
-from talkinghead.reenactment.driver import Driver, follow_driver, record
+from talkinghead.reenactment.animation import Look
+from talkinghead.reenactment.files import Files, check_files
 from talkinghead.reenactment.phases import Phases
-from talkinghead.reenactment.source import Portrait, points_of, read_source, shots_of
-from talkinghead.types import Frames
+from talkinghead.reenactment.pipeline import Known, Learned, Pipeline, Remembered, Settings, find_device
 
 FILES = ("source", "driving", "output", "model", "save_person")
+LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.data.landmarks.draw_landmarks: lines 2 px wide at 256 px"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="animate")
@@ -48,181 +45,64 @@ def told(cfg: DictConfig) -> None:
         sys.exit(f"animate.py: {error}")
 
 
-LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.data.landmarks.draw_landmarks: lines 2 px wide at 256 px"
-
-
-class Learned(NamedTuple):
-    """A person ready to be driven, and what is known of the source frame."""
-
-    reenactor: PersonReenactor
-    size: int
-    points: Float[np.ndarray, "68 2"] | None  # landmarks of the source frame, pixels of the networks' pictures
-
-
 def run(cfg: DictConfig) -> Path:
     """All phases; returns the video."""
-    output, phases = check(cfg), Phases()
+    asked, phases = cfg.files, Phases()
+    sources = [asked.source] if isinstance(asked.source, str) else list(asked.source or [])
+    folder = Path(cfg.paths.outputs_dir) / "animate"
+    given = check_files([str(path) for path in sources], asked.driving, asked.model, asked.output, folder)
+    settings = Settings(**{field.name: cfg[field.name] for field in fields(Settings)})
     look = Look(**plain(cfg.look))
     signer = find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate))
-    framing, detector = find_framing(cfg), instantiate(cfg.detector)
-    detector.check()
     device = find_device(cfg.device)
-    torch.manual_seed(cfg.seed)
-    portraits = find_portraits(cfg, detector, framing, phases)
-    with tempfile.TemporaryDirectory() as folder:
-        driver = find_driver(cfg, detector, framing, phases, Path(folder))
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=cfg.precision == "bf16"):
-            person = (load if is_person(cfg.files.model) else learn)(cfg, portraits, device, phases)
-            points = driving_points(driver, person.points, person.size, cfg.adapt, cfg.reference)
-            with phases.phase("drawing", len(points)) as step:
-                sheet = animate(
-                    person.reenactor, driver, points, portraits[0] if portraits else None, output, look, person.size,
-                    device=device, tick=step, about=about(cfg), signer=signer,
-                )  # fmt: skip
-    phases.tell(f"{output}" + (f" and {sheet.name}" if sheet else ""))
-    return output
+    person, crop = remembered(given, device) if given.is_person else learned(cfg, given, device, phases)
+    detector = instantiate(cfg.detector)
+    pipeline = Pipeline(detector, Framing(**(crop or cfg.framing)), settings, phases, device, signer)
+    return pipeline(given.sources, given.driving, person, look, given.output).video
 
 
-def about(cfg: DictConfig) -> dict[str, str | int | float]:
-    """How the video is made, for its statement of origin: no names of files or people."""
-    learned = "person" if is_person(cfg.files.model) else method(cfg)
-    return {"method": learned, "adapt": str(cfg.adapt), "seed": int(cfg.seed)}
+def remembered(given: Files, device: str) -> tuple[Remembered, dict[str, Any] | None]:
+    """A person from disk, and the crop it was learned with."""
+    generator, about = load_person(given.model)
+    points = about.get("source_points")
+    reenactor = PersonReenactor(generator.to(device))
+    known = Known(reenactor, about["preset"]["image_size"], None if points is None else np.array(points, float))
+    return Remembered(known), about.get("crop")
 
 
-def find_device(name: str) -> str:
-    """The device to compute on. Raises ValueError where it is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name != "cpu" and not (name.split(":", maxsplit=1)[0] == "cuda" and torch.cuda.is_available()):
-        raise ValueError(f"device={name} is not there: choose auto, cpu or, on a machine with a GPU, cuda")
-    return name
+def learned(cfg: DictConfig, given: Files, device: str, phases: Phases) -> tuple[Learned, None]:
+    """A new person, kept on disk where `save_person` says so."""
+    name, checkpoint = str(next(iter(cfg.method))), str(given.model)
+    if name not in ("ff", "ft"):
+        raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")
+    parts: Any = networks(checkpoint, instantiate)
+    config = inside(checkpoint)
 
-
-def check(cfg: DictConfig) -> Path:
-    """Mistakes that can be seen before any work; returns where the video goes."""
-    check_files(cfg)
-    if method(cfg) not in ("ff", "ft"):
-        raise ValueError(f"method={method(cfg)}: choose ff (feed-forward) or ft (fine-tuned)")
-    for key, allowed in (("precision", ("fp32", "bf16")), ("adapt", ("relative", "absolute"))):
-        if cfg[key] not in allowed:
-            raise ValueError(f"{key}={cfg[key]}: choose {' or '.join(allowed)}")
-    for key in ("face", "driving_face", "min_face", "search_every"):
-        if cfg[key] < 1:
-            raise ValueError(f"{key}={cfg[key]} must be at least 1")
-    if cfg.files.output is not None:
-        output = Path(cfg.files.output)
-    else:
-        of, by = Path(str(sources(cfg)[0] if cfg.files.source else cfg.files.model)), Path(str(cfg.files.driving))
-        output = Path(cfg.paths.outputs_dir) / "animate" / f"{of.stem}_{by.stem}.mp4"
-    if output.suffix.lower() != ".mp4":
-        raise ValueError(f"output={output}: the name of an .mp4 file")
-    if output.exists() and any(Path(path).exists() and output.samefile(path) for path in inputs(cfg)):
-        raise ValueError(f"output={output} is a source or the driver: it would be overwritten")
-    return output
-
-
-def check_files(cfg: DictConfig) -> None:
-    """All that is needed is given and there."""
-    if cfg.files.model is None:
-        raise ValueError("model=FILE is needed: a checkpoint of train.py, or a person model saved by save_person=FILE")
-    if not Path(cfg.files.model).is_file() and not is_person(cfg.files.model):
-        raise FileNotFoundError(f"model={cfg.files.model}: there is no such file")
-    if cfg.files.driving is None:
-        raise ValueError("driving=FILE is needed: a video, or the number of a camera")
-    if not isinstance(cfg.files.driving, int) and not Path(cfg.files.driving).is_file():
-        raise FileNotFoundError(f"driving={cfg.files.driving}: there is no such file")
-    if cfg.files.source is None and not is_person(cfg.files.model):
-        raise ValueError("source=FILE is needed: a picture, [a.jpg,b.jpg], a folder of pictures, or a video")
-
-
-def sources(cfg: DictConfig) -> list[str]:
-    """One source, or a list of them, as a list."""
-    given = cfg.files.source
-    return [str(path) for path in given] if OmegaConf.is_list(given) else [str(given)]
-
-
-def inputs(cfg: DictConfig) -> list[str]:
-    """The files that are read."""
-    return [*(sources(cfg) if cfg.files.source else []), str(cfg.files.driving), str(cfg.files.model)]
-
-
-def method(cfg: DictConfig) -> str:
-    """`ff` or `ft`."""
-    return str(next(iter(cfg.method)))
-
-
-def is_person(model: str) -> bool:
-    """Two files of that name, not a checkpoint."""
-    return Path(model).suffix != ".ckpt" and all(file.is_file() for file in files(model))
-
-
-def find_framing(cfg: DictConfig) -> Framing:
-    """How faces are cropped: as a person model says, else as the config does."""
-    known = load_person(cfg.files.model).about.get("crop") if is_person(cfg.files.model) else None
-    return Framing(**(known or cfg.framing))
-
-
-def find_portraits(cfg: DictConfig, detector: Any, framing: Framing, phases: Phases) -> list[Portrait]:
-    """The source frames; none for a person model on its own."""
-    if cfg.files.source is None:
-        return []
-    options = {"shots": cfg.shots, "face": cfg.face, "min_face": cfg.min_face}
-    with phases.phase("looking at the source") as step:
-        paths = [Path(path) for path in sources(cfg)]
-        return read_source(paths, detector, framing, **options, tell=phases.tell, start=step.of)
-
-
-def find_driver(cfg: DictConfig, detector: Any, framing: Framing, phases: Phases, folder: Path) -> Driver:
-    """The driver with its face; recorded first where it is a camera."""
-    path = Path(str(cfg.files.driving))
-    if isinstance(cfg.files.driving, int):
-        path = folder / "camera.mp4"
-        record(cfg.files.driving, float(cfg.seconds), path, phases.tell)
-    with phases.phase("following the driver") as step:
-        driver = follow_driver(
-            path, detector, framing, face=cfg.driving_face, every=cfg.search_every, min_face=cfg.min_face,
-            max_frames=cfg.max_frames, start=step.of,
-        )  # fmt: skip
-    if (lost := int((~driver.seen).sum())) > 0:
-        phases.tell(f"the face was not seen in {lost} of {len(driver.seen)} driving frames: interpolated")
-    return driver
-
-
-def load(cfg: DictConfig, portraits: list[Portrait], device: str, _: Phases) -> Learned:
-    """A person from disk; a given source only says where its landmarks are."""
-    generator, about = load_person(cfg.files.model)
-    size = about["preset"]["image_size"]
-    known = about.get("source_points")
-    points = points_of(portraits[0], size) if portraits else None if known is None else np.array(known, float)
-    return Learned(PersonReenactor(generator.to(device)), size, points)
-
-
-def learn(cfg: DictConfig, portraits: list[Portrait], device: str, phases: Phases) -> Learned:
-    """A new person from the source frames, kept on disk where `save_person` says so."""
-    parts: Any = networks(str(cfg.files.model))
-    config = inside(str(cfg.files.model))
-    size = config["model"]["image_size"]
-    shots = Frames(*(part.to(device) for part in shots_of(portraits, size)))
-    with phases.phase("learning the person", cfg.finetune.steps if method(cfg) == "ft" else None) as step:
-
-        def watch(_: Progress) -> None:
-            step()
-
-        if method(cfg) == "ft":
-            reenactor = fine_tuner(cfg, parts, config).to(device).learn(shots, watch)
-        else:
-            reenactor = FeedForward(parts["embedder"], parts["generator"]).to(device).learn(shots)
-    points = points_of(portraits[0], size)
-    if cfg.files.save_person:
+    def keep(known: Known, num_shots: int) -> None:
+        if not cfg.files.save_person or known.points is None:
+            return
+        numbers = numbers_of(cfg) if name == "ft" else None
         about = {
-            "method": method(cfg), "num_shots": len(portraits), "source_points": points.tolist(),
-            "crop": plain(cfg.framing), "checkpoint": digest(Path(cfg.files.model)),
+            "method": name, "num_shots": num_shots, "source_points": known.points.tolist(),
+            "crop": plain(cfg.framing), "checkpoint": digest(given.model),
             "commit": git_commit(Path(__file__).parent), "landmarks": LANDMARK_STYLE,
-            "config": {"checkpoint": config, "finetune": numbers_of(cfg) if method(cfg) == "ft" else None},
+            "config": {"checkpoint": config, "finetune": numbers},
         }  # fmt: skip
-        reenactor.save(cfg.files.save_person, about)
+        known.reenactor.save(cfg.files.save_person, about)
         phases.tell(f"the person: {files(cfg.files.save_person)[0]}")
-    return Learned(reenactor, size, points)
+
+    method = fine_tuner(cfg, parts, config) if name == "ft" else FeedForward(parts["embedder"], parts["generator"])
+    return Learned(name, method.to(device), config["model"]["image_size"], keep), None
+
+
+def fine_tuner(cfg: DictConfig, parts: Any, config: dict[str, Any]) -> FineTuner:
+    """FT for a number of steps, with the checkpoint's loss or the chosen one."""
+    loss = plain(cfg.loss) if cfg.get("loss") else moved(config["loss"], cfg.paths.weights_dir)
+    return FineTuner(
+        parts["embedder"], parts["generator"], parts["discriminator"], instantiate(loss["content"]),
+        {name: float(weight or 0) for name, weight in loss["weights"].items()},
+        **numbers_of(cfg),
+    )  # fmt: skip
 
 
 def numbers_of(cfg: DictConfig) -> dict[str, Any]:
@@ -232,13 +112,9 @@ def numbers_of(cfg: DictConfig) -> dict[str, Any]:
     return {**numbers, "epochs": cfg.finetune.steps, "max_steps": cfg.finetune.steps}
 
 
-def fine_tuner(cfg: DictConfig, parts: Any, config: dict[str, Any]) -> FineTuner:
-    """FT for a number of steps, with the checkpoint's loss or the chosen one."""
-    loss = plain(cfg.loss) if cfg.get("loss") else moved(config["loss"], cfg)
-    return FineTuner(
-        parts["embedder"], parts["generator"], parts["discriminator"], instantiate(loss["content"]),
-        {name: float(weight or 0) for name, weight in loss["weights"].items()}, **numbers_of(cfg),
-    )  # fmt: skip
+def plain(node: DictConfig) -> Any:
+    """A section as dicts and lists."""
+    return OmegaConf.to_container(node, resolve=True)
 
 
 def arguments(given: list[str]) -> list[str]:

@@ -4,8 +4,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
-from talkinghead.learners.checkpoints import git_commit, load_weights
+from talkinghead.learners.checkpoints import changed, git_commit, inside, load_weights, moved, networks
 from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
 from talkinghead.learners.kept import KeptFrames
 from talkinghead.learners.watching import StepPreviews
@@ -89,7 +87,7 @@ def adopt(cfg: DictConfig) -> None:
     if source is None:  # baselines are built from their own checkpoints altogether
         return
     for section in cfg.from_checkpoint:
-        cfg[section] = moved(inside(source)[section], cfg)
+        cfg[section] = moved(inside(source)[section], cfg.paths.weights_dir)
     log.info("%s as in the config inside %s", " and ".join(cfg.from_checkpoint), source)
     cfg.row = cfg.row or inside(source).get("row")
 
@@ -100,10 +98,12 @@ def candidate(cfg: DictConfig, name: str) -> Candidate:
     if file is None:
         built = instantiate(method.learner)
     elif "networks" in method:
-        parts = networks(file)
+        parts = networks(file, instantiate)
         built = instantiate(method.learner, **{part: parts[part] for part in method.networks})
     else:
-        built = instantiate(OmegaConf.merge(moved(inside(file)["learner"], cfg), method.changes), metrics=None)
+        built = instantiate(
+            OmegaConf.merge(moved(inside(file)["learner"], cfg.paths.weights_dir), method.changes), metrics=None
+        )
         load_weights(built, file)
     sha256 = digest(Path(file))[:12] if file else "-"
     return Candidate(built, method.name, method.variant, sha256, cfg.row or "default", hash_of(settings(cfg, name)))
@@ -130,42 +130,9 @@ def checkpoint_of(cfg: DictConfig, name: str) -> str | None:
     return str(method.checkpoint)
 
 
-@cache
-def inside(file: str) -> dict[str, Any]:
-    """The config that a checkpoint was trained with."""
-    config = torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("config")
-    if not config or "model" not in config:
-        raise ValueError(f"{file} holds no config: it is not a checkpoint of train.py")
-    return config
-
-
-@cache
-def networks(file: str) -> nn.ModuleDict:
-    """E, G and D of a checkpoint, with averaged weights; shared by the methods."""
-    model = inside(file)["model"]
-    missing = {"embedder", "generator", "discriminator"} - set(model)
-    if missing:
-        raise ValueError(f"{file} is no checkpoint of ours: its model has no {', '.join(sorted(missing))}")
-    parts = nn.ModuleDict({name: instantiate(model[name]) for name in ("embedder", "generator", "discriminator")})
-    load_weights(parts, file)
-    return parts
-
-
 def plain(node: DictConfig) -> Any:
     """A section as dicts and lists."""
     return OmegaConf.to_container(node, resolve=True)
-
-
-def moved(section: Mapping[str, Any], cfg: DictConfig) -> Any:
-    """A section of another run's config, looking for pretrained networks where this run does."""
-    return changed(section, {"weights_dir": lambda _: cfg.paths.weights_dir})
-
-
-def changed(node: Any, by_key: Mapping[str, Callable[[Any], Any]]) -> Any:
-    """A copy of nested dicts and lists in which the values of some keys are others."""
-    if isinstance(node, Mapping):
-        return {key: by_key[key](value) if key in by_key else changed(value, by_key) for key, value in node.items()}
-    return [changed(value, by_key) for value in node] if isinstance(node, list) else node
 
 
 def hash_of(settings: Mapping[str, Any]) -> str:

@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 import animate
-from evaluate import networks
+from talkinghead.learners.checkpoints import networks
 from talkinghead.models.person import load_person
+from talkinghead.reenactment import pipeline
 from talkinghead.reenactment.portable import shrink
 from tests.preparation_videos import green_frame, write_clip
 
@@ -124,7 +125,7 @@ def test_a_fine_tuned_person_is_kept_and_driven_without_checkpoint_or_source(fil
 
 def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
     cfg = config(files, "method=ft", "finetune.steps=7", "finetune.lr_generator=3e-3")
-    parts = networks(str(files / "last.ckpt"))
+    parts = networks(str(files / "last.ckpt"), instantiate)
     tuner = animate.fine_tuner(cfg, parts, {"loss": LOSS})
     assert (tuner.epochs, tuner.max_steps, tuner.lr_generator) == (7, 7, 3e-3)
     assert tuner.weights["fm"] == 10
@@ -174,18 +175,17 @@ def test_names_of_files_go_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("overrides", "message"),
     [
-        ("source=clip.txt", "clip.txt: cannot be read as a picture"),
-        ("loss.content.backbones.vgg16.path=/nowhere/vgg.pth", "/nowhere/vgg.pth"),
+        (["source=clip.txt"], "clip.txt: cannot be read as a picture"),
+        (["loss=vgg16", "loss.content.backbones.vgg16.path=/nowhere/vgg.pth"], "/nowhere/vgg.pth"),
     ],
 )
-def test_the_command_ends_with_one_line(files: Path, tmp_path: Path, override: str, message: str) -> None:
+def test_the_command_ends_with_one_line(files: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
     """A file that is no picture; a fine-tuning loss whose network is not there."""
     (files / "clip.txt").write_text("hello")
-    cfg = config(
-        files, "method=ft", "loss=vgg16", f"output={tmp_path}/out.mp4", override.replace("clip", f"{files}/clip")
-    )
+    overrides = [override.replace("clip", f"{files}/clip") for override in overrides]
+    cfg = config(files, "method=ft", f"output={tmp_path}/out.mp4", *overrides)
     with pytest.raises(SystemExit, match=rf"animate\.py: .*{message}"):
         animate.told(cfg)
     assert not list(tmp_path.iterdir())
@@ -195,7 +195,7 @@ def test_an_interruption_is_no_error_to_trace(files: Path, monkeypatch: pytest.M
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(animate, "follow_driver", interrupted)
+    monkeypatch.setattr(pipeline, "follow_driver", interrupted)
     with pytest.raises(SystemExit, match="interrupted"):
         animate.told(config(files))
 
@@ -203,7 +203,7 @@ def test_an_interruption_is_no_error_to_trace(files: Path, monkeypatch: pytest.M
 def test_a_small_checkpoint_draws_as_the_large_one(files: Path, tmp_path: Path) -> None:
     size = shrink(files / "last.ckpt", tmp_path / "small.ckpt")
     assert size == (tmp_path / "small.ckpt").stat().st_size < 0.6 * (files / "last.ckpt").stat().st_size
-    large, small = (networks(str(file)).eval() for file in (files / "last.ckpt", tmp_path / "small.ckpt"))
+    large, small = (networks(str(file), instantiate).eval() for file in (files / "last.ckpt", tmp_path / "small.ckpt"))
     assert len(small["discriminator"].W.weight) == 1
     x, y = torch.rand(2, 2, 3, SIZE, SIZE)
     for a, b in zip(outputs(large, x, y), outputs(small, x, y), strict=True):

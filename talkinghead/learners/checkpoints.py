@@ -1,8 +1,11 @@
-"""Finding checkpoints, and taking weights from one."""
+"""Finding checkpoints, and taking weights, networks and the config from one."""
 
 import logging
 import subprocess
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,6 +49,42 @@ def load_weights(learner: nn.Module, path: str | Path) -> None:
             "choose the model= it was trained with (its config is in the checkpoint)"
         )
     learner.load_state_dict(state)
+
+
+@cache
+def inside(file: str) -> dict[str, Any]:
+    """The config that a checkpoint was trained with."""
+    config = torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("config")
+    if not config or "model" not in config:
+        raise ValueError(f"{file} holds no config: it is not a checkpoint of train.py")
+    return config
+
+
+@cache
+def networks(file: str, build: Callable[..., Any]) -> nn.ModuleDict:
+    """E, G and D of a checkpoint, with averaged weights; shared by all who ask.
+
+    build   makes an object of a section of the config: hydra.utils.instantiate
+    """
+    model = inside(file)["model"]
+    missing = {"embedder", "generator", "discriminator"} - set(model)
+    if missing:
+        raise ValueError(f"{file} is no checkpoint of ours: its model has no {', '.join(sorted(missing))}")
+    parts = nn.ModuleDict({name: build(model[name]) for name in ("embedder", "generator", "discriminator")})
+    load_weights(parts, file)
+    return parts
+
+
+def moved(section: Mapping[str, Any], weights_dir: str) -> Any:
+    """A section of another run's config, looking for pretrained networks here."""
+    return changed(section, {"weights_dir": lambda _: weights_dir})
+
+
+def changed(node: Any, by_key: Mapping[str, Callable[[Any], Any]]) -> Any:
+    """A copy of nested dicts and lists in which the values of some keys are others."""
+    if isinstance(node, Mapping):
+        return {key: by_key[key](value) if key in by_key else changed(value, by_key) for key, value in node.items()}
+    return [changed(value, by_key) for value in node] if isinstance(node, list) else node
 
 
 def git_commit(root: str | Path) -> str:

@@ -56,8 +56,8 @@ class FeedForward(nn.Module):
         super().__init__()
         self.embedder, self.generator = embedder, generator
 
-    def learn(self, shots: Frames) -> PersonReenactor:
-        """G' of the person as P e_hat_NEW makes it."""
+    def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:
+        """G' of the person as P e_hat_NEW makes it; there are no steps to watch."""
         self.eval()
         return PersonReenactor(self.generator.personalize(embed(self.embedder, shots)))
 

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +15,24 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+
+@runtime_checkable
+class Counter(Protocol):
+    """Called after each step of a phase; `of` says how many there will be, and returns itself."""
+
+    def __call__(self) -> None: ...
+
+    def of(self, total: int) -> "Counter": ...
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """Is told what is being done. An exception that it raises ends the work cleanly."""
+
+    def tell(self, text: str) -> None: ...
+
+    def phase(self, name: str, total: int | None = None) -> AbstractContextManager[Counter]: ...
 
 
 class Phases:

@@ -1,0 +1,60 @@
+"""What an animation reads and writes: mistakes that can be seen before any work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from talkinghead.models.person import files
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one animation, all there.
+
+    sources     pictures, folders and videos; none are needed where the model is a person
+    driving     a video, or the number of a camera
+    model       a checkpoint of train.py, or a person model
+    output      an mp4
+    """
+
+    sources: tuple[Path, ...]
+    driving: Path | int
+    model: Path
+    output: Path
+
+    @property
+    def is_person(self) -> bool:
+        """The model is a person, not a checkpoint."""
+        return is_person(self.model)
+
+
+def check_files(
+    sources: Sequence[str], driving: str | int | None, model: str | None, output: str | None, folder: Path
+) -> Files:
+    """What the user gave, in order; an output that is not given lies in `folder`.
+
+    Raises ValueError or FileNotFoundError that names what is wrong.
+    """
+    if model is None:
+        raise ValueError("model=FILE is needed: a checkpoint of train.py, or a person model saved by save_person=FILE")
+    if not Path(model).is_file() and not is_person(Path(model)):
+        raise FileNotFoundError(f"model={model}: there is no such file")
+    if driving is None:
+        raise ValueError("driving=FILE is needed: a video, or the number of a camera")
+    if not isinstance(driving, int) and not Path(driving).is_file():
+        raise FileNotFoundError(f"driving={driving}: there is no such file")
+    if not sources and not is_person(Path(model)):
+        raise ValueError("source=FILE is needed: a picture, [a.jpg,b.jpg], a folder of pictures, or a video")
+    of = Path(sources[0] if sources else model)
+    path = Path(output) if output else folder / f"{of.stem}_{Path(str(driving)).stem}.mp4"
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"output={path}: the name of an .mp4 file")
+    if path.exists() and any(Path(name).exists() and path.samefile(name) for name in (*sources, str(driving), model)):
+        raise ValueError(f"output={path} is a source or the driver: it would be overwritten")
+    given = driving if isinstance(driving, int) else Path(driving)
+    return Files(tuple(Path(source) for source in sources), given, Path(model), path)
+
+
+def is_person(model: Path) -> bool:
+    """Two files of that name, not a checkpoint."""
+    return model.suffix != ".ckpt" and all(file.is_file() for file in files(model))

@@ -1,0 +1,207 @@
+"""All of an animation, from files to files: the terminal and the browser run this."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, final, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from talkinghead.preparation.crop import Framing
+from talkinghead.preparation.detectors import Detector
+from talkinghead.provenance import Signer
+from talkinghead.reenactment.animation import Look, animate, driving_points
+from talkinghead.reenactment.driver import Driver, follow_driver, record
+from talkinghead.reenactment.phases import Reporter
+from talkinghead.reenactment.source import Portrait, points_of, read_source, shots_of
+from talkinghead.types import Frames, Reenactor
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How faces are found and followed, and how the driver moves the person.
+
+    shots           at most so many source frames; None: all pictures, eight frames of a video
+    face            1 is the largest face of the source, 2 the second largest; `driving_face` likewise
+    min_face        pixels of a face box below which there is nothing to see
+    search_every    the face is searched in each so-manyth driving frame; landmarks are found in all
+    max_frames      of the driver
+    seconds         to record where the driver is a camera
+    adapt           relative, or absolute: the driver's landmarks as they are
+    reference       relative to this driving frame; None: the one most like the source
+    precision       fp32, or bf16 where the device is fast at it
+    """
+
+    shots: int | None = None
+    face: int = 1
+    driving_face: int = 1
+    min_face: int = 32
+    search_every: int = 5
+    max_frames: int | None = None
+    seconds: float | int = 10
+    adapt: Any = "relative"
+    reference: int | None = None
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("precision", ("fp32", "bf16")), ("adapt", ("relative", "absolute"))):
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"{key}={getattr(self, key)}: choose {' or '.join(allowed)}")
+        for key in ("face", "driving_face", "min_face", "search_every"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+
+
+class Known(NamedTuple):
+    """A person ready to be driven, and what is known of the source frame."""
+
+    reenactor: Any  # a Reenactor
+    size: int  # of the networks' pictures, pixels
+    points: Float[np.ndarray, "68 2"] | None  # landmarks of the source frame in them
+
+
+@runtime_checkable
+class Acquaintance(Protocol):
+    """How a person becomes known; `name` is what the video's statement of origin calls it."""
+
+    name: str
+
+    def __call__(self, portraits: Sequence[Portrait], device: str, progress: Reporter) -> Known: ...
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Learns a person and tells `watch` of every step: an object with `num_steps`, or nothing where there are none."""
+
+    def learn(self, shots: Frames, watch: Callable[[Any], None]) -> Reenactor: ...
+
+
+@final
+class Learned:
+    """A new person, from the source frames.
+
+    name    ff or ft
+    method  on the device of the animation
+    size    of the networks' pictures, pixels
+    keep    is given the person and the number of source frames
+    """
+
+    def __init__(
+        self, name: str, method: Method, size: int, keep: Callable[[Known, int], None] = lambda known, shots: None
+    ) -> None:
+        self.name, self.method, self.size, self.keep = name, method, size, keep
+
+    def __call__(self, portraits: Sequence[Portrait], device: str, progress: Reporter) -> Known:
+        """Learn the person."""
+        shots = Frames(*(part.to(device) for part in shots_of(portraits, self.size)))
+        with progress.phase("learning the person") as step:
+            reenactor = self.method.learn(shots, lambda state: step.of(state.num_steps)())
+        known = Known(reenactor, self.size, points_of(portraits[0], self.size))
+        self.keep(known, len(portraits))
+        return known
+
+
+@final
+class Remembered:
+    """A person learned before; a given source only says where its landmarks are."""
+
+    name = "person"
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+
+    def __call__(self, portraits: Sequence[Portrait], device: str, progress: Reporter) -> Known:
+        """The person, with the landmarks of this source frame."""
+        return self.known._replace(points=points_of(portraits[0], self.known.size)) if portraits else self.known
+
+
+class Made(NamedTuple):
+    """What an animation leaves."""
+
+    video: Path
+    sheet: Path | None  # the contact sheet
+
+
+@final
+class Pipeline:
+    """Reads the source, follows the driver, learns the person, draws the video.
+
+    signer      signs what the files say of their making; None: plain metadata
+    device      as torch names it
+    """
+
+    def __init__(
+        self, detector: Detector, framing: Framing, settings: Settings, progress: Reporter, device: str = "cpu",
+        signer: Signer | None = None,
+    ) -> None:  # fmt: skip
+        self.detector, self.framing, self.settings, self.progress = detector, framing, settings, progress
+        self.device, self.signer = device, signer
+
+    def __call__(
+        self, sources: Sequence[Path], driving: Path | int, person: Acquaintance, look: Look, output: Path
+    ) -> Made:
+        """All phases. What fails, or is interrupted by an exception, leaves no file.
+
+        sources     pictures, folders and videos; none where the person is known
+        driving     a video, or the number of a camera
+        output      the video's name; the contact sheet lies beside it
+        """
+        given = self.settings
+        self.detector.check()
+        torch.manual_seed(given.seed)
+        portraits = self.find_portraits(sources)
+        with tempfile.TemporaryDirectory() as folder:
+            driver = self.find_driver(driving, Path(folder))
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=given.precision == "bf16"):
+                known = person(portraits, self.device, self.progress)
+                points = driving_points(driver, known.points, known.size, given.adapt, given.reference)
+                about: dict[str, str | int | float] = {
+                    "method": person.name, "adapt": given.adapt, "seed": given.seed,  # no names of files or people
+                }  # fmt: skip
+                with self.progress.phase("drawing", len(points)) as step:
+                    sheet = animate(
+                        known.reenactor, driver, points, portraits[0] if portraits else None, output, look, known.size,
+                        device=self.device, tick=step, about=about, signer=self.signer,
+                    )  # fmt: skip
+        self.progress.tell(f"{output}" + (f" and {sheet.name}" if sheet else ""))
+        return Made(output, sheet)
+
+    def find_portraits(self, sources: Sequence[Path]) -> list[Portrait]:
+        """The source frames."""
+        if not sources:
+            return []
+        given = self.settings
+        with self.progress.phase("looking at the source") as step:
+            return read_source(
+                sources, self.detector, self.framing, shots=given.shots, face=given.face, min_face=given.min_face,
+                tell=self.progress.tell, start=step.of,
+            )  # fmt: skip
+
+    def find_driver(self, driving: Path | int, folder: Path) -> Driver:
+        """The driver with its face; recorded into the folder first where it is a camera."""
+        given = self.settings
+        path = Path(str(driving))
+        if isinstance(driving, int):
+            path = folder / "camera.mp4"
+            record(driving, given.seconds, path, self.progress.tell)
+        with self.progress.phase("following the driver") as step:
+            driver = follow_driver(
+                path, self.detector, self.framing, face=given.driving_face, every=given.search_every,
+                min_face=given.min_face, max_frames=given.max_frames, start=step.of,
+            )  # fmt: skip
+        if (lost := int((~driver.seen).sum())) > 0:
+            self.progress.tell(f"the face was not seen in {lost} of {len(driver.seen)} driving frames: interpolated")
+        return driver
+
+
+def find_device(name: str) -> str:
+    """The device to compute on, `auto` for the best there is. Raises ValueError where it is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not (name.split(":", maxsplit=1)[0] == "cuda" and torch.cuda.is_available()):
+        raise ValueError(f"device={name} is not there: choose auto, cpu or, on a machine with a GPU, cuda")
+    return name

@@ -1,23 +1,14 @@
 """What every adversarial learner shares: two players who move in turn."""
 
-from collections.abc import Iterable, Mapping
 from typing import cast
 
-from torch import nn
 from torch.optim import Optimizer
 
 from talkinghead.learners.episodic import EpisodicLearner
-from talkinghead.metrics.suite import ImageMetrics
 
 
 class AdversarialLearner(EpisodicLearner):
     """Abstract: a generator that plays against a discriminator; the arguments are those of `EpisodicLearner`."""
-
-    def __init__(
-        self, content: nn.Module, weights: Mapping[str, float | int | None], metrics: ImageMetrics | None,
-        validation_shots: Iterable[int],
-    ) -> None:  # fmt: skip
-        super().__init__(content, weights, metrics, validation_shots)
 
     def game(self) -> list[Optimizer]:
         """The optimizers; Lightning counts the first one only, so `trainer.global_step` is the number of batches."""

@@ -85,8 +85,3 @@ def cut(image: UInt8[np.ndarray, "H W 3"], crop: Crop, size: int) -> UInt8[np.nd
 def to_crop(points: Float[np.ndarray, "*F 68 2"], crop: Crop, size: int) -> Float[np.ndarray, "*F 68 2"]:
     """Landmarks of the source frame as pixels of the stored picture (pixel centres are whole numbers in both)."""
     return (points - np.array([crop.x, crop.y]) + 0.5) * (size / crop.side) - 0.5
-
-
-def from_crop(points: Float[np.ndarray, "*F 68 2"], crop: Crop, size: int) -> Float[np.ndarray, "*F 68 2"]:
-    """The way back of `to_crop`."""
-    return (points + 0.5) * (crop.side / size) - 0.5 + np.array([crop.x, crop.y])

@@ -75,7 +75,7 @@ def make_hair(person: Person, neutral: Float[np.ndarray, "V 3"], body: Body) -> 
     coverage = np.clip(np.minimum(1.0, (1 - fall[:, None]) * 9 + 0.25 * np.ones_like(elevation)), 0, 1)
     if style.hang:
         grid, coverage = _hang(style, person, grid, coverage, azimuth)
-    grid = _curl(style, person, grid, azimuth, rng)
+    grid = _curl(style, grid, azimuth, rng)
     return _mesh(grid, coverage, azimuth)
 
 
@@ -155,7 +155,7 @@ def _hang(
     return np.concatenate([grid, hanging]).astype(np.float32), np.concatenate([above, fade])
 
 
-def _curl(style: Style, person: Person, grid: np.ndarray, azimuth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _curl(style: Style, grid: np.ndarray, azimuth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     rows = np.arange(len(grid))[:, None]
     phase = cv2.GaussianBlur(rng.uniform(0, 6.3, (1, len(azimuth))), (0, 0), 1.0) * 3
     wave = np.sin(rows * (0.5 + style.curl) + phase) * 0.004 * style.curl

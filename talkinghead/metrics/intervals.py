@@ -1,6 +1,11 @@
-"""How sure a mean over people is: percentile bootstrap (Efron 1979), for one method and for two on the same people."""
+"""How sure a mean over people is: percentile bootstrap (Efron 1979), for one method and for two on the same people.
+
+And how sure a share of answers is: Wilson's interval (1927).
+"""
 
 from collections.abc import Sequence
+from math import sqrt
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +58,22 @@ def bootstrap_difference(a: Values, b: Values, resamples: int = 10_000, seed: in
     if first.shape != second.shape:
         raise ValueError(f"paired values of {first.shape} and {second.shape} people: give both in the same order")
     return bootstrap_mean(first - second, resamples, seed, level)
+
+
+def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Bounds of a probability of which `successes` in `trials` is known; within [0, 1], also for none and for all.
+
+    With p = successes / trials and z the quantile of the normal distribution at (1 + level) / 2:
+    (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n). No trials say nothing: both bounds are NaN.
+    """
+    if not 0 < level < 1 or not 0 <= successes <= trials:
+        raise ValueError(f"{successes} of {trials} at level={level}: 0 <= successes <= trials and 0 < level < 1")
+    if trials == 0:
+        return float("nan"), float("nan")
+    z, p = NormalDist().inv_cdf((1 + level) / 2), successes / trials
+    middle = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z * sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def with_value(values: Values) -> Float[np.ndarray, " K"]:

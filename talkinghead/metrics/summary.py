@@ -71,10 +71,11 @@ class Estimate(NamedTuple):
     """A number to print."""
 
     mean: float
-    interval: tuple[float, float] | None = None  # 95 %, bootstrap over people
+    interval: tuple[float, float] | None = None  # 95 %, bootstrap over people, or Wilson's over answers
     people: int = 0
     printed: str = ""  # the paper's number as it stands there
     verified: bool = True  # False: a number of the paper from memory
+    answers: int = 0  # of the user study
 
 
 Column = tuple[str, str]  # "measured" or "paper", metric
@@ -100,11 +101,18 @@ def measure(table: Table, rows: Iterable[Row]) -> Lines:
 
 
 def estimate(rows: Iterable[Row], metric: str) -> Estimate | None:
-    """Of the rows of one method and T. A person without a number (nme where no face was found) does not count."""
+    """Of the rows of one method and T. A person without a number (nme where no face was found) does not count.
+
+    A metric of the set may have its bounds in columns `<metric>_low` and `<metric>_high` (user).
+    """
+    rows = list(rows)
     values = {row["person"]: float(row.get(metric) or "nan") for row in rows}
     of_the_set = values.pop(EVERYBODY, math.nan)
     if not math.isnan(of_the_set):
-        return Estimate(of_the_set)
+        row = next(row for row in rows if row["person"] == EVERYBODY)
+        low, high, answers = (row.get(f"{metric}_{name}") for name in ("low", "high", "answers"))
+        bounds = (float(low), float(high)) if low and high else None
+        return Estimate(of_the_set, bounds, answers=int(answers or 0))
     mean = bootstrap_mean(list(values.values()))
     if mean.people == 0:
         return None

@@ -79,11 +79,17 @@ def print_cell(value: Estimate | None, column: Column, best: float | None, style
 def explain(lines: Lines) -> str:
     """What the signs in a table mean: one sentence each, where they occur."""
     values = [value for line in lines.values() for value in line.values()]
-    counts = {value.people for value in values if value.interval is not None}
+    counts = {value.people for value in values if value.interval is not None and value.people}
+    answers = {value.answers for value in values if value.answers}
     text = []
     if counts:
         number = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         text.append(f"In brackets: 95 % bootstrap interval of the mean over {number} people.")
+    if answers:
+        number = str(max(answers)) if len(answers) == 1 else f"{min(answers)} to {max(answers)}"
+        text.append(
+            f"USER: share of fakes found, 0.33 by chance; in brackets Wilson's 95 % interval of {number} answers."
+        )
     if not all(value.verified for value in values):
         text.append("†: the paper's number from memory, not verified.")
     return " ".join(text)

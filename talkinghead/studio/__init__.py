@@ -1,0 +1,1 @@
+"""Pages in the browser: a portrait to life, and the user study."""

@@ -6,6 +6,7 @@ Keeps the 13 convolutions, for BGR input. Both formats are read here, without Ca
 """
 
 import hashlib
+import os
 import struct
 import sys
 import tarfile

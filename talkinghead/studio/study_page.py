@@ -71,7 +71,7 @@ def build_study(page: gr.Blocks, study: Study, per_participant: int = 30) -> gr.
     card = gr.HTML("", css_template=STYLE, js_on_load=SCRIPT, elem_id="study")
 
     def show(known: str | None) -> str:
-        return draw(sitting, known) if sitting.knows(known) else draw_instructions(sitting.total)
+        return draw(sitting, str(known)) if sitting.knows(known) else draw_instructions(sitting.total)
 
     def begin(known: str | None) -> tuple[str, str]:
         unfinished = sitting.knows(known) and sitting.show(str(known)).triplet is not None

@@ -1,6 +1,7 @@
 """Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.files import Files, check_files
 from talkinghead.reenactment.phases import Phases
-from talkinghead.reenactment.pipeline import Known, Learned, Pipeline, Remembered, Settings, find_device
+from talkinghead.reenactment.pipeline import Learned, Pipeline, Remembered, Settings, find_device
+from talkinghead.reenactment.source import Portrait, points_of
 
 FILES = ("source", "driving", "output", "model", "save_person")
 LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.data.landmarks.draw_landmarks: lines 2 px wide at 256 px"
@@ -51,6 +53,10 @@ def run(cfg: DictConfig) -> Path:
     sources = [asked.source] if isinstance(asked.source, str) else list(asked.source or [])
     folder = Path(cfg.paths.outputs_dir) / "animate"
     given = check_files([str(path) for path in sources], asked.driving, asked.model, asked.output, folder)
+    if given.is_shipped:
+        phases.tell(
+            "model: the small one that ships with the project. It has seen synthetic heads only, never a real face"
+        )
     settings = Settings(**{field.name: cfg[field.name] for field in fields(Settings)})
     look = Look(**plain(cfg.look))
     signer = find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate))
@@ -58,7 +64,9 @@ def run(cfg: DictConfig) -> Path:
     person, crop = remembered(given, device) if given.is_person else learned(cfg, given, device, phases)
     detector = instantiate(cfg.detector)
     pipeline = Pipeline(detector, Framing(**(crop or cfg.framing)), settings, phases, device, signer)
-    return pipeline(given.sources, given.driving, person, look, given.output).video
+    made = pipeline(given.sources, given.driving, person, look, given.output)
+    phases.tell(f"{made.video}" + (f" and {made.sheet.name}" if made.sheet else ""))
+    return made.video
 
 
 def remembered(given: Files, device: str) -> tuple[Remembered, dict[str, Any] | None]:
@@ -66,8 +74,8 @@ def remembered(given: Files, device: str) -> tuple[Remembered, dict[str, Any] | 
     generator, about = load_person(given.model)
     points = about.get("source_points")
     reenactor = PersonReenactor(generator.to(device))
-    known = Known(reenactor, about["preset"]["image_size"], None if points is None else np.array(points, float))
-    return Remembered(known), about.get("crop")
+    size, points = about["preset"]["image_size"], None if points is None else np.array(points, float)
+    return Remembered(reenactor, size, points), about.get("crop")
 
 
 def learned(cfg: DictConfig, given: Files, device: str, phases: Phases) -> tuple[Learned, None]:
@@ -77,22 +85,23 @@ def learned(cfg: DictConfig, given: Files, device: str, phases: Phases) -> tuple
         raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")
     parts: Any = networks(checkpoint, instantiate)
     config = inside(checkpoint)
+    size = config["model"]["image_size"]
 
-    def keep(known: Known, num_shots: int) -> None:
-        if not cfg.files.save_person or known.points is None:
+    def keep(reenactor: PersonReenactor, portraits: Sequence[Portrait]) -> None:
+        if not cfg.files.save_person:
             return
         numbers = numbers_of(cfg) if name == "ft" else None
         about = {
-            "method": name, "num_shots": num_shots, "source_points": known.points.tolist(),
+            "method": name, "num_shots": len(portraits), "source_points": points_of(portraits[0], size).tolist(),
             "crop": plain(cfg.framing), "checkpoint": digest(given.model),
             "commit": git_commit(Path(__file__).parent), "landmarks": LANDMARK_STYLE,
             "config": {"checkpoint": config, "finetune": numbers},
         }  # fmt: skip
-        known.reenactor.save(cfg.files.save_person, about)
+        reenactor.save(cfg.files.save_person, about)
         phases.tell(f"the person: {files(cfg.files.save_person)[0]}")
 
     method = fine_tuner(cfg, parts, config) if name == "ft" else FeedForward(parts["embedder"], parts["generator"])
-    return Learned(name, method.to(device), config["model"]["image_size"], keep), None
+    return Learned(name, method.to(device), size, keep), None
 
 
 def fine_tuner(cfg: DictConfig, parts: Any, config: dict[str, Any]) -> FineTuner:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talkinghead.models.person import files
+from talkinghead.reenactment.portable import SHIPPED
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Files:
     output: Path
 
     @property
+    def is_shipped(self) -> bool:
+        """The model is the small one that comes with the project."""
+        return self.model.resolve() == SHIPPED.resolve()
+
+    @property
     def is_person(self) -> bool:
         """The model is a person, not a checkpoint."""
         return is_person(self.model)
@@ -31,12 +37,11 @@ class Files:
 def check_files(
     sources: Sequence[str], driving: str | int | None, model: str | None, output: str | None, folder: Path
 ) -> Files:
-    """What the user gave, in order; an output that is not given lies in `folder`.
+    """What the user gave, in order; an output that is not given lies in `folder`, a model that is not is the shipped one.
 
     Raises ValueError or FileNotFoundError that names what is wrong.
     """
-    if model is None:
-        raise ValueError("model=FILE is needed: a checkpoint of train.py, or a person model saved by save_person=FILE")
+    model = str(SHIPPED) if model is None else model
     if not Path(model).is_file() and not is_person(Path(model)):
         raise FileNotFoundError(f"model={model}: there is no such file")
     if driving is None:

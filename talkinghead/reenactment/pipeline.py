@@ -56,21 +56,26 @@ class Settings:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
 
 
-class Known(NamedTuple):
-    """A person ready to be driven, and what is known of the source frame."""
-
-    reenactor: Any  # a Reenactor
-    size: int  # of the networks' pictures, pixels
-    points: Float[np.ndarray, "68 2"] | None  # landmarks of the source frame in them
-
-
 @runtime_checkable
 class Acquaintance(Protocol):
-    """How a person becomes known; `name` is what the video's statement of origin calls it."""
+    """How a person becomes known.
+
+    name    what the video's statement of origin calls it
+    size    of the networks' pictures, pixels
+    """
 
     name: str
+    size: int
 
-    def __call__(self, portraits: Sequence[Portrait], device: str, progress: Reporter) -> Known: ...
+    def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "68 2"] | None:
+        """The landmarks of the source frame in the networks' pictures, where they are known."""
+        ...
+
+    def meet(
+        self, portraits: Sequence[Portrait], driving: Float[np.ndarray, "F 68 2"], device: str, progress: Reporter
+    ) -> Reenactor:
+        """Get to know the person; `driving` is what will move them."""
+        ...
 
 
 @runtime_checkable
@@ -86,23 +91,35 @@ class Learned:
 
     name    ff or ft
     method  on the device of the animation
-    size    of the networks' pictures, pixels
-    keep    is given the person and the number of source frames
+    keep    is given the person and the source frames
+    watch   is given the state after each step, and what will move the person
     """
 
     def __init__(
-        self, name: str, method: Method, size: int, keep: Callable[[Known, int], None] = lambda known, shots: None
-    ) -> None:
-        self.name, self.method, self.size, self.keep = name, method, size, keep
+        self, name: str, method: Method, size: int,
+        keep: Callable[[Any, Sequence[Portrait]], None] = lambda reenactor, portraits: None,
+        watch: Callable[[Any, Float[np.ndarray, "F 68 2"]], None] = lambda state, driving: None,
+    ) -> None:  # fmt: skip
+        self.name, self.method, self.size, self.keep, self.watch = name, method, size, keep, watch
 
-    def __call__(self, portraits: Sequence[Portrait], device: str, progress: Reporter) -> Known:
+    def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "68 2"]:
+        """Those of the first portrait."""
+        return points_of(portraits[0], self.size)
+
+    def meet(
+        self, portraits: Sequence[Portrait], driving: Float[np.ndarray, "F 68 2"], device: str, progress: Reporter
+    ) -> Reenactor:
         """Learn the person."""
         shots = Frames(*(part.to(device) for part in shots_of(portraits, self.size)))
         with progress.phase("learning the person") as step:
-            reenactor = self.method.learn(shots, lambda state: step.of(state.num_steps)())
-        known = Known(reenactor, self.size, points_of(portraits[0], self.size))
-        self.keep(known, len(portraits))
-        return known
+
+            def watch(state: Any) -> None:
+                step.of(state.num_steps)()
+                self.watch(state, driving)
+
+            reenactor = self.method.learn(shots, watch)
+        self.keep(reenactor, portraits)
+        return reenactor
 
 
 @final
@@ -111,12 +128,18 @@ class Remembered:
 
     name = "person"
 
-    def __init__(self, known: Known) -> None:
-        self.known = known
+    def __init__(self, reenactor: Reenactor, size: int, points: Float[np.ndarray, "68 2"] | None) -> None:
+        self.reenactor, self.size, self._points = reenactor, size, points
 
-    def __call__(self, portraits: Sequence[Portrait], device: str, progress: Reporter) -> Known:
-        """The person, with the landmarks of this source frame."""
-        return self.known._replace(points=points_of(portraits[0], self.known.size)) if portraits else self.known
+    def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "68 2"] | None:
+        """Those of the first portrait, else those that were stored."""
+        return points_of(portraits[0], self.size) if portraits else self._points
+
+    def meet(
+        self, portraits: Sequence[Portrait], driving: Float[np.ndarray, "F 68 2"], device: str, progress: Reporter
+    ) -> Reenactor:
+        """The person as it is."""
+        return self.reenactor
 
 
 class Made(NamedTuple):
@@ -157,17 +180,16 @@ class Pipeline:
         with tempfile.TemporaryDirectory() as folder:
             driver = self.find_driver(driving, Path(folder))
             with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=given.precision == "bf16"):
-                known = person(portraits, self.device, self.progress)
-                points = driving_points(driver, known.points, known.size, given.adapt, given.reference)
+                points = driving_points(driver, person.points(portraits), person.size, given.adapt, given.reference)
+                reenactor = person.meet(portraits, points, self.device, self.progress)
                 about: dict[str, str | int | float] = {
                     "method": person.name, "adapt": given.adapt, "seed": given.seed,  # no names of files or people
                 }  # fmt: skip
                 with self.progress.phase("drawing", len(points)) as step:
                     sheet = animate(
-                        known.reenactor, driver, points, portraits[0] if portraits else None, output, look, known.size,
+                        reenactor, driver, points, portraits[0] if portraits else None, output, look, person.size,
                         device=self.device, tick=step, about=about, signer=self.signer,
                     )  # fmt: skip
-        self.progress.tell(f"{output}" + (f" and {sheet.name}" if sheet else ""))
         return Made(output, sheet)
 
     def find_portraits(self, sources: Sequence[Path]) -> list[Portrait]:

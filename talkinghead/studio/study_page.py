@@ -51,12 +51,12 @@ STYLE = """
 .triplet span { display: block; aspect-ratio: 1; background-image: var(--pictures); background-size: 300% 100%;
   border-radius: 0.4rem; margin-bottom: 0.6rem; }
 .sent { opacity: 0.5; }
-.card table { margin: 1rem auto; border-collapse: collapse; border: none; }
+.card table { margin: 1rem auto; border-collapse: collapse; }
+.card table, .card thead, .card tbody, .card tr { border: none !important; }
 .card th, .card td { padding: 0.35rem 1rem; border: none; border-bottom: 1px solid #8884; text-align: right; }
 .card th:first-child, .card td:first-child { text-align: left; }
 .begin { padding: 0.6rem 1.6rem; border-radius: 0.5rem; background: #f97316; color: white; font-size: 1.1rem;
-  font-weight: 600; cursor: pointer; }
-.begin::first-letter { font-weight: inherit; }
+  font-weight: 400; cursor: pointer; }
 """
 
 

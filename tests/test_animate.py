@@ -137,7 +137,6 @@ def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model=null", "model=FILE is needed"),
         ("model=/nowhere/last.ckpt", "there is no such file"),
         ("source=null", "source=FILE is needed"),
         ("source=/nowhere/portrait.jpg", "/nowhere/portrait.jpg: there is no such file"),

@@ -16,7 +16,7 @@ from talkinghead.reenactment.movie import Movie
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.motion import Motion, make_motion
 from talkinghead.synthetic.person import make_person
-from talkinghead.synthetic.renderer import Renderer
+from talkinghead.synthetic.renderer import Camera, Renderer
 from talkinghead.synthetic.scene import Picture, film, make_head
 
 FIRST_PERSON = 800_000  # nobody of the data set's splits
@@ -30,21 +30,23 @@ FPS, SECONDS = 25, 4
 def portrait(person: int, size: int = PORTRAIT_SIZE) -> Picture:
     """One calm frame of example person number `person`, as they hold their head."""
     body = load_body()
-    who = make_person(FIRST_PERSON + person, body)
-    pose = 0.7 * np.array([who.personality.rest_pose], np.float32)
+    pose = 0.7 * np.array([make_person(FIRST_PERSON + person, body).personality.rest_pose], np.float32)
     still = Motion(np.zeros((1, len(body.action_names)), np.float32), pose, np.zeros((1, 3), np.float32))
-    return film(make_head(who, body, 512), still, Renderer(size, 2), who.seed * 64, WIDE)
+    return show(person, still, size, WIDE)
 
 
-def clip(
-    person: int, mover: int, size: int = DRIVER_SIZE, seconds: float = SECONDS, ratio: float = CLOSE, room: int = 0
-) -> Picture:
-    """Example person number `person` doing what number `mover` does."""
-    body = load_body()
-    who, seed = make_person(FIRST_PERSON + person, body), FIRST_PERSON + mover
+def motion_of(mover: int) -> Motion:
+    """What example person number `mover` does in their clip."""
+    body, seed = load_body(), FIRST_PERSON + mover
     names = body.action_names.tolist()
-    motion = make_motion(make_person(seed, body).personality, seed, 0, round(seconds * FPS), FPS, names)
-    return film(make_head(who, body, 512), motion, Renderer(size, 2), who.seed * 64 + room, ratio)
+    return make_motion(make_person(seed, body).personality, seed, 0, SECONDS * FPS, FPS, names)
+
+
+def show(person: int, motion: Motion, size: int, ratio: float = CLOSE, camera: Camera | None = None) -> Picture:
+    """Example person number `person` doing something, in their own room."""
+    body = load_body()
+    who = make_person(FIRST_PERSON + person, body)
+    return film(make_head(who, body, 512), motion, Renderer(size, 2), who.seed * 64, ratio, camera)
 
 
 def write_all(folder: Path) -> None:
@@ -58,7 +60,7 @@ def write_all(folder: Path) -> None:
         with Movie(
             folder / "drivers" / f"{name}.mp4", DRIVER_SIZE, DRIVER_SIZE, Fraction(FPS), Fraction(1, FPS), card=card
         ) as movie:
-            for n, image in enumerate(clip(person, person).frames):
+            for n, image in enumerate(show(person, motion_of(person), DRIVER_SIZE).frames):
                 movie.write(np.ascontiguousarray(image), n)
 
 

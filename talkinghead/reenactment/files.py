@@ -37,7 +37,7 @@ class Files:
 def check_files(
     sources: Sequence[str], driving: str | int | None, model: str | None, output: str | None, folder: Path
 ) -> Files:
-    """What the user gave, in order; an output that is not given lies in `folder`, a model that is not is the shipped one.
+    """What the user gave, in order. Without an output it lies in `folder`; without a model it is the shipped one.
 
     Raises ValueError or FileNotFoundError that names what is wrong.
     """

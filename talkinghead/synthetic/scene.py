@@ -121,12 +121,17 @@ class Picture:
     camera: Camera
 
 
-def film(head: Head, motion: Motion, renderer: Renderer, room: int, ratio: float = CROP_RATIO) -> Picture:
-    """Draw a clip. `room` seeds light, background and camera; the crop is fixed for the clip (`ratio`: how wide)."""
+def film(
+    head: Head, motion: Motion, renderer: Renderer, room: int, ratio: float = CROP_RATIO, camera: Camera | None = None
+) -> Picture:
+    """Draw a clip. `room` seeds light, background and camera; the crop is fixed for the clip.
+
+    ratio, camera   how wide the crop is, or the camera itself: that of another picture
+    """
     vertices = move(head, motion)
     points = landmark_points(vertices, motion.pose[:, 0], head.body.original_index)
     rng = np.random.default_rng([room, 9])
-    camera = frame_face(points, float(rng.uniform(0.8, 1.6)), rng, ratio)
+    camera = camera or frame_face(points, float(rng.uniform(0.8, 1.6)), rng, ratio)
     background = paint_background(room, 128)
     frames = renderer(vertices, head.surface, camera, make_lighting(room), background, _colours(head.person))
     return Picture(frames, camera.project(points, renderer.size).astype(np.float32), camera)

@@ -48,8 +48,10 @@ class SpectralNorm(nn.Module):
     def __init__(self, weight: Tensor, num_warmup: int = 15, eps: float = 1e-4) -> None:
         super().__init__()
         self.eps = eps
-        self.register_buffer("u", F.normalize(torch.randn(weight.shape[0]), dim=0))
-        self.register_buffer("v", F.normalize(torch.randn(weight[0].numel()), dim=0))
+        for name, length in (("u", weight.shape[0]), ("v", weight[0].numel())):
+            # Computing with meta tensors would load torch's compiler, which takes a second.
+            start = torch.empty(length) if weight.is_meta else F.normalize(torch.randn(length), dim=0)
+            self.register_buffer(name, start)
         for _ in range(0 if weight.is_meta else num_warmup):
             self(weight.detach())
 

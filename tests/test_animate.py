@@ -145,7 +145,7 @@ def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
         ("output=result.avi", "mp4"),
         ("method=nearest", "method=nearest: choose ff"),
         ("adapt=both", "relative or absolute"),
-        ("precision=fp8", "fp32 or bf16"),
+        ("precision=fp8", "auto or fp32 or bf16"),
         ("device=tpu", "device=tpu is not there"),
         ("search_every=0", "at least 1"),
         ("look.size=33", "an even number"),

@@ -15,6 +15,7 @@ from talkinghead.learners.shots import BATCH, draw, shuffled_batches
 from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, PersonalGenerator
 from talkinghead.models.person import save_person
+from talkinghead.models.quick import QuickGenerator
 from talkinghead.types import Frames
 
 
@@ -28,13 +29,19 @@ class Progress(NamedTuple):
 
 
 class PersonReenactor:
-    """Draws one person with the driving landmarks; a `Reenactor`."""
+    """Draws one person with the driving landmarks; a `Reenactor`. On a CPU with fewer multiplications than G'."""
 
     def __init__(self, generator: PersonalGenerator) -> None:
         self.generator = generator.fold()
+        self._quick: QuickGenerator | None = None
 
     def __call__(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
-        return draw(self.generator, driving)
+        if driving.landmarks.device.type != "cpu":
+            return draw(self.generator, driving)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.generator.psi.dtype
+        if self._quick is None or self._quick.dtype != dtype:
+            self._quick = QuickGenerator(self.generator, dtype)
+        return self._quick(driving.landmarks).float()
 
     def save(self, path: str | Path, about: Mapping[str, Any]) -> None:
         """Write the person model; see `talkinghead.models.person`."""

@@ -15,12 +15,11 @@ from talkinghead.models.layers import (
     AdaptiveBlock,
     DownBlock,
     InstanceNorm,
-    NormalizeInstances,
     SelfAttention,
     at_least_fp32,
 )
 
-CROWD = 8 * 64 * 64  # pixels at a time on a CPU: small pictures share the weights, large ones stay in its caches
+CROWD = 8 * 64 * 64  # pixels at a time: small pictures share the weights, large ones stay in the caches
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:
@@ -35,7 +34,7 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
 class QuickGenerator(nn.Module):
     """Draws what `person` draws; `dtype` is that of weights and activations, statistics are in fp32.
 
-    It shares no memory with `person`, and is on its device.
+    Made for CPUs. It shares no memory with `person`.
     """
 
     def __init__(self, person: PersonalGenerator, dtype: torch.dtype = torch.float32) -> None:
@@ -57,7 +56,7 @@ class QuickGenerator(nn.Module):
 
     @torch.no_grad()
     def forward(self, y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        at_once = max(1, CROWD // y[0, 0].numel()) if y.device.type == "cpu" else len(y)
+        at_once = max(1, CROWD // y[0, 0].numel())
         with torch.autocast(y.device.type, enabled=False):
             y = y.to(self.dtype).contiguous(memory_format=torch.channels_last)
             return torch.cat([torch.tanh(at_least_fp32(self.layers(some))) for some in y.split(at_once)])
@@ -85,9 +84,6 @@ class Norm(nn.Module):
         self.eps = norm.eps
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        if x.device.type != "cpu":
-            scale, shift = (part[None, :, None, None] for part in (self.scale, self.shift))
-            return F.relu_(NormalizeInstances.apply(x, scale, shift, self.eps))
         result, mean, inverse_std = torch.empty_like(x), torch.empty_like(self.scale), torch.empty_like(self.scale)
         for image, out in zip(
             x.split(1), result.split(1), strict=True

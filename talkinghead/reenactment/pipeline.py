@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from talkinghead.models.quick import fast_dtype
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Detector
 from talkinghead.provenance import Signer
@@ -32,7 +33,7 @@ class Settings:
     seconds         to record where the driver is a camera
     adapt           relative, or absolute: the driver's landmarks as they are
     reference       relative to this driving frame; None: the one most like the source
-    precision       fp32, or bf16 where the device is fast at it
+    precision       fp32, bf16, or auto: bf16 where the device has units for it
     """
 
     shots: int | None = None
@@ -44,11 +45,11 @@ class Settings:
     seconds: float | int = 10
     adapt: Any = "relative"
     reference: int | None = None
-    precision: str = "fp32"
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key, allowed in (("precision", ("fp32", "bf16")), ("adapt", ("relative", "absolute"))):
+        for key, allowed in (("precision", ("auto", "fp32", "bf16")), ("adapt", ("relative", "absolute"))):
             if getattr(self, key) not in allowed:
                 raise ValueError(f"{key}={getattr(self, key)}: choose {' or '.join(allowed)}")
         for key in ("face", "driving_face", "min_face", "search_every"):
@@ -179,7 +180,7 @@ class Pipeline:
         portraits = self.find_portraits(sources)
         with tempfile.TemporaryDirectory() as folder:
             driver = self.find_driver(driving, Path(folder))
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=given.precision == "bf16"):
+            with self.in_precision():
                 points = driving_points(driver, person.points(portraits), person.size, given.adapt, given.reference)
                 reenactor = person.meet(portraits, points, self.device, self.progress)
                 about: dict[str, str | int | float] = {
@@ -191,6 +192,12 @@ class Pipeline:
                         device=self.device, tick=step, about=about, signer=self.signer,
                     )  # fmt: skip
         return Made(output, sheet)
+
+    def in_precision(self) -> torch.autocast:
+        """Where networks compute as `precision` says."""
+        name = self.settings.precision
+        bf16 = name == "bf16" or (name == "auto" and fast_dtype(self.device) == torch.bfloat16)
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16)
 
     def find_portraits(self, sources: Sequence[Path]) -> list[Portrait]:
         """The source frames."""

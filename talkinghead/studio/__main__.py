@@ -1,0 +1,126 @@
+"""The studio: `python -m talkinghead.studio [model=FILE] [port=7860] [host=127.0.0.1]`, pages in the browser.
+
+An entry point like the verbs at the root: the one module of the package that reads a config (conf/studio.yaml).
+"""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+
+import hydra
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from talkinghead.learners.checkpoints import inside, moved, networks
+from talkinghead.learners.finetune import FeedForward, FineTuner
+from talkinghead.preparation.crop import Framing
+from talkinghead.provenance import find_signer
+from talkinghead.reenactment.pipeline import Method, Settings, find_device
+from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.studio.animator import Animator
+from talkinghead.studio.uploads import Limits
+
+CONF = Path(__file__).parents[2] / "conf"
+FILES = ("model", "study")
+KINDS = {"portraits": "*.jpg", "drivers": "*.mp4"}
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="studio")
+def main(cfg: DictConfig) -> None:
+    """Serve the pages until Ctrl-C; what a user can mend ends the program with one line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        serve(cfg)
+    except InstantiationException as error:
+        sys.exit(f"studio: {error.__cause__ or error}")
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"studio: {error}")
+
+
+def serve(cfg: DictConfig) -> None:
+    """Build the app and serve it; all that visitors leave lies in one folder, which goes with it."""
+    animator = build_animator(cfg)
+    with tempfile.TemporaryDirectory(prefix="talkinghead-studio-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "files")
+        from talkinghead.studio.animate_page import Examples  # noqa: PLC0415, Gradio reads the environment
+        from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
+        from talkinghead.studio.study import load_study  # noqa: PLC0415
+
+        found = {
+            kind: {path.stem: path for path in sorted((SHIPPED.parent / kind).glob(names))}
+            for kind, names in KINDS.items()
+        }
+        study = load_study(cfg.files.study) if cfg.files.study else None
+        app = build_app(
+            animator, Examples(**found), about_model(cfg, animator), Path(folder) / "work", keep=60 * cfg.keep_minutes,
+            study=study,
+        )  # fmt: skip
+        url = launch(app, cfg.host, cfg.port, animator.limits.megabytes, prevent_thread_lock=True)
+        print(f"studio: {url}" + (f" and {url}study" if study else "") + "   (Ctrl-C ends it)", flush=True)
+        app.block_thread()
+
+
+def build_animator(cfg: DictConfig) -> Animator:
+    """The networks, loaded once, and how they are used."""
+    checkpoint = str(cfg.files.model or SHIPPED)
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"model={checkpoint}: there is no such checkpoint")
+    device, parts, config = find_device(cfg.device), networks(checkpoint, instantiate), inside(checkpoint)
+    detector = instantiate(cfg.detector)
+    detector.check()
+    return Animator(
+        methods(cfg, parts.to(device), config["loss"], device), config["model"]["image_size"], detector,
+        Framing(**cfg.framing), Settings(**cfg.settings), Limits(**cfg.limits), device=device,
+        signer=find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate)),
+    )  # fmt: skip
+
+
+def methods(cfg: DictConfig, parts: Any, checkpoint_loss: Any, device: str) -> Callable[[int], Method]:
+    """FF for no steps, else FT with the checkpoint's loss or the chosen one."""
+    loss = plain(cfg.loss) if cfg.get("loss") else moved(checkpoint_loss, cfg.paths.weights_dir)
+    content: torch.nn.Module = instantiate(loss["content"])
+    weights = {name: float(weight or 0) for name, weight in loss["weights"].items()}
+    given = {"_target_", "embedder", "generator", "discriminator", "content", "weights"}
+    numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in given]))
+
+    def method(steps: int) -> Method:
+        if steps == 0:
+            return FeedForward(parts["embedder"], parts["generator"])
+        networks = (parts["embedder"], parts["generator"], parts["discriminator"])
+        return FineTuner(*networks, content, weights, **{**numbers, "epochs": steps, "max_steps": steps}).to(device)
+
+    return method
+
+
+def about_model(cfg: DictConfig, animator: Animator) -> str:
+    """What the model is, and what it is not."""
+    if cfg.files.model is None:
+        return (
+            f"The model behind this page is the small one that ships with the project: {animator.size} px, trained on "
+            "synthetic heads only. **It has never seen a real face**: yours will come out blurred and strange. Real "
+            "faces need a model that was trained on real video, such as VoxCeleb: start the studio with `model=FILE`."
+        )
+    return f"Model: `{Path(cfg.files.model).name}`, {animator.size} px."
+
+
+def plain(node: DictConfig) -> Any:
+    """A section as dicts and lists."""
+    return OmegaConf.to_container(node, resolve=True)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = [
+        f'files.{key}="{value}"' if (key := argument.partition("=")[0]) in FILES and (value := argument[len(key) + 1 :])
+        else argument
+        for argument in sys.argv[1:]
+    ]  # fmt: skip
+    main()

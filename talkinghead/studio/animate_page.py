@@ -1,0 +1,248 @@
+"""The page "Animate": portraits and a driver in, previews on the way, a video out."""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from talkinghead.reenactment.animation import Look
+from talkinghead.studio.animator import Animator, Video, Wish
+from talkinghead.studio.job import Job, Stopped
+from talkinghead.studio.panel import draw_message, draw_state
+from talkinghead.studio.uploads import Refused, check_picture, check_video
+from talkinghead.studio.words import explain, translate
+
+OWN = "my own"
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+CONSENT = (
+    "Animate your own face, a face whose owner has agreed, or a work of art. Do not let people appear to do or say "
+    "what they did not. Every result says, in a way machines can read, that it was generated."
+)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Files to try things on: name -> file."""
+
+    portraits: dict[str, Path]
+    drivers: dict[str, Path]
+
+
+class Desk:
+    """One job for each visitor: who asks for another stops the one before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def open(self, visitor: str, work: Callable[..., Any]) -> Job:
+        """A new job in a new folder."""
+        job = Job(work, self.folder / uuid.uuid4().hex)
+        with self._lock:
+            old, self._jobs[visitor] = self._jobs.get(visitor), job
+        if old:
+            old.close()
+        return job
+
+    def stop(self, visitor: str) -> None:
+        """End a visitor's job, if there is one, and forget it."""
+        with self._lock:
+            job = self._jobs.pop(visitor, None)
+        if job:
+            job.close()
+
+
+class AnimatePage:
+    """What the page's buttons do, without the page: testable without a browser.
+
+    Each answer is (panel, video, sheet, file of the video, file of the sheet, may run, may stop).
+    """
+
+    def __init__(self, animator: Animator, desk: Desk, examples: Examples) -> None:
+        self.animator, self.desk, self.examples = animator, desk, examples
+
+    def run(self, visitor: str, wish: Wish) -> Iterator[tuple[Any, ...]]:
+        """Do it, and show how it goes."""
+        names: dict[Path, str] = {}
+        job = self.desk.open(visitor, lambda reports, folder: self.animator(wish, names, reports, folder))
+        steps = wish.steps
+        try:
+            for state in job.states():
+                notes = [told for note in state.notes if (told := translate(note, names))]
+                if not state.over:
+                    yield answer(draw_state(state, notes, steps), busy=True)
+                elif isinstance(state.error, Stopped):
+                    yield answer(draw_message("Stopped. Nothing was kept."))
+                elif state.error is not None:
+                    yield answer(draw_message(explain(state.error, names), wrong=True))
+                else:
+                    yield answer(draw_state(state, notes, steps), state.result)
+        finally:
+            job.close()
+
+    def stop(self, visitor: str) -> tuple[Any, ...]:
+        """End it."""
+        self.desk.stop(visitor)
+        return answer(draw_message("Stopped. Nothing was kept."))
+
+    def look_at_portraits(self, given: Sequence[Path]) -> tuple[str, list[str]]:
+        """What is wrong with these files, at once; and the visitor's own pictures without the example before."""
+        names = {path.name for path in self.examples.portraits.values()}
+        own = [path for path in given if path.name not in names] or given
+        return self._look_at(own, check_picture), [str(path) for path in own]
+
+    def look_at_driver(self, given: Sequence[Path]) -> str:
+        """Likewise."""
+        return self._look_at(given, check_video)
+
+    def _look_at(self, given: Sequence[Path], check: Callable[..., str]) -> str:
+        try:
+            for path in given:
+                check(path, self.animator.limits)
+        except Refused as error:
+            return draw_message(str(error), wrong=True)
+        return draw_message("")
+
+
+def answer(panel: str, result: Video | None = None, *, busy: bool = False) -> tuple[Any, ...]:
+    """For the outputs of the page."""
+    video, sheet = (None, None) if result is None else (str(result.video), str(result.sheet) if result.sheet else None)
+    return (
+        panel, gr.Video(video, visible=video is not None), gr.Image(sheet, visible=sheet is not None),
+        gr.DownloadButton(value=video, visible=video is not None),
+        gr.DownloadButton(value=sheet, visible=sheet is not None),
+        gr.Button(interactive=not busy), gr.Button(interactive=busy),
+    )  # fmt: skip
+
+
+def build_animate(page: gr.Blocks, animator: Animator, desk: Desk, examples: Examples, about_model: str) -> None:
+    """Put it on a page; call it inside `with page:`."""
+    gr.Markdown(f"# Bring a portrait to life\n{about_model}", elem_id="intro")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=7, min_width=420):
+            with gr.Row(equal_height=False):
+                portraits = build_portraits(examples)
+                driver, chosen = build_drivers(animator, examples)
+            options = build_options(animator)
+            with gr.Row():
+                go = gr.Button("Animate", variant="primary", elem_id="go", scale=3)
+                stop = gr.Button("Stop", variant="stop", elem_id="stop", interactive=False, scale=1)
+            gr.Markdown(CONSENT, elem_id="consent")
+        with gr.Column(scale=5, min_width=420):
+            outputs = [*build_results(), go, stop]
+    connect(page, AnimatePage(animator, desk, examples), [portraits, driver, *options], outputs, chosen)
+
+
+def build_portraits(examples: Examples) -> gr.Gallery:
+    """Where pictures are dropped, and examples to click."""
+    paths = [str(path) for path in examples.portraits.values()]
+    with gr.Column(min_width=220):
+        gr.Markdown("### Portraits\none, or several of the same person", elem_classes="heading")
+        portraits = gr.Gallery(
+            label="Portraits", file_types=["image"], columns=2, height=240, fit_columns=False, interactive=True,
+            elem_id="portraits", buttons=[], allow_preview=False, show_label=False,
+        )  # fmt: skip
+        faces = gr.Gallery(
+            list(zip(paths, examples.portraits, strict=True)), label="Examples", columns=4, allow_preview=False,
+            interactive=False, elem_id="example-portraits", buttons=[], show_label=False, visible=bool(paths),
+        )  # fmt: skip
+
+    def choose(event: gr.SelectData) -> list[str]:
+        return [paths[int(event.index)]]
+
+    faces.select(choose, None, portraits, **QUICK)
+    return portraits
+
+
+def build_drivers(animator: Animator, examples: Examples) -> tuple[gr.Video, gr.Radio]:
+    """Where a video is dropped, and examples to choose."""
+    names = list(examples.drivers)
+    with gr.Column(min_width=220):
+        gr.Markdown(f"### Driver\na video of a face, up to {animator.limits.seconds:g} s", elem_classes="heading")
+        driver = gr.Video(
+            str(examples.drivers[names[0]]) if names else None, sources=["upload"], height=240, elem_id="driver",
+            label="Driver", buttons=[], include_audio=True, show_label=False,
+        )  # fmt: skip
+        chosen = gr.Radio(
+            [*names, OWN],
+            value=names[0] if names else OWN,
+            show_label=False,
+            elem_id="example-drivers",
+            container=False,
+        )
+    chosen.input(lambda name: str(examples.drivers[name]) if name in names else None, chosen, driver, **QUICK)
+    return driver, chosen
+
+
+def build_options(animator: Animator) -> list[Any]:
+    """Steps, motion and what the video shows."""
+    steps = gr.Slider(
+        0, animator.limits.steps, value=min(40, animator.limits.steps), step=1, label="Steps of learning",
+        elem_id="steps", info="0: at once, from a first impression of the person. More: slower, and more alike",
+    )  # fmt: skip
+    with gr.Row():
+        adapt = gr.Radio(
+            [("moves the portrait's own face", "relative"), ("gives it the driver's face shape", "absolute")],
+            value="relative", label="The driver …", elem_id="adapt",
+        )  # fmt: skip
+        shown = gr.CheckboxGroup(
+            [("side by side", "side_by_side"), ("whole picture", "paste"), ("visible mark", "mark")],
+            value=["side_by_side"], label="The video shows …", elem_id="shown",
+        )  # fmt: skip
+    return [steps, adapt, shown]
+
+
+def build_results() -> list[Any]:
+    """Panel, video, contact sheet and their files."""
+    panel = gr.HTML(draw_message("Press **Animate**: the result appears here."), elem_id="panel")
+    video = gr.Video(
+        label="Result", visible=False, autoplay=True, loop=True, interactive=False, elem_id="result", buttons=[]
+    )
+    sheet = gr.Image(label="Contact sheet", visible=False, interactive=False, elem_id="sheet", buttons=["fullscreen"])
+    with gr.Row():
+        video_file = gr.DownloadButton("Download video", visible=False, elem_id="video-file")
+        sheet_file = gr.DownloadButton("Download contact sheet", visible=False, elem_id="sheet-file")
+    return [panel, video, sheet, video_file, sheet_file]
+
+
+def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: list[Any], chosen: gr.Radio) -> None:
+    """What happens on which click."""
+    portraits, driver, *_ = inputs
+    go, stop = outputs[-2:]
+
+    def wait() -> tuple[Any, ...]:
+        return answer(draw_message("Waiting for the one before you …"), busy=True)
+
+    def run(
+        portraits: Any, driver: str | None, steps: float, adapt: str, shown: Sequence[str], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        look = Look(**dict.fromkeys(shown, True))
+        wish = Wish(tuple(files_of(portraits)), Path(driver) if driver else None, int(steps), adapt, look)
+        yield from behind.run(str(request.session_hash), wish)
+
+    def end(request: gr.Request) -> tuple[Any, ...]:
+        return behind.stop(str(request.session_hash))
+
+    def leave(request: gr.Request) -> None:
+        behind.desk.stop(str(request.session_hash))
+
+    quiet = {key: value for key, value in QUICK.items() if key != "queue"}
+    running = go.click(wait, None, outputs, **QUICK).then(
+        run, inputs, outputs, concurrency_limit=1, concurrency_id="animate", **quiet
+    )
+    stop.click(end, None, outputs, cancels=[running], **QUICK)
+    page.unload(leave)
+    portraits.upload(
+        lambda given: behind.look_at_portraits(files_of(given)), portraits, [outputs[0], portraits], **QUICK
+    )
+    driver.upload(lambda given: (behind.look_at_driver([Path(given)]), OWN), driver, [outputs[0], chosen], **QUICK)
+
+
+def files_of(given: Any) -> list[Path]:
+    """The files of a gallery."""
+    return [Path(item[0]) for item in given or []]

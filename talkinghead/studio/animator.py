@@ -1,0 +1,149 @@
+"""Makes the videos of the page: one at a time, with networks that are loaded once and never changed."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from talkinghead.preparation.crop import Framing
+from talkinghead.preparation.detectors import Detector
+from talkinghead.provenance import Signer
+from talkinghead.reenactment.animation import Look
+from talkinghead.reenactment.pipeline import Learned, Method, Pipeline, Settings
+from talkinghead.reenactment.source import as_frames, as_pictures
+from talkinghead.studio.job import Reports
+from talkinghead.studio.uploads import Limits, Refused, admit_pictures, admit_video
+
+Points = Float[np.ndarray, "F 68 2"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a visitor asks for; the files are as they came."""
+
+    portraits: tuple[Path, ...]
+    driver: Path | None
+    steps: int = 0  # of fine-tuning; 0: feed-forward
+    adapt: str = "relative"
+    look: Look = field(default_factory=Look)
+
+
+class Video(NamedTuple):
+    """What a visitor gets."""
+
+    video: Path
+    sheet: Path | None
+
+
+@final
+class Animator:
+    """From wish to video.
+
+    method      a few-shot method that takes so many steps; 0: feed-forward
+    size        of its pictures, pixels
+    settings    how faces are found and followed; `adapt` is the visitor's
+    moments     of the driver that previews show
+    every       seconds between two previews
+    """
+
+    def __init__(
+        self, method: Callable[[int], Method], size: int, detector: Detector, framing: Framing, settings: Settings,
+        limits: Limits, *, device: str = "cpu", signer: Signer | None = None, moments: int = 4, every: float = 0.8,
+    ) -> None:  # fmt: skip
+        self.method, self.size, self.detector, self.framing, self.settings = method, size, detector, framing, settings
+        self.limits, self.device, self.signer, self.moments, self.every = limits, device, signer, moments, every
+        self._alone = threading.Lock()
+
+    def __call__(self, wish: Wish, names: dict[Path, str], reports: Reports, folder: Path) -> Video:
+        """Make the video in the folder.
+
+        names   is filled with what the visitor calls the files, for messages
+
+        Raises Refused for what cannot be used, ValueError of the pipeline, and Stopped.
+        """
+        if not 0 <= wish.steps <= self.limits.steps:
+            raise Refused(f"{wish.steps} steps: choose 0 to {self.limits.steps}.")
+        names |= admit_pictures(list(wish.portraits), folder, self.limits)
+        portraits = list(names)
+        names |= (driver := admit_video(wish.driver, folder, self.limits))
+        with self._alone:  # one who has been stopped may still be at its last step
+            reports.check()
+            method = self.method(wish.steps)
+            person = Learned(
+                "ft" if wish.steps else "ff", method, self.size, watch=Glimpses(self.moments, self.every, reports.show)
+            )
+            pipeline = Pipeline(
+                Interruptible(self.detector, reports.check), self.framing, replace(self.settings, adapt=wish.adapt),
+                reports, self.device, self.signer,
+            )  # fmt: skip
+            return Video(*pipeline(portraits, next(iter(driver)), person, wish.look, folder / "animation.mp4"))
+
+
+class Interruptible:
+    """A detector before every use of which the work can be stopped."""
+
+    def __init__(self, detector: Detector, check: Callable[[], None]) -> None:
+        self.detector, self.name, self._check = detector, detector.name, check
+
+    @property
+    def version(self) -> str:
+        """That of the detector inside."""
+        return self.detector.version
+
+    def check(self) -> None:
+        """The detector inside can run here."""
+        self.detector.check()
+
+    def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
+        """As the detector's."""
+        self._check()
+        return self.detector.boxes(image)
+
+    def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
+        """As the detector's."""
+        self._check()
+        return self.detector.landmarks(image, box)
+
+
+class Glimpses:
+    """Pictures of a fine-tuning on the way: some moments of the driver, as the person would do them now.
+
+    show    is given a strip of the moments, 128 px high
+    """
+
+    def __init__(self, moments: int, every: float, show: Callable[[UInt8[np.ndarray, "H W 3"]], None]) -> None:
+        self.moments, self.every, self.show = moments, every, show
+        self._last = -float("inf")
+
+    @torch.no_grad()
+    def __call__(self, state: Any, driving: Points) -> None:
+        """Called after each step with its `Progress`."""
+        now = time.monotonic()
+        if now - self._last < self.every and state.step != state.num_steps:
+            return
+        self._last = now
+        device = next(state.generator.parameters()).device
+        size = state.generator.preset.image_size
+        y = landmarks_of(driving, self.moments, size).to(device)
+        state.generator.eval()  # in training, spectral norm would move
+        pictures = as_pictures(state.generator(y).float())
+        state.generator.train()
+        self.show(strip(pictures))
+
+
+def landmarks_of(driving: Points, moments: int, size: int) -> Float[torch.Tensor, "M 3 S S"]:
+    """Pictures of the landmarks of some moments, from the first to the last."""
+    chosen = driving[np.linspace(0, len(driving) - 1, min(moments, len(driving))).round().astype(int)]
+    return as_frames(np.zeros((len(chosen), size, size, 3), np.uint8), chosen).landmarks
+
+
+def strip(pictures: Sequence[Any] | UInt8[np.ndarray, "M S S 3"], side: int = 128) -> UInt8[np.ndarray, "H W 3"]:
+    """The pictures in a row."""
+    return np.concatenate([cv2.resize(one, (side, side), interpolation=cv2.INTER_CUBIC) for one in pictures], axis=1)

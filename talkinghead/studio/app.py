@@ -1,0 +1,68 @@
+"""The studio: its pages in one Gradio app that calls nobody and keeps nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from talkinghead.studio import panel
+from talkinghead.studio.animate_page import Desk, Examples, build_animate
+from talkinghead.studio.animator import Animator
+from talkinghead.studio.study import Study
+from talkinghead.studio.study_page import build_study
+
+CSS = (
+    panel.STYLE
+    + """
+footer { display: none !important; }
+main.contain, .gradio-container { max-width: 1400px !important; margin: 0 auto; }
+.heading h3 { margin: 0; }
+.heading p { font-size: 0.85rem; opacity: 0.8; }
+#portraits .thumbnail-item { aspect-ratio: 1; }
+#example-portraits { border: none; background: none; }
+#example-portraits .grid-wrap { padding: 0; }
+#example-portraits .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 0.5rem; }
+#example-portraits .caption-label { display: none; }
+#example-portraits .thumbnail-item { cursor: pointer; aspect-ratio: 1; }
+#driver [aria-label^=Trim], #driver [aria-label^=Reset] { display: none; }
+#panel .html-container { padding: 0 !important; }
+[data-testid=status-tracker] { display: none !important; }
+#consent { font-size: 0.85rem; opacity: 0.85; }
+#result video { max-height: 480px; }
+"""
+)
+
+
+def build_app(
+    animator: Animator, examples: Examples, about_model: str, folder: Path, *, keep: float = 3600,
+    study: Study | None = None,
+) -> gr.Blocks:  # fmt: skip
+    """The pages.
+
+    folder      for work in progress
+    keep        seconds after which uploads and results are deleted
+    study       a user study at /study
+    """
+    every = max(1, round(keep / 6))
+    app = gr.Blocks(
+        title="talkinghead studio", analytics_enabled=False, delete_cache=(every, max(1, round(keep))),
+    )  # fmt: skip
+    with app:
+        build_animate(app, animator, Desk(folder), examples, about_model)
+    if study is not None:
+        with app.route("User study", "/study") as page:
+            build_study(page, study)
+    app.queue(max_size=20, api_open=False)
+    return app
+
+
+def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float, **more: Any) -> str:
+    """Serve the app; returns its address."""
+    plain = ["ui-sans-serif", "system-ui", "sans-serif"]  # no font of anybody else's server
+    theme = gr.themes.Default(primary_hue="orange", font=plain, font_mono=["ui-monospace", "monospace"])
+    _, url, _ = app.launch(
+        server_name=host, server_port=port, share=False, max_file_size=round(megabytes * 1e6), theme=theme, css=CSS,
+        footer_links=[], ssr_mode=False, quiet=True, show_error=False, run_history=False, mcp_server=False,
+        enable_monitoring=False, **more,
+    )  # fmt: skip
+    return url

@@ -1,0 +1,120 @@
+"""What visitors give: judged by its content, size and length before it is used, and copied under a plain name."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+from PIL import Image
+
+PICTURES = (
+    (0, b"\xff\xd8\xff", ".jpg"), (0, b"\x89PNG\r\n\x1a\n", ".png"), (8, b"WEBP", ".webp"), (0, b"BM", ".bmp"),
+    (0, b"II*\0", ".tif"), (0, b"MM\0*", ".tif"),
+)  # fmt: skip
+VIDEOS = ((4, b"ftyp", ".mp4"), (4, b"moov", ".mp4"), (0, b"\x1aE\xdf\xa3", ".mkv"), (8, b"AVI ", ".avi"))
+NO_PICTURES = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif")  # what telephones write in the container of MP4
+WIDEST = 4096  # pixels of the longest side of a video
+
+
+class Refused(ValueError):
+    """Tells a visitor what is wrong with what they gave, and what would be right."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a visitor may give, and ask for."""
+
+    megabytes: float = 50  # of a file
+    megapixels: float = 40  # of a picture
+    pictures: int = 16
+    seconds: float = 30  # of a video
+    steps: int = 200  # of fine-tuning
+
+    def __post_init__(self) -> None:
+        if min(self.megabytes, self.megapixels, self.pictures, self.seconds) <= 0 or self.steps < 0:
+            raise ValueError(f"{self}: more than 0, please, and limits.steps at least 0")
+
+
+def admit_pictures(given: list[Path], folder: Path, limits: Limits) -> dict[Path, str]:
+    """Copies of the pictures, and what the visitor calls them. Raises Refused."""
+    if not given:
+        raise Refused("Give at least one portrait: drop a picture, or take one of the examples.")
+    if len(given) > limits.pictures:
+        raise Refused(f"{len(given)} pictures are too many: choose up to {limits.pictures} of them.")
+    admitted = {}
+    for number, path in enumerate(given, start=1):
+        suffix = check_picture(path, limits)
+        admitted[shutil.copyfile(path, folder / f"portrait {number}{suffix}")] = path.name
+    return admitted
+
+
+def admit_video(given: Path | None, folder: Path, limits: Limits) -> dict[Path, str]:
+    """A copy of the video, and what the visitor calls it. Raises Refused."""
+    if given is None:
+        raise Refused("Choose a driver: drop a video of a face, or take one of the examples.")
+    suffix = check_video(given, limits)
+    return {shutil.copyfile(given, folder / f"driver{suffix}"): given.name}
+
+
+def check_picture(path: Path, limits: Limits) -> str:
+    """The suffix that its content deserves. Raises Refused; nothing but the header is decoded."""
+    head = read_head(path, limits)
+    suffix = find(PICTURES, head)
+    if suffix is None:
+        telephone = " Telephones can save pictures as JPEG." if head[8:12] in NO_PICTURES else ""
+        raise Refused(f"{path.name} is not a picture that can be read here: JPEG, PNG, WebP, BMP or TIFF.{telephone}")
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Refused(f"{path.name} is damaged, or far too large: it cannot be read as a picture.") from error
+    if width * height > limits.megapixels * 1e6:
+        raise Refused(
+            f"{path.name} has {width} x {height} pixels: make it smaller, {limits.megapixels:g} million are the limit."
+        )
+    return suffix
+
+
+def check_video(path: Path, limits: Limits) -> str:
+    """The suffix that its content deserves. Raises Refused; nothing is decoded.
+
+    Playlists and the like, which would make FFmpeg open other files, are no videos here.
+    """
+    head = read_head(path, limits)
+    suffix = None if head[8:12] in NO_PICTURES else find(VIDEOS, head)
+    if suffix is None:
+        raise Refused(f"{path.name} is not a video that can be read here: MP4, MOV, WebM, MKV or AVI.")
+    try:
+        with av.open(str(path), format={".mp4": "mov", ".mkv": "matroska", ".avi": "avi"}[suffix]) as container:
+            if not container.streams.video:
+                raise Refused(f"{path.name} has no picture, only sound: a video of a face is needed.")
+            stream = container.streams.video[0]
+            width, height = stream.codec_context.width, stream.codec_context.height
+            times = [float(p.pts * p.time_base) for p in container.demux(stream) if p.size and p.pts is not None]
+    except (av.FFmpegError, OSError) as error:
+        raise Refused(f"{path.name} is damaged: it cannot be read as a video.") from error
+    if not times:
+        raise Refused(f"{path.name} is empty: it has no pictures.")
+    if (seconds := max(times) - min(times)) > limits.seconds:
+        raise Refused(
+            f"{path.name} is {seconds:.0f} seconds long: cut it first, {limits.seconds:g} seconds are the limit."
+        )
+    if max(width, height) > WIDEST:
+        raise Refused(f"{path.name} has {width} x {height} pixels: at most {WIDEST} along a side, please.")
+    return suffix
+
+
+def read_head(path: Path, limits: Limits) -> bytes:
+    """The first bytes. Raises Refused where the file is too large or empty."""
+    size = path.stat().st_size
+    if size > limits.megabytes * 1e6:
+        raise Refused(f"{path.name} has {size / 1e6:.0f} MB: {limits.megabytes:g} MB are the limit.")
+    if size == 0:
+        raise Refused(f"{path.name} is empty.")
+    with open(path, "rb") as file:
+        return file.read(16)
+
+
+def find(kinds: tuple[tuple[int, bytes, str], ...], head: bytes) -> str | None:
+    """The suffix of the first kind whose bytes are at their place."""
+    return next((suffix for place, magic, suffix in kinds if head[place : place + len(magic)] == magic), None)

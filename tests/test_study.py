@@ -65,8 +65,25 @@ def test_the_fake_is_where_the_list_says_and_frames_are_far_apart(study: Study) 
     for triplet in study.triplets:
         expected = [FAKE if place == triplet.position else REAL for place in (1, 2, 3)]
         assert shown[triplet.id] == pytest.approx(expected, abs=0.02)
+        assert triplet.clips == (triplet.key.person,) * 3
         assert sorted(frame // 4 for frame in triplet.frames) == [0, 1, 2], "one of each third of the 12 frames"
     assert len({triplet.frames.index(min(triplet.frames)) for triplet in study.triplets}) == 3, "in no order of time"
+
+
+def test_real_frames_can_be_of_other_videos_of_the_same_person(tmp_path: Path) -> None:
+    names = [f"id{who}_video{clip}_0" for who in range(2) for clip in range(3)] + ["id9_video0_0"]
+    root = write_evaluation(tmp_path / "evaluation", shots=(8,), names=names)
+    study = make_study(root, tmp_path / "study", videos=True)
+    shown = parts(study)
+    assert len(study.triplets) == 2 * 6, "of the third person there is one video only"
+    for triplet in study.triplets:
+        assert len(set(triplet.clips)) == 3
+        assert {clip.split("_")[0] for clip in triplet.clips} == {triplet.key.person.split("_")[0]}
+        assert triplet.clips[triplet.position - 1] == triplet.key.person
+        expected = [FAKE if place == triplet.position else REAL for place in (1, 2, 3)]
+        assert shown[triplet.id] == pytest.approx(expected, abs=0.02)
+    with pytest.raises(ValueError, match="nobody has three clips"):
+        make_study(write_evaluation(tmp_path / "other", people=2), tmp_path / "none", videos=True)
 
 
 def test_files_tell_nothing(study: Study) -> None:

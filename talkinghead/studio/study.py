@@ -26,13 +26,15 @@ class Triplet:
 
     id         of the picture; tells nothing
     key        the row of the evaluation that the fake belongs to
-    frames     which of the person's hold-out frames, in the order they are shown
+    clips      whose hold-out frames these are (column `person`), in the order they are shown
+    frames     which of them
     position   1, 2 or 3: the fake
     """
 
     id: str
     key: ResultKey
-    frames: tuple[int, int, int]
+    clips: tuple[str, ...]
+    frames: tuple[int, ...]
     position: int
 
 
@@ -87,7 +89,7 @@ def load_study(folder: Path | str) -> Study:
     try:
         content = json.loads(path.read_text())
         triplets = tuple(
-            Triplet(one["id"], ResultKey(**one["key"]), tuple(one["frames"]), one["position"])
+            Triplet(one["id"], ResultKey(**one["key"]), tuple(one["clips"]), tuple(one["frames"]), one["position"])
             for one in content["triplets"]
         )
         study = Study(content["name"], Path(folder), triplets)

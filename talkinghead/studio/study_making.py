@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle, islice
@@ -26,14 +27,16 @@ QUALITY = 95  # JPEG, without chroma subsampling
 
 def make_study(
     evaluation: Path, folder: Path, methods: Sequence[str] | None = None, shots: Sequence[int] | None = None,
-    data: str | None = None, per_condition: int | None = None, seed: int = 0,
+    data: str | None = None, per_condition: int | None = None, seed: int = 0, videos: bool = False,
 ) -> Study:  # fmt: skip
     """Triplets from what evaluate.py has written with `keep_frames=true`, balanced over methods, T and position.
 
     methods         `ours/FF`, `ours/FT`, `x2face` …; None: all but copied frames
     shots           T; None: all
     data            data set and split, as in the rows; None: there is but one
-    per_condition   triplets of each method and T; None: one of each person
+    per_condition   triplets of each method and T; None: one of each clip
+    videos          the real frames are of two other clips of the same person, whose name is what stands before the
+                    first `_` in the column `person`; else all three are of one clip
     """
     if (folder / ANSWERS_FILE).exists():
         raise ValueError(f"{folder} has answers already: make another study in another folder")
@@ -46,7 +49,8 @@ def make_study(
         )
     triplets, pictures = [], {}
     for condition, people in conditions.items():
-        for triplet in make_triplets(condition, people, per_condition or len(people), seed, kept):
+        clips = with_other_videos(people) if videos else people
+        for triplet in make_triplets(condition, clips, per_condition or len(clips), seed, kept, videos):
             triplets.append(triplet)
             pictures[triplet.id] = draw_triplet(triplet, kept)
     triplets.sort(key=lambda triplet: triplet.id)  # an order that says nothing
@@ -80,35 +84,57 @@ def find_conditions(
 
 
 def make_triplets(
-    condition: ResultKey, people: Sequence[str], count: int, seed: int, kept: KeptFrames
+    condition: ResultKey, clips: Sequence[str], count: int, seed: int, kept: KeptFrames, videos: bool
 ) -> list[Triplet]:
-    """Of one method and T: each person and each position as often as another.
-
-    One frame of each third of the hold-out frames, which are in order of time: none is a neighbour of another.
-    """
+    """Of one method and T: each clip and each position as often as another."""
     random = Random(repr((seed, condition)))
-    order = islice(cycle(random.sample(people, len(people))), count)
+    order = islice(cycle(random.sample(clips, len(clips))), count)
     positions = [1, 2, 3] * (count // 3) + random.sample([1, 2, 3], count % 3)
     random.shuffle(positions)
+    totals = {clip: len(load_strip(kept.target_path(condition.data, clip))) for clip in clips}
     triplets = []
-    for number, (person, position) in enumerate(zip(order, positions, strict=True)):
-        total = len(load_strip(kept.target_path(condition.data, person)))
-        if total < 3:
-            raise ValueError(f"{person} has {total} hold-out frames, a triplet needs 3: raise frame_choice.num_targets")
-        bounds = [total * part // 3 for part in range(4)]
-        frames = random.sample([random.randrange(*bounds[part : part + 2]) for part in range(3)], 3)
-        name = hashlib.sha256(repr((seed, condition, person, number)).encode()).hexdigest()[:12]
-        triplets.append(Triplet(name, replace(condition, person=person), (frames[0], frames[1], frames[2]), position))
+    for number, (clip, position) in enumerate(zip(order, positions, strict=True)):
+        if videos:
+            shown = random.sample([other for other in clips if other != clip and name_in(other) == name_in(clip)], 2)
+            shown.insert(position - 1, clip)
+            frames = [random.randrange(totals[one]) for one in shown]
+        else:
+            shown, frames = [clip] * 3, spread(totals[clip], clip, random)
+        name = hashlib.sha256(repr((seed, condition, clip, number)).encode()).hexdigest()[:12]
+        triplets.append(Triplet(name, replace(condition, person=clip), tuple(shown), tuple(frames), position))
     return triplets
+
+
+def spread(total: int, clip: str, random: Random) -> list[int]:
+    """One frame of each third of the hold-out frames, which are in order of time: no two are neighbours."""
+    if total < 3:
+        raise ValueError(f"{clip} has {total} hold-out frames, a triplet needs 3: raise frame_choice.num_targets")
+    bounds = [total * part // 3 for part in range(4)]
+    return random.sample([random.randrange(*bounds[part : part + 2]) for part in range(3)], 3)
+
+
+def name_in(clip: str) -> str:
+    """Who is in a clip: `id10270` of `id10270_5r0dWxy17C8_00001`."""
+    return clip.partition("_")[0]
+
+
+def with_other_videos(clips: Sequence[str]) -> list[str]:
+    """The clips of people of whom there are at least three."""
+    count = Counter(name_in(clip) for clip in clips)
+    found = [clip for clip in clips if count[name_in(clip)] >= 3]
+    if not found:
+        raise ValueError(f"nobody has three clips, {clips[0]} for one: evaluate more clips, or leave out --videos")
+    return found
 
 
 def draw_triplet(triplet: Triplet, kept: KeptFrames) -> bytes:
     """One JPEG of the three pictures; it says that generated pixels are in it, and not where."""
-    real = load_strip(kept.target_path(triplet.key.data, triplet.key.person))
-    fake = kept.load(triplet.key)
-    if real.shape != fake.shape:
-        raise ValueError(f"{kept.path(triplet.key)}: {len(fake)} outputs for {len(real)} hold-out frames")
-    chosen = [(fake if place == triplet.position else real)[n] for place, n in enumerate(triplet.frames, start=1)]
+    fake, data = kept.load(triplet.key), triplet.key.data
+    real = {clip: load_strip(kept.target_path(data, clip)) for clip in triplet.clips}
+    if real[triplet.key.person].shape != fake.shape:
+        raise ValueError(f"{kept.path(triplet.key)}: {len(fake)} outputs, not as many as hold-out frames")
+    shown = zip(triplet.clips, triplet.frames, strict=True)
+    chosen = [fake[n] if place == triplet.position else real[c][n] for place, (c, n) in enumerate(shown, start=1)]
     pixels = [enlarge(((one.movedim(0, -1).numpy() + 1) * 127.5).round().astype(np.uint8)) for one in chosen]
     return marked(encode(np.concatenate(pixels, axis=1)), Card(composite=True))
 
@@ -136,7 +162,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="ours/FF ours/FT x2face ...; default: all but copied frames")
     parser.add_argument("--shots", nargs="+", type=int, help="T; default: all")
     parser.add_argument("--data", help="data set and split, as in results.csv; default: there is but one")
-    parser.add_argument("--per-condition", type=int, help="triplets of each method and T; default: one of each person")
+    parser.add_argument("--per-condition", type=int, help="triplets of each method and T; default: one of each clip")
+    parser.add_argument("--videos", action="store_true", help="real frames of two other clips of the same person")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     try:
@@ -148,6 +175,7 @@ def main() -> None:
             chosen.data,
             chosen.per_condition,
             chosen.seed,
+            chosen.videos,
         )
     except (ValueError, OSError) as error:
         sys.exit(f"study_making: {error}")

@@ -38,7 +38,7 @@ document.addEventListener('keydown', (event) => {
 """
 
 STYLE = """
-.card { max-width: 62rem; margin: 0 auto; text-align: center; font-size: 1rem; }
+.card { min-width: min(56rem, 100vw - 12rem); max-width: 62rem; margin: 0 auto; text-align: center; font-size: 1rem; }
 .card h2 { margin: 0.5rem 0 1rem; font-size: 1.5rem; }
 .card p { margin: 0.8rem auto; max-width: 44rem; line-height: 1.6; }
 .card kbd { display: inline-block; padding: 0 0.6rem; border: 1px solid #8888; border-radius: 0.3rem; }

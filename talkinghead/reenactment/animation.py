@@ -90,7 +90,7 @@ def animate(
     columns: list[Column] = []
     card = Card(look.paste or look.side_by_side, about or {})
     with Movie(
-        output, width, height, timeline.rate, timeline.time_base, driver.path if look.sound else None,
+        output, width, height, timeline.rate, timeline.time_base, driver.reel.path if look.sound else None,
         float(timeline.pts[0] * timeline.time_base), look.crf, card, signer,
     ) as movie:  # fmt: skip
         for n, (image, x_hat) in enumerate(drawn(reenact, driver, points, size, device, batch)):

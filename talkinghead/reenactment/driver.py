@@ -16,6 +16,7 @@ from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.video import Video
 from talkinghead.reenactment.faces import Magnified, track_face
 from talkinghead.reenactment.movie import Movie
+from talkinghead.reenactment.reel import Reel
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 MAX_LOST = 1.0  # seconds that a face may be away and still be the same
@@ -30,9 +31,9 @@ class Timeline(NamedTuple):
 
 
 class Driver(NamedTuple):
-    """A driving video whose face is known; frames are read again when they are needed."""
+    """A driving video whose face is known."""
 
-    path: Path
+    reel: Reel
     timeline: Timeline
     points: Float[np.ndarray, "F 68 2"]  # pixels of the frames
     seen: Bool[np.ndarray, " F"]  # False: interpolated
@@ -45,11 +46,10 @@ class Driver(NamedTuple):
     def images(self) -> Iterator[Image]:
         """All frames in order; one that cannot be decoded is the one before it."""
         shown, last = 0, None
-        with Video(self.path) as video:
-            for n, image in video.read(range(len(self.points))):
-                yield from [image if last is None else last] * (n - shown)
-                yield image
-                shown, last = n + 1, image
+        for n, image in self.reel.read(range(len(self.points))):
+            yield from [image if last is None else last] * (n - shown)
+            yield image
+            shown, last = n + 1, image
         if last is not None:
             yield from [last] * (len(self.points) - shown)
 
@@ -70,16 +70,16 @@ def follow_driver(
         raise FileNotFoundError(f"driving={path}: there is no such file")
     try:
         with Video(path) as video:
-            num_frames = min(video.num_frames, max_frames or video.num_frames)
-            if num_frames == 0:
-                raise ValueError("the video has no frames")
-            tick = start(num_frames)
-            gap = max(3, round(MAX_LOST * video.fps / every))
-            points, seen = track_face(
-                video.read, num_frames, Magnified(detector), face=face, every=every, max_gap=gap, tick=tick
-            )
-            timeline = read_timeline(path, num_frames)
-            height, width = next(video.read([int(np.argmax(seen))]))[1].shape[:2]
+            num_frames, fps = min(video.num_frames, max_frames or video.num_frames), video.fps
+        if num_frames == 0:
+            raise ValueError("the video has no frames")
+        reel, tick = Reel(path, num_frames), start(num_frames)
+        gap = max(3, round(MAX_LOST * fps / every))
+        points, seen = track_face(
+            reel.read, num_frames, Magnified(detector), face=face, every=every, max_gap=gap, tick=tick
+        )
+        timeline = read_timeline(path, num_frames)
+        height, width = next(reel.read([int(np.argmax(seen))]))[1].shape[:2]
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as a video ({error.strerror or error})") from error
     except ValueError as error:
@@ -88,7 +88,7 @@ def follow_driver(
     side = float(np.median(sides[:, 2] - sides[:, 0]))
     if side < min_face:
         raise ValueError(f"{path}: the face is {side:.0f} pixels wide, at least {min_face} are needed (min_face)")
-    return Driver(path, timeline, points, seen, clip_crop(points, width, height, framing))
+    return Driver(reel, timeline, points, seen, clip_crop(points, width, height, framing))
 
 
 def read_timeline(path: Path, num_frames: int) -> Timeline:

@@ -20,7 +20,7 @@ from talkinghead.preparation.crop import Framing
 from talkinghead.pretrained import digest
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.files import Files, check_files
+from talkinghead.reenactment.files import Files, check_files, file_arguments
 from talkinghead.reenactment.phases import Phases
 from talkinghead.reenactment.pipeline import Learned, Pipeline, Remembered, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
@@ -126,23 +126,6 @@ def plain(node: DictConfig) -> Any:
     return OmegaConf.to_container(node, resolve=True)
 
 
-def arguments(given: list[str]) -> list[str]:
-    """The command line for Hydra: `source=` and `model=` are files here, not the config groups of these names.
-
-    The names of files go as they are, with blanks, brackets and commas.
-    """
-    changed = []
-    for argument in given:
-        key, separator, value = argument.partition("=")
-        if not separator or key not in FILES:
-            changed.append(argument)
-            continue
-        plainly = value in ("", "null") or value.isdecimal() or value[0] in "['\""
-        quoted = '"' + value.replace('"', '\\"') + '"'
-        changed.append(f"files.{key}={value if plainly else quoted}")
-    return changed
-
-
 if __name__ == "__main__":
-    sys.argv[1:] = arguments(sys.argv[1:])
+    sys.argv[1:] = file_arguments(sys.argv[1:], FILES)
     main()

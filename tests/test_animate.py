@@ -17,6 +17,7 @@ import animate
 from talkinghead.learners.checkpoints import networks
 from talkinghead.models.person import load_person
 from talkinghead.reenactment import pipeline
+from talkinghead.reenactment.files import file_arguments
 from talkinghead.reenactment.portable import shrink
 from tests.preparation_videos import green_frame, write_clip
 
@@ -72,7 +73,7 @@ def config(files: Path, *overrides: str) -> DictConfig:
         "provenance=metadata",  # the default makes a certificate in the user's folder
     ]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        arguments = animate.arguments([*given, *overrides])
+        arguments = file_arguments([*given, *overrides], animate.FILES)
         return compose("animate", [*arguments, *GREEN_DETECTOR, f"paths.root_dir={files}"])
 
 
@@ -167,7 +168,7 @@ def test_the_driver_is_not_overwritten(files: Path) -> None:
 
 def test_names_of_files_go_as_they_are() -> None:
     given = ["source=my photo (1), new.jpg", "driving=0", "driving=a=b.mp4", "source=[a.jpg,b.jpg]", "look.paste=true"]
-    assert animate.arguments(given) == [
+    assert file_arguments(given, animate.FILES) == [
         'files.source="my photo (1), new.jpg"', "files.driving=0", 'files.driving="a=b.mp4"',
         "files.source=[a.jpg,b.jpg]", "look.paste=true",
     ]  # fmt: skip

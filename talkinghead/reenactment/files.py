@@ -63,3 +63,20 @@ def check_files(
 def is_person(model: Path) -> bool:
     """Two files of that name, not a checkpoint."""
     return model.suffix != ".ckpt" and all(file.is_file() for file in files(model))
+
+
+def file_arguments(given: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A command line for Hydra in which these names are files, `files.<name>`, not the config groups of the same name.
+
+    The names of files go as they are, with blanks, brackets and commas.
+    """
+    changed = []
+    for argument in given:
+        key, separator, value = argument.partition("=")
+        if not separator or key not in names:
+            changed.append(argument)
+            continue
+        plainly = value in ("", "null") or value.isdecimal() or value[0] in "['\""
+        quoted = '"' + value.replace('"', '\\"') + '"'
+        changed.append(f"files.{key}={value if plainly else quoted}")
+    return changed

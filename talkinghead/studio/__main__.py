@@ -4,14 +4,11 @@ An entry point like the verbs at the root: the one module of the package that re
 """
 
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 
 import hydra
 import torch
@@ -23,9 +20,11 @@ from talkinghead.learners.checkpoints import inside, moved, networks
 from talkinghead.learners.finetune import FeedForward, FineTuner
 from talkinghead.preparation.crop import Framing
 from talkinghead.provenance import find_signer
+from talkinghead.reenactment.files import file_arguments
 from talkinghead.reenactment.pipeline import Method, Settings, find_device
 from talkinghead.reenactment.portable import SHIPPED
 from talkinghead.studio.animator import Animator
+from talkinghead.studio.study import load_study
 from talkinghead.studio.uploads import Limits
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -42,31 +41,34 @@ def main(cfg: DictConfig) -> None:
         serve(cfg)
     except InstantiationException as error:
         sys.exit(f"studio: {error.__cause__ or error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"studio: {error.name} is missing: pip install -c constraints.txt -e '.[studio,offline]'")
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"studio: {error}")
 
 
 def serve(cfg: DictConfig) -> None:
     """Build the app and serve it; all that visitors leave lies in one folder, which goes with it."""
-    animator = build_animator(cfg)
-    with tempfile.TemporaryDirectory(prefix="talkinghead-studio-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "files")
-        from talkinghead.studio.animate_page import Examples  # noqa: PLC0415, Gradio reads the environment
-        from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
-        from talkinghead.studio.study import load_study  # noqa: PLC0415
+    from talkinghead.studio.animate_page import Examples  # noqa: PLC0415, Gradio is an extra
+    from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
 
-        found = {
-            kind: {path.stem: path for path in sorted((SHIPPED.parent / kind).glob(names))}
-            for kind, names in KINDS.items()
-        }
-        study = load_study(cfg.files.study) if cfg.files.study else None
+    animator = build_animator(cfg)
+    study = load_study(cfg.files.study) if cfg.files.study else None
+    with tempfile.TemporaryDirectory(prefix="talkinghead-studio-") as folder:
         app = build_app(
-            animator, Examples(**found), about_model(cfg, animator), Path(folder) / "work", keep=60 * cfg.keep_minutes,
-            study=study,
+            animator, Examples(**find_examples()), about_model(cfg, animator), Path(folder),
+            keep=60 * cfg.keep_minutes, study=study,
         )  # fmt: skip
         url = launch(app, cfg.host, cfg.port, animator.limits.megabytes, prevent_thread_lock=True)
         print(f"studio: {url}" + (f" and {url}study" if study else "") + "   (Ctrl-C ends it)", flush=True)
         app.block_thread()
+
+
+def find_examples() -> dict[str, dict[str, Path]]:
+    """The portraits and drivers that ship, by name."""
+    return {
+        kind: {path.stem: path for path in sorted((SHIPPED.parent / kind).glob(names))} for kind, names in KINDS.items()
+    }
 
 
 def build_animator(cfg: DictConfig) -> Animator:
@@ -118,9 +120,5 @@ def plain(node: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = [
-        f'files.{key}="{value}"' if (key := argument.partition("=")[0]) in FILES and (value := argument[len(key) + 1 :])
-        else argument
-        for argument in sys.argv[1:]
-    ]  # fmt: skip
+    sys.argv[1:] = file_arguments(sys.argv[1:], FILES)
     main()

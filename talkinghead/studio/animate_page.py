@@ -49,6 +49,10 @@ class Desk:
             old.close()
         return job
 
+    def job_of(self, visitor: str) -> Job:
+        """The visitor's job. Raises KeyError where there is none."""
+        return self._jobs[visitor]
+
     def stop(self, visitor: str) -> None:
         """End a visitor's job, if there is one, and forget it."""
         with self._lock:
@@ -70,18 +74,17 @@ class AnimatePage:
         """Do it, and show how it goes."""
         names: dict[Path, str] = {}
         job = self.desk.open(visitor, lambda reports, folder: self.animator(wish, names, reports, folder))
-        steps = wish.steps
         try:
             for state in job.states():
                 notes = [told for note in state.notes if (told := translate(note, names))]
                 if not state.over:
-                    yield answer(draw_state(state, notes, steps), busy=True)
+                    yield answer(draw_state(state, notes), busy=True)
                 elif isinstance(state.error, Stopped):
                     yield answer(draw_message("Stopped. Nothing was kept."))
                 elif state.error is not None:
                     yield answer(draw_message(explain(state.error, names), wrong=True))
                 else:
-                    yield answer(draw_state(state, notes, steps), state.result)
+                    yield answer(draw_state(state, notes), state.result)
         finally:
             job.close()
 
@@ -142,14 +145,15 @@ def build_portraits(examples: Examples) -> gr.Gallery:
     """Where pictures are dropped, and examples to click."""
     paths = [str(path) for path in examples.portraits.values()]
     with gr.Column(min_width=220):
-        gr.Markdown("### Portraits\none, or several of the same person", elem_classes="heading")
+        gr.Markdown("**Portraits** one, or several of the same person", elem_classes="heading")
         portraits = gr.Gallery(
             label="Portraits", file_types=["image"], columns=2, height=240, fit_columns=False, interactive=True,
             elem_id="portraits", buttons=[], allow_preview=False, show_label=False,
         )  # fmt: skip
         faces = gr.Gallery(
-            list(zip(paths, examples.portraits, strict=True)), label="Examples", columns=4, allow_preview=False,
-            interactive=False, elem_id="example-portraits", buttons=[], show_label=False, visible=bool(paths),
+            list(zip(paths, examples.portraits, strict=True)), label="Examples", columns=4, height=104,
+            allow_preview=False, interactive=False, elem_id="example-portraits", buttons=[], show_label=False,
+            visible=bool(paths),
         )  # fmt: skip
 
     def choose(event: gr.SelectData) -> list[str]:
@@ -163,7 +167,7 @@ def build_drivers(animator: Animator, examples: Examples) -> tuple[gr.Video, gr.
     """Where a video is dropped, and examples to choose."""
     names = list(examples.drivers)
     with gr.Column(min_width=220):
-        gr.Markdown(f"### Driver\na video of a face, up to {animator.limits.seconds:g} s", elem_classes="heading")
+        gr.Markdown(f"**Driver** a video of a face, up to {animator.limits.seconds:g} s", elem_classes="heading")
         driver = gr.Video(
             str(examples.drivers[names[0]]) if names else None, sources=["upload"], height=240, elem_id="driver",
             label="Driver", buttons=[], include_audio=True, show_label=False,
@@ -201,12 +205,26 @@ def build_results() -> list[Any]:
     """Panel, video, contact sheet and their files."""
     panel = gr.HTML(draw_message("Press **Animate**: the result appears here."), elem_id="panel")
     video = gr.Video(
-        label="Result", visible=False, autoplay=True, loop=True, interactive=False, elem_id="result", buttons=[]
+        label="Result",
+        visible=False,
+        show_label=False,
+        autoplay=True,
+        loop=True,
+        interactive=False,
+        elem_id="result",
+        buttons=[],
     )
-    sheet = gr.Image(label="Contact sheet", visible=False, interactive=False, elem_id="sheet", buttons=["fullscreen"])
+    sheet = gr.Image(
+        label="Contact sheet",
+        visible=False,
+        show_label=False,
+        interactive=False,
+        elem_id="sheet",
+        buttons=["fullscreen"],
+    )
     with gr.Row():
         video_file = gr.DownloadButton("Download video", visible=False, elem_id="video-file")
-        sheet_file = gr.DownloadButton("Download contact sheet", visible=False, elem_id="sheet-file")
+        sheet_file = gr.DownloadButton("Download sheet", visible=False, elem_id="sheet-file")
     return [panel, video, sheet, video_file, sheet_file]
 
 

@@ -1,5 +1,6 @@
 """The studio: its pages in one Gradio app that calls nobody and keeps nothing."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ CSS = (
     + """
 footer { display: none !important; }
 main.contain, .gradio-container { max-width: 1400px !important; margin: 0 auto; }
-.heading h3 { margin: 0; }
-.heading p { font-size: 0.85rem; opacity: 0.8; }
+.heading p { color: var(--body-text-color-subdued); }
+.heading strong { color: var(--body-text-color); margin-right: 0.5rem; }
 #portraits .thumbnail-item { aspect-ratio: 1; }
-#example-portraits { border: none; background: none; }
+#example-portraits { border: none !important; background: none; min-height: 0; }
 #example-portraits .grid-wrap { padding: 0; }
 #example-portraits .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 0.5rem; }
 #example-portraits .caption-label { display: none; }
 #example-portraits .thumbnail-item { cursor: pointer; aspect-ratio: 1; }
 #driver [aria-label^=Trim], #driver [aria-label^=Reset] { display: none; }
+#portraits [data-testid=block-label] { display: none; }
 #panel .html-container { padding: 0 !important; }
 [data-testid=status-tracker] { display: none !important; }
 #consent { font-size: 0.85rem; opacity: 0.85; }
@@ -34,21 +36,22 @@ main.contain, .gradio-container { max-width: 1400px !important; margin: 0 auto; 
 
 
 def build_app(
-    animator: Animator, examples: Examples, about_model: str, folder: Path, *, keep: float = 3600,
+    animator: Animator, examples: Examples, about_model: str, folder: Path, *, keep: float | int = 3600,
     study: Study | None = None,
 ) -> gr.Blocks:  # fmt: skip
     """The pages.
 
-    folder      for work in progress
+    folder      for uploads, results and work in progress
     keep        seconds after which uploads and results are deleted
     study       a user study at /study
     """
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "files")  # Gradio asks for it when components are made
     every = max(1, round(keep / 6))
     app = gr.Blocks(
         title="talkinghead studio", analytics_enabled=False, delete_cache=(every, max(1, round(keep))),
     )  # fmt: skip
     with app:
-        build_animate(app, animator, Desk(folder), examples, about_model)
+        build_animate(app, animator, Desk(folder / "work"), examples, about_model)
     if study is not None:
         with app.route("User study", "/study") as page:
             build_study(page, study)
@@ -56,7 +59,7 @@ def build_app(
     return app
 
 
-def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float, **more: Any) -> str:
+def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float | int, **more: Any) -> str:
     """Serve the app; returns its address."""
     plain = ["ui-sans-serif", "system-ui", "sans-serif"]  # no font of anybody else's server
     theme = gr.themes.Default(primary_hue="orange", font=plain, font_mono=["ui-monospace", "monospace"])

@@ -96,7 +96,7 @@ class Reports:
             self.state = replace(self.state, **parts)
             self._changed.notify_all()
 
-    def wait(self, seen: State, seconds: float) -> State:
+    def wait(self, seen: State | None, seconds: float) -> State:
         """The state as soon as it is another than this one, or after a while."""
         with self._changed:
             self._changed.wait_for(lambda: self.state is not seen, seconds)
@@ -137,11 +137,11 @@ class Job:
     def states(self) -> Iterator[State]:
         """Start, and yield states at a readable pace until it is over; the last one says how it ended."""
         self._thread.start()
-        state = self.reports.state
-        while not state.over:
+        seen = None
+        while seen is None or not seen.over:
             time.sleep(PATIENCE)
-            state = self.reports.wait(state, 1.0)
-            yield state
+            seen = self.reports.wait(seen, 1.0)
+            yield seen
 
     def stop(self) -> None:
         """End the work at its next report."""
@@ -153,14 +153,14 @@ class Job:
         if self.reports.state.over:
             self._clear()
 
-    def join(self, seconds: float) -> bool:
+    def join(self, seconds: float | int) -> bool:
         """Wait for the end of the work; False where it takes longer."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
-            self.folder.mkdir(parents=True)
+            self.folder.mkdir(parents=True, mode=0o700)
             result = self._work(self.reports, self.folder)
             self.reports.check()
         except BaseException as error:  # shown on the page; there is nobody above a thread

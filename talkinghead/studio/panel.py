@@ -47,7 +47,7 @@ def draw_message(text: str, *, wrong: bool = False) -> str:
     return f'<div class="panel{" wrong" if wrong else ""}" role="{role}"><p>{words}</p></div>'
 
 
-def draw_state(state: State, notes: Sequence[str], steps: int) -> str:
+def draw_state(state: State, notes: Sequence[str]) -> str:
     """Phases, preview and notes."""
     now = time.monotonic()
     begun = [phase.name for phase in state.phases]

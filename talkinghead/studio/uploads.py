@@ -24,10 +24,10 @@ class Refused(ValueError):
 class Limits:
     """How much a visitor may give, and ask for."""
 
-    megabytes: float = 50  # of a file
-    megapixels: float = 40  # of a picture
+    megabytes: float | int = 50  # of a file
+    megapixels: float | int = 40  # of a picture
     pictures: int = 16
-    seconds: float = 30  # of a video
+    seconds: float | int = 30  # of a video
     steps: int = 200  # of fine-tuning
 
     def __post_init__(self) -> None:

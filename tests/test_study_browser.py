@@ -1,21 +1,20 @@
 """The user study in a real browser: two people at once take it to its end with the keyboard; what they are told."""
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import gradio
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Response
 
 from talkinghead.studio.study import Study
 from talkinghead.studio.study_answers import Answers
 from talkinghead.studio.study_making import make_study
+from talkinghead.studio.study_page import build_study
+from tests.browser import chromium  # noqa: F401, a fixture
 from tests.evaluation_pictures import write_evaluation
 
-gradio = pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 COUNT = 4
 TWO_KEYS = "keys => keys.forEach(key => document.dispatchEvent(new KeyboardEvent('keydown', {key})))"
 
@@ -26,12 +25,9 @@ def study(tmp_path: Path) -> Study:
 
 
 @pytest.fixture
-def url(study: Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def url(study: Study) -> Iterator[str]:
     """The study as the second page of an app of its own."""
-    from talkinghead.studio.study_page import build_study  # noqa: PLC0415  needs gradio
-
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    with gradio.Blocks() as app:
+    with gradio.Blocks(analytics_enabled=False) as app:
         gradio.Markdown("the first page")
     with app.route("User study", "study"):
         build_study(app, study, COUNT)
@@ -41,25 +37,27 @@ def url(study: Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def browser() -> Iterator:
-    with playwright.sync_playwright() as driver:
-        alone = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # no fonts from anybody's server
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", alone])
-        yield started
-        started.close()
+def people(chromium: Browser) -> Iterator[list[BrowserContext]]:  # noqa: F811
+    """Two browsers that know nothing of each other, and ask nobody but this computer (for fonts, say)."""
+    contexts = [chromium.new_context() for _ in range(2)]
+    for context in contexts:
+        context.route(lambda url: not url.startswith(("http://127.0.0.1:", "data:")), lambda route: route.abort())
+    yield contexts
+    for context in contexts:
+        context.close()
 
 
-def test_the_study_is_taken_to_its_end_with_the_keyboard(study: Study, url: str, browser) -> None:
-    people = [browser.new_context().new_page() for _ in range(2)]
+def test_the_study_is_taken_to_its_end_with_the_keyboard(study: Study, url: str, people: list[BrowserContext]) -> None:
+    pages = [context.new_page() for context in people]
     told: list[str] = []
-    people[0].on("response", lambda response: told.append(response.url))
-    people[0].on("response", lambda response: told.append(text_of(response)))
-    for page in people:
+    pages[0].on("response", lambda response: told.append(response.url))
+    pages[0].on("response", lambda response: told.append(text_of(response)))
+    for page in pages:
         page.goto(f"{url}study")
         page.get_by_role("button", name="Begin").wait_for()
         page.keyboard.press("Enter")
     for number in range(1, COUNT + 1):
-        for page, key in zip(people, "13", strict=True):
+        for page, key in zip(pages, "13", strict=True):
             page.wait_for_selector(f'[data-number="{number}"]')
             assert page.locator(".place").inner_text() == f"{number} of {COUNT}"
             if number == 3:
@@ -73,7 +71,7 @@ def test_the_study_is_taken_to_its_end_with_the_keyboard(study: Study, url: str,
                 page.evaluate(TWO_KEYS, [key, "2"])  # the second comes too late: the answer is given
             else:
                 page.keyboard.press(key)
-    for page in people:
+    for page in pages:
         page.wait_for_selector("[data-done]")
 
     answers = Answers(study.folder / "answers.csv")
@@ -87,10 +85,10 @@ def test_the_study_is_taken_to_its_end_with_the_keyboard(study: Study, url: str,
     for row in rows:
         assert row["correct"] == str(int(row["answer"] == str(by_id[row["triplet"]].position)))
     found = sum(row["correct"] == "1" for row in rows if row["participant"] == participants[0])
-    assert f"{found} of {COUNT}" in people[0].locator("[data-done] b").inner_text()
-    assert people[0].locator("tbody tr").count() == 4, "two methods at two shot counts"
-    people[0].reload()
-    people[0].wait_for_selector("[data-done]")
+    assert f"{found} of {COUNT}" in pages[0].locator("[data-done] b").inner_text()
+    assert pages[0].locator("tbody tr").count() == 4, "two methods at two shot counts"
+    pages[0].reload()
+    pages[0].wait_for_selector("[data-done]")
     assert len(answers.rows()) == 2 * COUNT, "who is done stays so"
 
     until_the_end = told[: next(n for n, text in enumerate(told) if "data-done" in text)]
@@ -99,14 +97,14 @@ def test_the_study_is_taken_to_its_end_with_the_keyboard(study: Study, url: str,
     assert not [word for word in secret for text in until_the_end if word in text]
 
 
-def text_of(response) -> str:
+def text_of(response: Response) -> str:
     """The body where it is data, not the program of the page."""
     kind = response.headers.get("content-type", "")
     return response.text() if "json" in kind or "event-stream" in kind or "html" in kind else ""
 
 
-def test_pictures_can_be_clicked_and_no_file_of_the_study_is_served(study: Study, url: str, browser) -> None:
-    page = browser.new_page()
+def test_pictures_can_be_clicked_and_no_file_is_served(study: Study, url: str, people: list[BrowserContext]) -> None:
+    page = people[0].new_page()
     page.goto(f"{url}study")
     page.get_by_role("button", name="Begin").click()
     page.get_by_role("button", name="Picture 2").click()

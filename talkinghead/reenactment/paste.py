@@ -33,7 +33,9 @@ class Paste:
         rows, columns = self._inside
         down = ramp(rows.stop - rows.start, round(feather * side), top > 0, top + side < height)
         across = ramp(columns.stop - columns.start, round(feather * side), left > 0, left + side < width)
-        self._mask = (down[:, None] * across)[..., None]
+        self._new = down[:, None] * across  # how much of the new picture, and of the old
+        self._old = 1 - self._new
+        self._under = np.ascontiguousarray(picture[self._where])
 
     def __call__(self, patch: UInt8[np.ndarray, "S S 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """The whole picture with this in the crop."""
@@ -41,8 +43,7 @@ class Paste:
         interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
         new = cv2.resize(patch, (self._side, self._side), interpolation=interpolation)[self._inside]
         whole = self.picture.copy()
-        old = whole[self._where].astype(np.float32)
-        whole[self._where] = np.round(old + self._mask * (new - old)).astype(np.uint8)
+        whole[self._where] = cv2.blendLinear(np.ascontiguousarray(new), self._under, self._new, self._old)
         return whole
 
 

@@ -1,9 +1,12 @@
 """What ships to try animate at once: pictures and clips of synthetic people, and a model that has seen only such."""
 
+import re
+
 import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from talkinghead.preparation.detectors import Dlib
 from talkinghead.provenance import read
@@ -44,3 +47,12 @@ def test_they_are_rendered_by_the_command_that_says_so() -> None:
     shipped = cv2.resize(frames(f"portraits/{name}.jpg")[0], (64, 64), interpolation=cv2.INTER_AREA)
     again = examples.portrait(person, 64).frames[0]
     assert np.abs(shipped.astype(float) - again).mean() < 4
+
+
+def test_the_shipped_model_is_small_and_names_no_folder() -> None:
+    """It says what builds it, and nothing of the machine it was trained on."""
+    assert SHIPPED.stat().st_size < 20e6
+    checkpoint = torch.load(SHIPPED, weights_only=True)
+    assert checkpoint["config"]["model"]["image_size"] == 64
+    assert "facenet_synthetic" in checkpoint["config"]["loss"]["content"]["backbones"]
+    assert not re.search(r"[:=] ?['\"]?/", str(checkpoint["config"])), "an absolute path is in the config"

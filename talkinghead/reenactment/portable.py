@@ -44,10 +44,17 @@ def half(name: str, value: torch.Tensor) -> torch.Tensor:
 
 
 def without_videos(config: dict[str, Any]) -> dict[str, Any]:
-    """What builds networks and loss, and where they come from."""
+    """What builds networks and loss, without the data and this machine's folders."""
     model = copy.deepcopy(config["model"])
     model["discriminator"]["num_videos"] = 1
-    return {"model": model, "loss": config["loss"], "git_commit": config.get("git_commit", "unknown")}
+    return {"model": model, "loss": anywhere(config["loss"]), "git_commit": config.get("git_commit", "unknown")}
+
+
+def anywhere(section: Any) -> Any:
+    """A section of the config in which pretrained networks are looked for in the usual places."""
+    if isinstance(section, dict):
+        return {key: None if key in ("path", "weights_dir") else anywhere(value) for key, value in section.items()}
+    return section
 
 
 def main(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Landmarks of another person, faces found and followed, and the face put back into its picture."""
+"""Faces found and followed, and the face put back into its picture."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from talkinghead.preparation.crop import Crop, Framing, face_box
-from talkinghead.reenactment.adaptation import LIDS, adapt, most_alike
 from talkinghead.reenactment.faces import Magnified, find_face, track_face
 from talkinghead.reenactment.panels import Column, even, side_by_side, write_sheet
 from talkinghead.reenactment.paste import Paste
@@ -22,74 +21,6 @@ class GreenFaces(GreenFace):
         green = (image[..., 1] > 150) & (image[..., 0] < 110) & (image[..., 2] < 110)
         _, _, stats, _ = cv2.connectedComponentsWithStats(green.astype(np.uint8))
         return np.array([(x, y, x + w, y + h) for x, y, w, h, area in stats[1:] if area > 8], float).reshape(-1, 4)
-
-
-def face(seed: int = 0) -> np.ndarray:
-    """68 points about as a face has them: eyes above the mouth, lids and lips open."""
-    random = np.random.default_rng(seed)
-    points = random.normal(0, 1, (68, 2)) * 0.4
-    jaw = np.linspace(np.pi, 0, 17)
-    points[:17] += np.stack([32 + 18 * np.cos(jaw), 32 + 20 * np.sin(jaw)], -1)
-    points[17:27] += np.stack([np.linspace(18, 46, 10), np.full(10, 24)], -1)
-    points[27:36] += np.stack([np.full(9, 32), np.linspace(28, 40, 9)], -1)
-    ring = np.array([(-1, 0), (-0.4, -1), (0.4, -1), (1, 0), (0.4, 1), (-0.4, 1)]) * 4
-    points[36:42] += ring + np.array([23, 30])
-    points[42:48] += ring + np.array([41, 30])
-    outer = np.linspace(np.pi, 3 * np.pi, 13)[:12]
-    points[48:60] += np.stack([32 + 8 * np.cos(outer), 46 + 5 * np.sin(outer)], -1)
-    inner = np.linspace(np.pi, 3 * np.pi, 9)[:8]
-    points[60:68] += np.stack([32 + 6 * np.cos(inner), 46 + 3 * np.sin(inner)], -1)
-    return points
-
-
-def motion(start: np.ndarray) -> np.ndarray:
-    """Six frames in which the head moves and the mouth opens."""
-    frames = np.stack([start + np.array([n, -n / 2]) for n in range(6)])
-    frames[:, 48:68, 1] += (frames[:, 48:68, 1] - 46) * 0.15 * np.arange(6)[:, None]
-    return frames
-
-
-def turned(points: np.ndarray, scale: float, angle: float, move: tuple[float, float]) -> np.ndarray:
-    c, s = np.cos(angle) * scale, np.sin(angle) * scale
-    return points @ np.array([[c, s], [-s, c]]) + np.array(move)
-
-
-def test_a_driver_that_is_the_source_moves_it_exactly() -> None:
-    frames = motion(face())
-    np.testing.assert_allclose(adapt(frames, frames[2], reference=2), frames, atol=1e-9)
-    assert most_alike(frames, frames[2]) == 2
-
-
-def test_a_still_driver_leaves_the_source_as_it_is() -> None:
-    frames = np.repeat(face(1)[None], 3, axis=0)
-    np.testing.assert_allclose(adapt(frames, face(2)), np.repeat(face(2)[None], 3, axis=0), atol=1e-9)
-
-
-def test_the_size_place_and_turn_of_the_driver_do_not_matter() -> None:
-    frames, source = motion(face(1)), face(2)
-    elsewhere = turned(frames, 2.5, 0.4, (100, -30))
-    np.testing.assert_allclose(adapt(elsewhere, source), adapt(frames, source), atol=1e-9)
-    assert np.abs(adapt(frames, source)[-1] - source).max() > 2, "it moves"
-
-
-def test_absolute_landmarks_are_the_drivers() -> None:
-    frames = motion(face(1))
-    assert np.array_equal(adapt(frames, face(2), "absolute"), frames)
-
-
-def test_lids_and_lips_never_cross() -> None:
-    """A source whose mouth and eyes are nearly shut, and a driver who shuts them from wide open."""
-    source = face(3)
-    for upper, lower in LIDS:
-        source[lower] = source[upper] + (0, 0.5)
-    opened = face(3)
-    shut = opened.copy()
-    for upper, lower in LIDS:
-        shut[[upper, lower]] = (shut[upper] + shut[lower]) / 2
-    adapted = adapt(np.stack([opened, shut]), source)
-    gaps = adapted[:, LIDS[:, 1], 1] - adapted[:, LIDS[:, 0], 1]
-    assert (gaps[0] > 0.4).all()
-    assert (gaps[1] > -0.1).all()  # along the picture; along the tilted face exactly 0
 
 
 def test_the_largest_face_is_taken_and_face_chooses_others() -> None:

@@ -1,70 +1,165 @@
-"""Another person's landmarks for this person: the driver's motion on the source's shape."""
+"""Another person's landmarks for this person: the driver's pose and expression on the source's shape.
 
-from typing import Literal
+The face model (facemodel.py) is laid on both (fitting.py), which parts who it is from what it does; then the source's
+identity is moved as the driver. docs/adaptation.md has the maths and what it gains.
+"""
+
+from dataclasses import replace
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Complex, Float
 
-from talkinghead.data.landmarks import PARTS
+from talkinghead.reenactment.facemodel import FaceModel, load_facemodel
+from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
 
-Mode = Literal["relative", "absolute"]
+Mode = Literal["relative", "absolute", "raw"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
-RIGID = [0, 1, 15, 16, *range(27, 36), 36, 39, 42, 45]  # ears, nose, eye corners: what no expression moves much
+RIDGE = 0.1  # of the source's own offsets: how much of what only one view shows is left out
+FEW = 5  # source frames from which on their place counts more than the crop rule's
 # Upper and lower points of eyelids and inner lips, which touch but never cross.
 LIDS = np.array([(37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)])
 
 
+class Face(NamedTuple):
+    """A person's fit, and what of the landmarks is the person's own and beyond the model, in the head's axes."""
+
+    model: FaceModel
+    fit: Fit
+    own: Float[np.ndarray, "68 3"]
+
+    def draw(self, fit: Fit) -> Float[np.ndarray, "F 68 2"]:
+        """The landmarks of this person in other poses and expressions."""
+        return project(fit, shapes(self.model, fit) + self.own)
+
+
 def adapt(
-    driver: Float[np.ndarray, "F 68 2"], source: Float[np.ndarray, "68 2"], mode: Mode = "relative", reference: int = 0
-) -> Float[np.ndarray, "F 68 2"]:
-    """Landmarks that move as the driver's and belong to the source's face.
+    driver: Float[np.ndarray, "F 68 2"], source: Float[np.ndarray, "*T 68 2"], mode: Mode = "relative", *,
+    reference: int | None = None, anchor: int | None = None, middle: Float[np.ndarray, " 2"] | None = None,
+    model: FaceModel | None = None,
+) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
+    """Landmarks that move as the driver's and belong to the source's face, in pixels of the source's crop.
 
-    absolute    the driver's points as they are (the paper's way): pose is exact, the shape is the driver's
-    relative    the source's points plus the driver's way since its frame `reference`, turned and scaled as that frame
-                has to be to lie on the source; each facial part moves along, and deforms in proportion to its size
+    absolute    pose and expression are the driver's; on average over the clip the face is where it is in the source
+                frames, and as large
+    relative    the source's own pose, expression, place and size, changed as the driver's since its frame `reference`
+    raw         the driver's points as they are (the paper's way)
+
+    source      one frame, or T frames of the person, from crops alike
+    reference   of mode relative; None: the frame most like the source frame in pose and expression
+    anchor      the source frame whose pose and place count; None: of mode relative the one that a driving frame is
+                most like, of mode absolute all of them
+    middle      where the crop rule puts the middle of a clip's landmarks, pixels. With few source frames mode absolute
+                trusts it more than them; None: the crops are such that the source frames tell
+
+    Raises ValueError for landmarks that are none, and for a frame that is not there.
     """
-    if mode == "absolute":
+    source = source.reshape(-1, 68, 2)
+    check(driver, source, mode, reference, anchor)
+    if mode == "raw":
         return driver.copy()
-    moving, still = as_complex(driver), as_complex(source)
-    factor = similarity(moving[reference, RIGID], still[RIGID])
-    start = factor * moving[reference]
-    way = factor * (moving - moving[reference])
-    adapted = np.empty_like(way)
-    for part in PARTS.values():
-        chosen = list(part.points)
-        middle = way[:, chosen].mean(1, keepdims=True)
-        ratio = float(np.clip(still[chosen].std() / max(1e-9, start[chosen].std()), 0.5, 2.0))
-        adapted[:, chosen] = still[chosen] + middle + ratio * (way[:, chosen] - middle)
-    adapted = uncrossed(adapted)
-    return np.stack([adapted.real, adapted.imag], -1)
+    model = model or load_facemodel()
+    person, mover = face_of(model, source), fit_clip(model, driver)
+    as_driver = replace(mover, identity=person.fit.identity, perspective=person.fit.perspective)
+    if mode == "relative":
+        shot, start = most_alike(person, as_driver, reference, anchor)
+        adapted = person.draw(since(as_driver, start, person.fit, shot))
+    else:
+        adapted = framed(person, as_driver, source if anchor is None else source[[anchor]], middle)
+    return uncrossed(adapted)
 
 
-def similarity(start: Complex[np.ndarray, " N"], goal: Complex[np.ndarray, " N"]) -> complex:
-    """Scale and rotation, as one factor, that lay the centred points `start` on `goal` with the least squares."""
-    a, b = start - start.mean(), goal - goal.mean()
-    return complex(np.vdot(a, b) / np.vdot(a, a))
+def check(
+    driver: Float[np.ndarray, "F 68 2"], source: Float[np.ndarray, "T 68 2"], mode: str, reference: int | None,
+    anchor: int | None,
+) -> None:  # fmt: skip
+    """Raise ValueError where this cannot go well."""
+    if mode not in MODES:
+        raise ValueError(f"adapt={mode}: choose {', '.join(MODES)}")
+    for name, points in (("driver", driver), ("source", source)):
+        if not len(points):
+            raise ValueError(f"the {name} has no frames with landmarks")
+        bad = np.flatnonzero(~np.isfinite(points).all((1, 2)) | (np.ptp(points, 1).min(-1) < 1e-3))
+        if len(bad):
+            raise ValueError(f"frame {bad[0]} of the {name} has no face: its landmarks are not finite, or one point")
+    for name, number, count in (("reference", reference, len(driver)), ("anchor", anchor, len(source))):
+        if number is not None and not 0 <= number < count:
+            raise ValueError(f"{name}={number}: there are frames 0 to {count - 1}")
 
 
-def most_alike(driver: Float[np.ndarray, "F 68 2"], source: Float[np.ndarray, "68 2"]) -> int:
-    """The driver's frame whose pose and expression are nearest to the source's, whatever its place, turn and size."""
-    goal = as_complex(source)
-    goal = goal - goal.mean()
-    moving = as_complex(driver)
-    errors = [np.abs(similarity(face, goal) * (face - face.mean()) - goal).mean() for face in moving]
-    return int(np.argmin(errors))
+def face_of(model: FaceModel, points: Float[np.ndarray, "T 68 2"]) -> Face:
+    """Who the person of these frames is.
+
+    What the fits leave over in all frames alike is a small offset of each point in space, by ridge regression: one
+    view tells its part along the picture, several all of it.
+    """
+    fit = fit_clip(model, points)
+    left = (points - project(fit, shapes(model, fit))) / fit.scale[:, None, None]
+    flat = fit.rotation[:, :2].astype(np.float64)
+    normal = np.einsum("fij,fik->jk", flat, flat) + RIDGE * np.eye(3)
+    own = np.linalg.solve(normal, np.einsum("fij,fni->jn", flat, left)).T
+    return Face(model, fit, own.astype(np.float32))
+
+
+def most_alike(person: Face, moving: Fit, reference: int | None, anchor: int | None) -> tuple[int, int]:
+    """The source frame and the driving frame that are most alike in pose and expression, where they are not given.
+
+    Both are drawn with the source's shape, at one place and size: nothing else is compared.
+    """
+    shots = [anchor] if anchor is not None else list(range(len(person.fit)))
+    frames = [reference] if reference is not None else list(range(len(moving)))
+    still, moved = (standing(person, fit) for fit in (person.fit.take(shots), moving.take(frames)))
+    distances = np.stack([np.linalg.norm(moved - one, axis=-1).mean(-1) for one in still])
+    shot, frame = np.unravel_index(int(distances.argmin()), distances.shape)
+    return shots[shot], frames[frame]
+
+
+def standing(person: Face, fit: Fit) -> Float[np.ndarray, "F 68 2"]:
+    """The landmarks at one place and size."""
+    return person.draw(replace(fit, place=np.zeros_like(fit.place), scale=np.ones_like(fit.scale)))
+
+
+def since(moving: Fit, start: int, own: Fit, shot: int) -> Fit:
+    """The motion since frame `start`, beginning as frame `shot` of the person's own."""
+    ratio = own.scale[shot] / moving.scale[start]
+    return replace(
+        moving,
+        rotation=moving.rotation @ (moving.rotation[start].T @ own.rotation[shot]),
+        expression=own.expression[shot] + moving.expression - moving.expression[start],
+        scale=moving.scale * ratio,
+        place=own.place[shot] + (moving.place - moving.place[start]) * ratio,
+    )
+
+
+def framed(
+    person: Face, moving: Fit, source: Float[np.ndarray, "T 68 2"], middle: Float[np.ndarray, " 2"] | None
+) -> Float[np.ndarray, "F 68 2"]:
+    """The driver's motion as large as the source, and where the source's crops have the face."""
+    ratio = np.median(person.fit.scale) / np.median(moving.scale)
+    adapted = person.draw(replace(moving, scale=moving.scale * ratio, place=moving.place * ratio))
+    place = centre(source)
+    if middle is not None:
+        place = middle + (place - middle) * len(source) / (len(source) + FEW)
+    return adapted + (place - centre(adapted)).astype(np.float32)
+
+
+def centre(points: Float[np.ndarray, "F 68 2"]) -> Float[np.ndarray, " 2"]:
+    """Middle of the landmarks' box, on average over the frames."""
+    return ((points.min(1) + points.max(1)) / 2).mean(0)
 
 
 def as_complex(points: Float[np.ndarray, "*F 68 2"]) -> Complex[np.ndarray, "*F 68"]:
-    """x + iy: a similarity is one multiplication then."""
+    """x + iy: a rotation is one multiplication then."""
     return points[..., 0] + 1j * points[..., 1]
 
 
-def uncrossed(points: Complex[np.ndarray, "F 68"]) -> Complex[np.ndarray, "F 68"]:
+def uncrossed(points: Float[np.ndarray, "F 68 2"]) -> Float[np.ndarray, "F 68 2"]:
     """Eyelids and lips that have passed each other meet halfway."""
-    points = points.copy()
-    across = points[:, 45] - points[:, 36]
+    z = as_complex(points)
+    across = z[:, 45] - z[:, 36]
     down = (1j * across / np.maximum(np.abs(across), 1e-9))[:, None]
-    upper, lower = points[:, LIDS[:, 0]], points[:, LIDS[:, 1]]
+    upper, lower = z[:, LIDS[:, 0]], z[:, LIDS[:, 1]]
     excess = np.minimum(0, ((lower - upper) * down.conj()).real) * down / 2
-    points[:, LIDS[:, 0]], points[:, LIDS[:, 1]] = upper + excess, lower - excess
-    return points
+    z[:, LIDS[:, 0]], z[:, LIDS[:, 1]] = upper + excess, lower - excess
+    return np.stack([z.real, z.imag], -1)

@@ -11,11 +11,12 @@ from jaxtyping import Float, UInt8
 from talkinghead.data.landmarks import draw_landmarks
 from talkinghead.preparation.crop import cut
 from talkinghead.provenance import Card, Signer
-from talkinghead.reenactment.adaptation import Mode, adapt, most_alike
+from talkinghead.reenactment.adaptation import Mode, adapt
 from talkinghead.reenactment.driver import Driver
 from talkinghead.reenactment.movie import Movie
 from talkinghead.reenactment.panels import Column, even, labelled, side_by_side, to_height, write_sheet
 from talkinghead.reenactment.paste import Paste
+from talkinghead.reenactment.smoothing import smooth
 from talkinghead.reenactment.source import Portrait, as_frames, as_pictures
 from talkinghead.types import Frames, Reenactor
 
@@ -53,21 +54,22 @@ class Look:
 
 
 def driving_points(
-    driver: Driver, source_points: Float[np.ndarray, "68 2"] | None, size: int, mode: Mode = "relative",
-    reference: int | None = None,
+    driver: Driver, source_points: Float[np.ndarray, "*T 68 2"] | None, size: int, mode: Mode = "relative",
+    reference: int | None = None, steady: float = 1.0,
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
     """The driver's landmarks for this source, in pixels of the networks' pictures.
 
-    reference   the driver's frame that corresponds to the source frame; None: the one that is most alike
+    source_points   of the source frame, or of several; the first is the one that is shown. None: not known, and the
+                    driver's points stay as they are
+    reference       the driver's frame that corresponds to the source frame; None: the one that is most alike
+    steady          how much the driver's jitter is smoothed away; 0: not at all
     """
-    points = driver.points_of(size)
+    points = smooth(driver.points_of(size), float(driver.timeline.rate), steady)
     if source_points is None:
-        if mode != "absolute":
+        if mode == "relative":
             raise ValueError("this person model has no landmarks of its source: give source=FILE, or adapt=absolute")
         return points
-    if reference is not None and not 0 <= reference < len(points):
-        raise ValueError(f"reference={reference}: the driver has frames 0 to {len(points) - 1}")
-    return adapt(points, source_points, mode, most_alike(points, source_points) if reference is None else reference)
+    return adapt(points, source_points, mode, reference=reference, anchor=0)
 
 
 def animate(

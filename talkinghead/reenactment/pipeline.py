@@ -14,6 +14,7 @@ from talkinghead.models.quick import fast_dtype
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Detector
 from talkinghead.provenance import Signer
+from talkinghead.reenactment.adaptation import MODES
 from talkinghead.reenactment.animation import Look, animate, driving_points
 from talkinghead.reenactment.driver import Driver, follow_driver, record
 from talkinghead.reenactment.phases import Reporter
@@ -31,8 +32,9 @@ class Settings:
     search_every    the face is searched in each so-manyth driving frame; landmarks are found in all
     max_frames      of the driver
     seconds         to record where the driver is a camera
-    adapt           relative, or absolute: the driver's landmarks as they are
+    adapt           how the driver's landmarks become the source's, see `adaptation.adapt`
     reference       relative to this driving frame; None: the one most like the source
+    smooth          how much the driver's jitter is smoothed away; 0: not at all
     precision       fp32, bf16, or auto: bf16 where the device has units for it
     """
 
@@ -45,16 +47,19 @@ class Settings:
     seconds: float | int = 10
     adapt: Any = "relative"
     reference: int | None = None
+    smooth: float | int = 1.0
     precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key, allowed in (("precision", ("auto", "fp32", "bf16")), ("adapt", ("relative", "absolute"))):
+        for key, allowed in (("precision", ("auto", "fp32", "bf16")), ("adapt", MODES)):
             if getattr(self, key) not in allowed:
                 raise ValueError(f"{key}={getattr(self, key)}: choose {' or '.join(allowed)}")
         for key in ("face", "driving_face", "min_face", "search_every"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        if self.smooth < 0:
+            raise ValueError(f"smooth={self.smooth} must be at least 0")
 
 
 @runtime_checkable
@@ -68,8 +73,8 @@ class Acquaintance(Protocol):
     name: str
     size: int
 
-    def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "68 2"] | None:
-        """The landmarks of the source frame in the networks' pictures, where they are known."""
+    def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "*T 68 2"] | None:
+        """The landmarks of the source frames in the networks' pictures, where they are known."""
         ...
 
     def meet(
@@ -103,9 +108,9 @@ class Learned:
     ) -> None:  # fmt: skip
         self.name, self.method, self.size, self.keep, self.watch = name, method, size, keep, watch
 
-    def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "68 2"]:
-        """Those of the first portrait."""
-        return points_of(portraits[0], self.size)
+    def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "T 68 2"]:
+        """Those of all portraits."""
+        return np.stack([points_of(portrait, self.size) for portrait in portraits])
 
     def meet(
         self, portraits: Sequence[Portrait], driving: Float[np.ndarray, "F 68 2"], device: str, progress: Reporter
@@ -132,9 +137,9 @@ class Remembered:
     def __init__(self, reenactor: Reenactor, size: int, points: Float[np.ndarray, "68 2"] | None) -> None:
         self.reenactor, self.size, self._points = reenactor, size, points
 
-    def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "68 2"] | None:
-        """Those of the first portrait, else those that were stored."""
-        return points_of(portraits[0], self.size) if portraits else self._points
+    def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "*T 68 2"] | None:
+        """Those of the portraits, else those that were stored."""
+        return np.stack([points_of(portrait, self.size) for portrait in portraits]) if portraits else self._points
 
     def meet(
         self, portraits: Sequence[Portrait], driving: Float[np.ndarray, "F 68 2"], device: str, progress: Reporter
@@ -181,7 +186,9 @@ class Pipeline:
         with tempfile.TemporaryDirectory() as folder:
             driver = self.find_driver(driving, Path(folder))
             with self.in_precision():
-                points = driving_points(driver, person.points(portraits), person.size, given.adapt, given.reference)
+                points = driving_points(
+                    driver, person.points(portraits), person.size, given.adapt, given.reference, given.smooth
+                )
                 reenactor = person.meet(portraits, points, self.device, self.progress)
                 about: dict[str, str | int | float] = {
                     "method": person.name, "adapt": given.adapt, "seed": given.seed,  # no names of files or people

@@ -15,8 +15,9 @@ import torch
 
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.animation import Look
-from talkinghead.studio.animate_page import AnimatePage, Desk, Examples
+from talkinghead.studio.animate_page import AnimatePage, Examples
 from talkinghead.studio.animator import Animator, Wish
+from talkinghead.studio.desk import Desk
 from talkinghead.studio.job import Job, Phase, Reports, State, Stopped
 from talkinghead.studio.panel import draw_message, draw_state
 from talkinghead.studio.uploads import Limits, Refused, admit_pictures, admit_video, check_picture, check_video
@@ -235,7 +236,7 @@ def behind(animator: Animator, examples: Examples, tmp_path: Path) -> AnimatePag
 def test_the_page_hands_out_files_and_then_removes_them(
     behind: AnimatePage, examples: Examples, tmp_path: Path
 ) -> None:
-    for outputs in behind.run("visitor", wish_for(examples)):
+    for outputs in behind.run(behind.enter("visitor"), wish_for(examples)):
         panel, video, *_, go, stop = outputs
         if video.value is None:
             assert (go.interactive, stop.interactive) == (False, True)
@@ -245,17 +246,28 @@ def test_the_page_hands_out_files_and_then_removes_them(
 
 
 def test_a_visitor_stops_or_leaves_and_the_work_ends(behind: AnimatePage, examples: Examples, tmp_path: Path) -> None:
-    going = behind.run("visitor", wish_for(examples, ENDLESS))
+    going = behind.run(behind.enter("visitor"), wish_for(examples, ENDLESS))
     panel = next(going)[0]
     while "Learning the person" not in panel or " of " not in panel:
         panel = next(going)[0]
     assert "Stopped" in behind.stop("visitor")[0]
-    assert "Stopped" in list(going)[-1][0]
-    leaving = behind.run("other", wish_for(examples, ENDLESS))
+    assert all(outputs[1].value is None for outputs in going)
+    leaving = behind.run(behind.enter("other"), wish_for(examples, ENDLESS))
     next(leaving)
-    job = behind.desk.job_of("other")
     leaving.close()  # what Gradio does when a visitor's connection is gone
-    assert job.join(60)
+    deadline = time.monotonic() + 60
+    while list((tmp_path / "work").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_who_stops_while_waiting_is_not_begun(behind: AnimatePage, examples: Examples, tmp_path: Path) -> None:
+    turn = behind.enter("visitor")
+    behind.stop("visitor")
+    assert not list(behind.run(turn, wish_for(examples)))
+    first, second = behind.enter("visitor"), behind.enter("visitor")
+    assert not list(behind.run(first, wish_for(examples)))
+    assert list(behind.run(second, wish_for(examples)))[-1][1].value is not None
     assert not list((tmp_path / "work").iterdir())
 
 

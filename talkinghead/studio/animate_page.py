@@ -1,22 +1,23 @@
 """The page "Animate": portraits and a driver in, previews on the way, a video out."""
 
-import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import gradio as gr
 
 from talkinghead.reenactment.animation import Look
 from talkinghead.studio.animator import Animator, Video, Wish
-from talkinghead.studio.job import Job, Stopped
+from talkinghead.studio.desk import Desk
+from talkinghead.studio.job import Stopped
 from talkinghead.studio.panel import draw_message, draw_state
 from talkinghead.studio.uploads import Refused, check_picture, check_video
 from talkinghead.studio.words import explain, translate
 
 OWN = "my own"
+STOPPED = "Stopped. Nothing was kept."
+WAITING = "Waiting for the one before you …"
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 CONSENT = (
     "Animate your own face, a face whose owner has agreed, or a work of art. Do not let people appear to do or say "
@@ -32,35 +33,6 @@ class Examples:
     drivers: dict[str, Path]
 
 
-class Desk:
-    """One job for each visitor: who asks for another stops the one before."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._jobs: dict[str, Job] = {}
-        self._lock = threading.Lock()
-
-    def open(self, visitor: str, work: Callable[..., Any]) -> Job:
-        """A new job in a new folder."""
-        job = Job(work, self.folder / uuid.uuid4().hex)
-        with self._lock:
-            old, self._jobs[visitor] = self._jobs.get(visitor), job
-        if old:
-            old.close()
-        return job
-
-    def job_of(self, visitor: str) -> Job:
-        """The visitor's job. Raises KeyError where there is none."""
-        return self._jobs[visitor]
-
-    def stop(self, visitor: str) -> None:
-        """End a visitor's job, if there is one, and forget it."""
-        with self._lock:
-            job = self._jobs.pop(visitor, None)
-        if job:
-            job.close()
-
-
 class AnimatePage:
     """What the page's buttons do, without the page: testable without a browser.
 
@@ -70,28 +42,32 @@ class AnimatePage:
     def __init__(self, animator: Animator, desk: Desk, examples: Examples) -> None:
         self.animator, self.desk, self.examples = animator, desk, examples
 
-    def run(self, visitor: str, wish: Wish) -> Iterator[tuple[Any, ...]]:
-        """Do it, and show how it goes."""
+    def enter(self, visitor: str) -> str:
+        """A turn to wait for."""
+        return self.desk.enter(visitor)
+
+    def run(self, turn: str, wish: Wish) -> Iterator[tuple[Any, ...]]:
+        """Do it, and show how it goes; nothing where it was stopped before it began."""
         names: dict[Path, str] = {}
-        job = self.desk.open(visitor, lambda reports, folder: self.animator(wish, names, reports, folder))
+        job = self.desk.begin(turn, lambda reports, folder: self.animator(wish, names, reports, folder))
         try:
-            for state in job.states():
+            for state in job.states() if job else ():
                 notes = [told for note in state.notes if (told := translate(note, names))]
                 if not state.over:
                     yield answer(draw_state(state, notes), busy=True)
-                elif isinstance(state.error, Stopped):
-                    yield answer(draw_message("Stopped. Nothing was kept."))
-                elif state.error is not None:
-                    yield answer(draw_message(explain(state.error, names), wrong=True))
-                else:
+                elif state.error is None:
                     yield answer(draw_state(state, notes), state.result)
+                elif isinstance(state.error, Stopped):
+                    yield answer(draw_message(STOPPED))
+                else:
+                    yield answer(draw_message(explain(state.error, names), wrong=True))
         finally:
-            job.close()
+            self.desk.end(turn)
 
     def stop(self, visitor: str) -> tuple[Any, ...]:
         """End it."""
         self.desk.stop(visitor)
-        return answer(draw_message("Stopped. Nothing was kept."))
+        return answer(draw_message(STOPPED))
 
     def look_at_portraits(self, given: Sequence[Path]) -> tuple[str, list[str]]:
         """What is wrong with these files, at once; and the visitor's own pictures without the example before."""
@@ -233,15 +209,16 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
     portraits, driver, *_ = inputs
     go, stop = outputs[-2:]
 
-    def wait() -> tuple[Any, ...]:
-        return answer(draw_message("Waiting for the one before you …"), busy=True)
+    turn = gr.State("")
 
-    def run(
-        portraits: Any, driver: str | None, steps: float, adapt: str, shown: Sequence[str], request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
+    def wait(request: gr.Request) -> tuple[Any, ...]:
+        return behind.enter(str(request.session_hash)), *answer(draw_message(WAITING), busy=True)
+
+    @no_type_check  # Gradio must see that it is a generator, which it would not through a checking wrapper
+    def run(turn, portraits, driver, steps, adapt, shown):
         look = Look(**dict.fromkeys(shown, True))
         wish = Wish(tuple(files_of(portraits)), Path(driver) if driver else None, int(steps), adapt, look)
-        yield from behind.run(str(request.session_hash), wish)
+        yield from behind.run(turn, wish)
 
     def end(request: gr.Request) -> tuple[Any, ...]:
         return behind.stop(str(request.session_hash))
@@ -250,10 +227,10 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
         behind.desk.stop(str(request.session_hash))
 
     quiet = {key: value for key, value in QUICK.items() if key != "queue"}
-    running = go.click(wait, None, outputs, **QUICK).then(
-        run, inputs, outputs, concurrency_limit=1, concurrency_id="animate", **quiet
+    go.click(wait, None, [turn, *outputs], **QUICK).then(
+        run, [turn, *inputs], outputs, concurrency_limit=1, trigger_mode="multiple", **quiet
     )
-    stop.click(end, None, outputs, cancels=[running], **QUICK)
+    stop.click(end, None, outputs, **QUICK)
     page.unload(leave)
     portraits.upload(
         lambda given: behind.look_at_portraits(files_of(given)), portraits, [outputs[0], portraits], **QUICK

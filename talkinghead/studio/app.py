@@ -7,8 +7,9 @@ from typing import Any
 import gradio as gr
 
 from talkinghead.studio import panel
-from talkinghead.studio.animate_page import Desk, Examples, build_animate
+from talkinghead.studio.animate_page import Examples, build_animate
 from talkinghead.studio.animator import Animator
+from talkinghead.studio.desk import Desk
 from talkinghead.studio.study import Study
 from talkinghead.studio.study_page import build_study
 

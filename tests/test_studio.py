@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import struct
 import time
 import zlib
@@ -9,12 +10,18 @@ from pathlib import Path
 
 import av
 import cv2
+import gradio
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.animation import Look
+from talkinghead.reenactment.files import file_arguments
+from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.studio import __main__ as entry
 from talkinghead.studio.animate_page import AnimatePage, Examples
 from talkinghead.studio.animator import Animator, Wish
 from talkinghead.studio.desk import Desk
@@ -278,3 +285,49 @@ def test_files_are_looked_at_as_soon_as_they_come(behind: AnimatePage, examples:
     assert kept == [str(tmp_path / "text.jpg")], "the example goes when a picture of the visitor's comes"
     assert behind.look_at_portraits([examples.portraits["ann"]])[0] == draw_message("")
     assert 'role="alert"' in behind.look_at_driver([tmp_path / "text.jpg"])
+
+
+def configured(tmp_path: Path, *overrides: str) -> DictConfig:
+    """What `python -m talkinghead.studio` composes from this command line."""
+    with initialize_config_dir(str(entry.CONF), version_base="1.3"):
+        given = [f"paths.root_dir={tmp_path}", "provenance=metadata", *overrides]
+        return compose("studio", file_arguments(given, entry.FILES))
+
+
+def test_the_command_loads_what_ships_and_says_what_it_is(tmp_path: Path) -> None:
+    cfg = configured(tmp_path)
+    assert (cfg.host, cfg.port) == ("127.0.0.1", 7860), "nobody else may come unless told otherwise"
+    if not SHIPPED.is_file():
+        pytest.skip("no shipped model in this checkout")
+    animator = entry.build_animator(cfg)
+    about = entry.about_model(cfg, animator)
+    assert "synthetic heads only" in about
+    assert "never seen a real face" in about
+    assert animator.method(0) is not animator.method(3)
+    examples = entry.find_examples()
+    assert len(examples["portraits"]) >= 3
+    assert len(examples["drivers"]) >= 2
+    for path in examples["portraits"].values():
+        assert check_picture(path, animator.limits) == ".jpg"
+    for path in examples["drivers"].values():
+        assert check_video(path, animator.limits) == ".mp4"
+    assert "never" not in entry.about_model(configured(tmp_path, f"model={SHIPPED}"), animator)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=/nowhere/my model.ckpt"], r"model=/nowhere/my model\.ckpt: there is no such checkpoint"),
+        (["limits.seconds=0"], "more than 0"),
+        (["study=/nowhere/study"], "/nowhere/study is no study"),
+        (["settings.precision=fp8"], "precision=fp8: choose"),
+    ],
+)
+def test_the_command_ends_with_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=f"studio: .*{message}"):
+        entry.told(configured(tmp_path, *overrides))
+
+
+def test_no_telemetry() -> None:
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert not gradio.analytics.analytics_enabled()

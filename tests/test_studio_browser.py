@@ -9,8 +9,11 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from talkinghead.provenance.reading import read
+from talkinghead.studio.animate_page import Examples
 from talkinghead.studio.app import build_app, launch
+from talkinghead.studio.study_making import make_study
 from tests.browser import chromium, page  # noqa: F401, fixtures
+from tests.evaluation_pictures import write_evaluation
 from tests.preparation_videos import green_frame, write_clip
 from tests.studio_parts import ENDLESS, LIMITS, make_animator, write_examples
 
@@ -167,4 +170,17 @@ def test_files_go_after_a_while_and_examples_stay(page: Page, files: Path, tmp_p
     wait_until(lambda: not list((tmp_path / "studio" / "files").rglob("me.png")))
     page.reload()
     wait_until(lambda: page.locator("#driver video").evaluate("video => video.readyState >= 1"))
+    app.close()
+
+
+def test_the_study_is_the_second_page(page: Page, tmp_path: Path) -> None:  # noqa: F811
+    study = make_study(write_evaluation(tmp_path / "evaluation"), tmp_path / "study")
+    app = build_app(make_animator(), Examples({}, {}), "", tmp_path / "studio", study=study)
+    page.goto(launch(app, "127.0.0.1", None, LIMITS.megabytes, prevent_thread_lock=True))
+    expect(page.get_by_role("heading", name="Bring a portrait to life")).to_be_visible()
+    page.get_by_role("link", name="User study").click()
+    page.get_by_role("button", name="Begin").click()
+    page.keyboard.press("1")
+    page.wait_for_selector('[data-number="2"]')
+    assert len((study.folder / "answers.csv").read_text().splitlines()) == 2
     app.close()

@@ -34,9 +34,14 @@ KINDS = {"portraits": "*.jpg", "drivers": "*.mp4"}
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="studio")
 def main(cfg: DictConfig) -> None:
-    """Serve the pages until Ctrl-C; what a user can mend ends the program with one line."""
+    """Serve the pages until Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    told(cfg)
+
+
+def told(cfg: DictConfig) -> None:
+    """Serve; what a user can mend ends the program with one line."""
     try:
         serve(cfg)
     except InstantiationException as error:
@@ -52,8 +57,8 @@ def serve(cfg: DictConfig) -> None:
     from talkinghead.studio.animate_page import Examples  # noqa: PLC0415, Gradio is an extra
     from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
 
-    animator = build_animator(cfg)
     study = load_study(cfg.files.study) if cfg.files.study else None
+    animator = build_animator(cfg)
     with tempfile.TemporaryDirectory(prefix="talkinghead-studio-") as folder:
         app = build_app(
             animator, Examples(**find_examples()), about_model(cfg, animator), Path(folder),

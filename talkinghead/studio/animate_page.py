@@ -162,13 +162,13 @@ def build_drivers(animator: Animator, examples: Examples) -> tuple[gr.Video, gr.
 def build_options(animator: Animator) -> list[Any]:
     """Steps, motion and what the video shows."""
     steps = gr.Slider(
-        0, animator.limits.steps, value=min(40, animator.limits.steps), step=1, label="Steps of learning",
+        0, animator.limits.steps, value=min(80, animator.limits.steps), step=1, label="Steps of learning",
         elem_id="steps", info="0: at once, from a first impression of the person. More: slower, and more alike",
     )  # fmt: skip
     with gr.Row():
         adapt = gr.Radio(
-            [("moves the portrait's own face", "relative"), ("gives it the driver's face shape", "absolute")],
-            value="relative", label="The driver …", elem_id="adapt",
+            [("motion", "relative"), ("motion and pose", "absolute"), ("motion, pose and face shape", "raw")],
+            value="relative", label="The driver gives …", elem_id="adapt",
         )  # fmt: skip
         shown = gr.CheckboxGroup(
             [("side by side", "side_by_side"), ("whole picture", "paste"), ("visible mark", "mark")],

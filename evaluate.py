@@ -65,7 +65,7 @@ def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
     data.prepare_data()
     output = Path(cfg.results).parent
     learner = FewShotLearner(
-        [candidate(cfg, name) for name in cfg.methods], data.source.name,
+        [one for name in cfg.methods for one in adapted(cfg, candidate(cfg, name))], data.source.name,
         [cfg.shots] if isinstance(cfg.shots, int) else list(cfg.shots), instantiate(cfg.metrics), Results(cfg.results),
         KeptFrames(output / "frames") if cfg.keep_frames else None, instantiate(cfg.set_metrics),
         StepPreviews(output / "previews", cfg.preview_every) if cfg.preview_every else None, cfg.seed,
@@ -107,6 +107,23 @@ def candidate(cfg: DictConfig, name: str) -> Candidate:
         load_weights(built, file)
     sha256 = digest(Path(file))[:12] if file else "-"
     return Candidate(built, method.name, method.variant, sha256, cfg.row or "default", hash_of(settings(cfg, name)))
+
+
+def adapted(cfg: DictConfig, method: Candidate) -> list[Candidate]:
+    """The method once for each way `adaptations` to make the driver's landmarks the person's."""
+    if not cfg.adaptations:
+        return [method]
+    unknown = [name for name in cfg.adaptations if name not in cfg.adaptation]
+    if unknown:
+        there = ", ".join(cfg.adaptation)
+        raise ValueError(f"adaptations={list(cfg.adaptations)}: no {', '.join(unknown)}; there are {there}")
+    return [
+        method._replace(
+            config=name, adaptation=name, adapt=instantiate(cfg.adaptation[name]),
+            config_hash=hash_of({"method": method.config_hash, "adaptation": plain(cfg.adaptation[name])}),
+        )
+        for name in cfg.adaptations
+    ]  # fmt: skip
 
 
 def settings(cfg: DictConfig, name: str) -> dict[str, Any]:

@@ -5,12 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from talkinghead.data.landmarks import PARTS, interocular
+from talkinghead.data.landmarks import PARTS, draw_landmarks, interocular
+from talkinghead.learners.fewshot import Candidate, FewShotLearner
+from talkinghead.metrics.results import Results
+from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.reenactment.adaptation import LIDS, MODES, adapt, uncrossed
 from talkinghead.reenactment.facemodel import FILE, FaceModel, load_facemodel
 from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
+from talkinghead.reenactment.people import AdaptedDriver
 from talkinghead.reenactment.smoothing import smooth
+from talkinghead.types import Frames, Person
 
 MODEL = load_facemodel()
 
@@ -67,7 +73,7 @@ def test_the_error_is_far_below_that_of_raw_landmarks(shots: int) -> None:
 def test_relative_landmarks_start_as_the_source_and_move_as_the_driver() -> None:
     """Exact answer: the source's own frame, and the driver's motion since the reference added to it."""
     driver, source = clip(2, 2), clip(1, 101)[:1]
-    moved = adapt(driver, source, "relative", reference=5)
+    moved = adapt(driver, source, "relative", reference=5, anchor=0)
     assert nme(moved[[5]], source) < 0.01, "the reference frame is the source frame"
     rotation, expression, place = motion(2, 24)
     own_rotation, own_expression, own_place = (part[:1] for part in motion(101, 24))
@@ -89,7 +95,7 @@ def test_a_driver_that_is_the_source_stays_as_it_is(mode) -> None:
 def test_the_frame_that_is_most_alike_is_the_reference() -> None:
     driver = clip(2, 2)
     for frame in (3, 17):
-        still = adapt(driver, clip(1, 2)[[frame]], "relative")
+        still = adapt(driver, clip(1, 2)[[frame]], "relative", anchor=0)
         assert nme(still[[frame]], clip(1, 2)[[frame]]) < 0.02
     chosen = adapt(driver, clip(1, 101), "relative", anchor=4, reference=9)
     assert nme(chosen[[9]], clip(1, 101)[[4]]) < 0.02
@@ -108,12 +114,59 @@ def test_size_and_place_of_the_driver_do_not_matter(mode) -> None:
     np.testing.assert_allclose(elsewhere, adapt(driver, source, mode), atol=0.05)
 
 
-def test_absolute_landmarks_lie_where_the_source_has_the_face_or_the_crop_rule() -> None:
+@pytest.mark.parametrize("mode", ["relative", "absolute"])
+def test_the_face_is_where_the_source_has_it_or_the_crop_rule(mode) -> None:
     box = lambda points: ((points.min(1) + points.max(1)) / 2).mean(0)  # noqa: E731
     driver, source, middle = clip(2, 2), clip(1, 101)[:5] + np.float32(7), np.array([20.0, 20.0])
-    np.testing.assert_allclose(box(adapt(driver, source, "absolute")), box(source), atol=0.1)
-    between = box(adapt(driver, source, "absolute", middle=middle))
+    np.testing.assert_allclose(box(adapt(driver, source, mode)), box(source), atol=0.1)
+    between = box(adapt(driver, source, mode, middle=middle))
     np.testing.assert_allclose(between, (box(source) + middle) / 2, atol=0.1)
+
+
+def person_of(shots: np.ndarray, driving: np.ndarray) -> Person:
+    """A test person of grey pictures."""
+    frames = lambda points: Frames(  # noqa: E731
+        torch.zeros(len(points), 3, 64, 64), torch.zeros(len(points), 3, 64, 64), torch.from_numpy(points)
+    )
+    return Person("somebody", frames(shots), frames(driving), frames(driving))
+
+
+def test_the_protocol_drives_a_person_with_adapted_landmarks_drawn_anew() -> None:
+    person = person_of(clip(1, 101)[:4], clip(2, 2))
+    adapted = AdaptedDriver("absolute", middle=[0.5, 0.5])(person)
+    expected = adapt(clip(2, 2), clip(1, 101)[:4], "absolute", middle=np.array([31.5, 31.5]))
+    np.testing.assert_array_equal(adapted.driving.points.numpy(), expected)
+    drawn = (torch.from_numpy(draw_landmarks(expected[3], 64)).movedim(-1, 0).float() / 127.5) - 1
+    torch.testing.assert_close(adapted.driving.landmarks[3], drawn)
+    assert adapted.driving.images is person.driving.images
+    assert adapted.target is person.target
+    assert AdaptedDriver("raw")(person) is person
+
+
+class Counting:
+    """A method that counts how often it learns, and returns the landmark images it was driven with."""
+
+    def __init__(self) -> None:
+        self.learned = 0
+
+    def learn(self, shots: Frames):
+        self.learned += 1
+        return lambda driving: driving.landmarks
+
+
+def test_a_person_is_learned_once_for_all_adaptations(tmp_path: Path) -> None:
+    method, person = Counting(), person_of(clip(1, 101)[:4], clip(2, 2)[:3])
+    candidates = [
+        Candidate(method, "ours", "FF", config=mode, adaptation=mode, adapt=AdaptedDriver(mode)) for mode in MODES
+    ]
+    results = Results(tmp_path / "results.csv")
+    learner = FewShotLearner(candidates, "synthetic/cross", [1, 2], ImageMetrics(), results)
+    outputs = learner.test_step(person, 0)
+    assert method.learned == 2, "once for each T"
+    assert {row["config"] for row in results.rows()} == set(MODES)
+    assert set(outputs) == {f"T={shots}/FF-{mode}" for shots in (1, 2) for mode in MODES}
+    assert not torch.equal(outputs["T=1/FF-absolute"], outputs["T=1/FF-raw"])
+    assert not torch.equal(outputs["T=1/FF-absolute"], outputs["T=2/FF-absolute"]), "more shots tell more"
 
 
 def test_lids_and_lips_meet_and_never_cross() -> None:

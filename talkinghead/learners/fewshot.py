@@ -37,11 +37,18 @@ class Candidate(NamedTuple):
     checkpoint: str = "-"
     config: str = "default"
     config_hash: str = "-"
+    adaptation: str = ""  # how the driver's landmarks become the person's; what was learned is the same for all
+    adapt: Callable[[Person], Person] = lambda person: person
+
+    @property
+    def short(self) -> str:
+        """FF, FT, or the method's name."""
+        return self.name if self.variant == "-" else self.variant
 
     @property
     def label(self) -> str:
-        """Short, for logs and pictures: FF, FT, or the method's name."""
-        return self.name if self.variant == "-" else self.variant
+        """For logs and pictures: `short`, and the adaptation where there is one."""
+        return f"{self.short}-{self.adaptation}" if self.adaptation else self.short
 
 
 @final
@@ -113,6 +120,7 @@ class FewShotLearner(L.LightningModule):
         self._metrics, self._set_metrics = [metrics], distances
         self.names = list(metrics.means)  # of the per-image metrics
         self._met: list[str] = []  # this rank's people
+        self._last: tuple[object, Reenactor, float] | None = None  # what was learned last, and the seconds it took
 
     # One person.
 
@@ -140,9 +148,10 @@ class FewShotLearner(L.LightningModule):
         return {name: x_hat for name, x_hat in outputs.items() if x_hat is not None}
 
     def _evaluate(self, candidate: Candidate, person: Person, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
-        L.seed_everything(number_of(self.seed, person.key, candidate.label, key.T), verbose=False)
+        L.seed_everything(number_of(self.seed, person.key, candidate.short, key.T), verbose=False)
+        person = candidate.adapt(person)
         with torch.enable_grad(), uncached_autocast(self.device.type):
-            reenact, learning_s = timed(self.device, lambda: self._learn(candidate.method, person, key))
+            reenact, learning_s = self._learned(candidate, person, key)
             x_hat, seconds = timed(self.device, lambda: reenact(person.driving))
         x_hat = x_hat.detach().float()
         num_targets = len(person.target.images)
@@ -155,6 +164,14 @@ class FewShotLearner(L.LightningModule):
         speed = {"learning_s": learning_s, "ms_per_frame": 1000 * seconds / num_targets}
         self.results.add(key, {"num_targets": num_targets, **measured, **speed, "commit": self.commit})
         return x_hat
+
+    def _learned(self, candidate: Candidate, person: Person, key: ResultKey) -> tuple[Reenactor, float]:
+        """The person, learned once for all adaptations of a method, and the seconds that took."""
+        what = (id(candidate.method), person.key, key.T)
+        if self._last is None or self._last[0] != what:
+            self._last = None  # its memory is needed
+            self._last = (what, *timed(self.device, lambda: self._learn(candidate.method, person, key)))
+        return self._last[1], self._last[2]
 
     def _learn(self, method: FewShotMethod, person: Person, key: ResultKey) -> Reenactor:
         if self.previews is not None and isinstance(method, FineTuner):

@@ -41,17 +41,17 @@ def adapt(
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
     """Landmarks that move as the driver's and belong to the source's face, in pixels of the source's crop.
 
-    absolute    pose and expression are the driver's; on average over the clip the face is where it is in the source
-                frames, and as large
-    relative    the source's own pose, expression, place and size, changed as the driver's since its frame `reference`
+    absolute    pose and expression are the driver's
+    relative    the source's own pose and expression, changed as the driver's since its frame `reference`
     raw         the driver's points as they are (the paper's way)
 
     source      one frame, or T frames of the person, from crops alike
     reference   of mode relative; None: the frame most like the source frame in pose and expression
-    anchor      the source frame whose pose and place count; None: of mode relative the one that a driving frame is
-                most like, of mode absolute all of them
-    middle      where the crop rule puts the middle of a clip's landmarks, pixels. With few source frames mode absolute
-                trusts it more than them; None: the crops are such that the source frames tell
+    anchor      the source frame that is shown: mode relative starts at its place and size, mode absolute is there on
+                average over the clip. None: of mode relative the source frame that some driving frame is most like;
+                on average over the clip the face is where it is in all source frames, and as large
+    middle      where the crop rule puts the middle of a clip's landmarks, pixels: it is trusted more than a few source
+                frames. None: the source tells
 
     Raises ValueError for landmarks that are none, and for a frame that is not there.
     """
@@ -63,11 +63,12 @@ def adapt(
     person, mover = face_of(model, source), fit_clip(model, driver)
     as_driver = replace(mover, identity=person.fit.identity, perspective=person.fit.perspective)
     if mode == "relative":
-        shot, start = most_alike(person, as_driver, reference, anchor)
-        adapted = person.draw(since(as_driver, start, person.fit, shot))
-    else:
-        adapted = framed(person, as_driver, source if anchor is None else source[[anchor]], middle)
-    return uncrossed(adapted)
+        as_driver = since(as_driver, person.fit, *most_alike(person, as_driver, reference, anchor))
+        if anchor is not None:
+            return uncrossed(person.draw(as_driver))
+    shown = slice(None) if anchor is None else [anchor]
+    size = float(np.median(person.fit.scale[shown]))
+    return uncrossed(framed(person, as_driver, size, usual_place(source[shown], middle)))
 
 
 def check(
@@ -120,7 +121,7 @@ def standing(person: Face, fit: Fit) -> Float[np.ndarray, "F 68 2"]:
     return person.draw(replace(fit, place=np.zeros_like(fit.place), scale=np.ones_like(fit.scale)))
 
 
-def since(moving: Fit, start: int, own: Fit, shot: int) -> Fit:
+def since(moving: Fit, own: Fit, shot: int, start: int) -> Fit:
     """The motion since frame `start`, beginning as frame `shot` of the person's own."""
     ratio = own.scale[shot] / moving.scale[start]
     return replace(
@@ -132,16 +133,17 @@ def since(moving: Fit, start: int, own: Fit, shot: int) -> Fit:
     )
 
 
-def framed(
-    person: Face, moving: Fit, source: Float[np.ndarray, "T 68 2"], middle: Float[np.ndarray, " 2"] | None
-) -> Float[np.ndarray, "F 68 2"]:
-    """The driver's motion as large as the source, and where the source's crops have the face."""
-    ratio = np.median(person.fit.scale) / np.median(moving.scale)
+def framed(person: Face, moving: Fit, size: float, place: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "F 68 2"]:
+    """The motion of a face of that size around that place."""
+    ratio = size / float(np.median(moving.scale))
     adapted = person.draw(replace(moving, scale=moving.scale * ratio, place=moving.place * ratio))
-    place = centre(source)
-    if middle is not None:
-        place = middle + (place - middle) * len(source) / (len(source) + FEW)
     return adapted + (place - centre(adapted)).astype(np.float32)
+
+
+def usual_place(source: Float[np.ndarray, "T 68 2"], middle: Float[np.ndarray, " 2"] | None) -> Float[np.ndarray, " 2"]:
+    """Where the face is on average, between what the source frames show and the crop rule's middle."""
+    place = centre(source)
+    return place if middle is None else middle + (place - middle) * len(source) / (len(source) + FEW)
 
 
 def centre(points: Float[np.ndarray, "F 68 2"]) -> Float[np.ndarray, " 2"]:

@@ -1,0 +1,35 @@
+"""Adaptation inside the few-shot protocol: the driving landmarks of a test person become this person's."""
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+
+from talkinghead.data.landmarks import draw_landmarks
+from talkinghead.reenactment.adaptation import Mode, adapt
+from talkinghead.types import Frames, Person
+
+
+@final
+class AdaptedDriver:
+    """Adapts the driver's landmarks to what the person's shots show, and draws them anew; images stay the driver's.
+
+    mode    see `adaptation.adapt`
+    middle  where the crop rule has the middle of a clip's landmarks, in sides of the picture; None: unknown
+    """
+
+    def __init__(self, mode: Mode, middle: Sequence[float] | None = None) -> None:
+        self.mode, self.middle = mode, None if middle is None else np.array(middle, np.float64)
+
+    def __call__(self, person: Person) -> Person:
+        """The person with other driving frames; mode raw leaves them."""
+        if self.mode == "raw":
+            return person
+        driving, size = person.driving, person.driving.landmarks.shape[-1]
+        middle = None if self.middle is None else self.middle * size - 0.5
+        points = adapt(driving.points.cpu().numpy(), person.shots.points.cpu().numpy(), self.mode, middle=middle)
+        drawn = np.stack([draw_landmarks(face, size) for face in points])
+        landmarks = torch.from_numpy(drawn).movedim(-1, 1).float().div_(127.5).sub_(1)
+        adapted = Frames(driving.images, landmarks.to(driving.landmarks), torch.from_numpy(points).to(driving.points))
+        return person._replace(driving=adapted)

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from talkinghead.studio.__main__ import CONF, about_model, build_animator, find_examples
 from talkinghead.studio.animate_page import Examples
 from talkinghead.studio.app import build_app, launch
+from talkinghead.studio.desk import Desk
 from tests.browser import WHY, open_chromium
 
 
@@ -54,7 +55,8 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
         if browser is None:
             sys.exit(WHY)
-        app = build_app(animator, Examples(**find_examples()), about_model(cfg, animator), Path(folder))
+        desk, examples = Desk(Path(folder) / "work"), Examples(**find_examples())
+        app = build_app(animator, desk, examples, about_model(cfg, animator), Path(folder) / "files")
         url = launch(app, "127.0.0.1", None, animator.limits.megabytes, prevent_thread_lock=True)
         show(browser.new_page(viewport={"width": 1280, "height": 800}), url, target, Path(folder))
         app.close()

@@ -268,6 +268,14 @@ def test_a_visitor_stops_or_leaves_and_the_work_ends(behind: AnimatePage, exampl
         time.sleep(0.05)
 
 
+def test_the_end_of_the_studio_ends_the_work(behind: AnimatePage, examples: Examples, tmp_path: Path) -> None:
+    going = behind.run(behind.enter("visitor"), wish_for(examples, ENDLESS))
+    next(going)
+    behind.desk.close()
+    assert not list((tmp_path / "work").iterdir())
+    assert "Stopped" in list(going)[-1][0]
+
+
 def test_who_stops_while_waiting_is_not_begun(behind: AnimatePage, examples: Examples, tmp_path: Path) -> None:
     turn = behind.enter("visitor")
     behind.stop("visitor")

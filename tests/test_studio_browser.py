@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from talkinghead.provenance.reading import read
 from talkinghead.studio.animate_page import Examples
 from talkinghead.studio.app import build_app, launch
+from talkinghead.studio.desk import Desk
 from talkinghead.studio.study_making import make_study
 from tests.browser import chromium, page  # noqa: F401, fixtures
 from tests.evaluation_pictures import write_evaluation
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     examples = write_examples(tmp_path_factory.mktemp("examples"))
-    app = build_app(make_animator(), examples, "It has never seen a **face**.", folder, keep=3600)
+    app = build_app(make_animator(), Desk(folder / "work"), examples, "It has never seen a **face**.", folder / "files")
     yield launch(app, "127.0.0.1", None, LIMITS.megabytes, prevent_thread_lock=True)
     app.close()
 
@@ -162,12 +163,14 @@ def test_one_after_the_other_and_who_leaves_is_not_waited_for(studio: Page, url:
 
 def test_files_go_after_a_while_and_examples_stay(page: Page, files: Path, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "examples").mkdir()
-    app = build_app(make_animator(), write_examples(tmp_path / "examples"), "", tmp_path / "studio", keep=1)
+    app = build_app(
+        make_animator(), Desk(tmp_path / "work"), write_examples(tmp_path / "examples"), "", tmp_path / "files", keep=1
+    )
     url = launch(app, "127.0.0.1", None, LIMITS.megabytes, prevent_thread_lock=True)
     page.goto(url)
     give(page, "#portraits", files / "me.png")
     expect(page.locator("#portraits .thumbnail-item")).to_have_count(1)
-    wait_until(lambda: not list((tmp_path / "studio" / "files").rglob("me.png")))
+    wait_until(lambda: not list((tmp_path / "files").rglob("me.png")))
     page.reload()
     wait_until(lambda: page.locator("#driver video").evaluate("video => video.readyState >= 1"))
     app.close()
@@ -175,7 +178,7 @@ def test_files_go_after_a_while_and_examples_stay(page: Page, files: Path, tmp_p
 
 def test_the_study_is_the_second_page(page: Page, tmp_path: Path) -> None:  # noqa: F811
     study = make_study(write_evaluation(tmp_path / "evaluation"), tmp_path / "study")
-    app = build_app(make_animator(), Examples({}, {}), "", tmp_path / "studio", study=study)
+    app = build_app(make_animator(), Desk(tmp_path / "work"), Examples({}, {}), "", tmp_path / "files", study=study)
     page.goto(launch(app, "127.0.0.1", None, LIMITS.megabytes, prevent_thread_lock=True))
     expect(page.get_by_role("heading", name="Bring a portrait to life")).to_be_visible()
     page.get_by_role("link", name="User study").click()

@@ -4,6 +4,7 @@ An entry point like the verbs at the root: the one module of the package that re
 """
 
 import logging
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from talkinghead.reenactment.files import file_arguments
 from talkinghead.reenactment.pipeline import Method, Settings, find_device
 from talkinghead.reenactment.portable import SHIPPED
 from talkinghead.studio.animator import Animator
+from talkinghead.studio.desk import Desk
 from talkinghead.studio.study import load_study
 from talkinghead.studio.uploads import Limits
 
@@ -34,7 +36,8 @@ KINDS = {"portraits": "*.jpg", "drivers": "*.mp4"}
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="studio")
 def main(cfg: DictConfig) -> None:
-    """Serve the pages until Ctrl-C."""
+    """Serve the pages until Ctrl-C, or until the process is told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     told(cfg)
@@ -59,14 +62,18 @@ def serve(cfg: DictConfig) -> None:
 
     study = load_study(cfg.files.study) if cfg.files.study else None
     animator = build_animator(cfg)
-    with tempfile.TemporaryDirectory(prefix="talkinghead-studio-") as folder:
+    with tempfile.TemporaryDirectory(prefix="talkinghead-studio-", ignore_cleanup_errors=True) as folder:
+        desk = Desk(Path(folder) / "work")
         app = build_app(
-            animator, Examples(**find_examples()), about_model(cfg, animator), Path(folder),
+            animator, desk, Examples(**find_examples()), about_model(cfg, animator), Path(folder) / "files",
             keep=60 * cfg.keep_minutes, study=study,
         )  # fmt: skip
         url = launch(app, cfg.host, cfg.port, animator.limits.megabytes, prevent_thread_lock=True)
         print(f"studio: {url}" + (f" and {url}study" if study else "") + "   (Ctrl-C ends it)", flush=True)
-        app.block_thread()
+        try:
+            app.block_thread()
+        finally:
+            desk.close()
 
 
 def find_examples() -> dict[str, dict[str, Path]]:
@@ -125,5 +132,7 @@ def plain(node: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
+    if not CONF.is_dir():
+        sys.exit(f"studio: there is no {CONF}: install the project from a checkout, pip install -e '.[studio]'")
     sys.argv[1:] = file_arguments(sys.argv[1:], FILES)
     main()

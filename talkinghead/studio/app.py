@@ -37,22 +37,22 @@ main.contain, .gradio-container { max-width: 1400px !important; margin: 0 auto; 
 
 
 def build_app(
-    animator: Animator, examples: Examples, about_model: str, folder: Path, *, keep: float | int = 3600,
+    animator: Animator, desk: Desk, examples: Examples, about_model: str, folder: Path, *, keep: float | int = 3600,
     study: Study | None = None,
 ) -> gr.Blocks:  # fmt: skip
     """The pages.
 
-    folder      for uploads, results and work in progress
+    folder      for uploads and results
     keep        seconds after which uploads and results are deleted
     study       a user study at /study
     """
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "files")  # Gradio asks for it when components are made
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # Gradio asks for it when components are made
     every = max(1, round(keep / 6))
     app = gr.Blocks(
         title="talkinghead studio", analytics_enabled=False, delete_cache=(every, max(1, round(keep))),
     )  # fmt: skip
     with app:
-        build_animate(app, animator, Desk(folder / "work"), examples, about_model)
+        build_animate(app, animator, desk, examples, about_model)
     if study is not None:
         with app.route("User study", "/study") as page:
             build_study(page, study)

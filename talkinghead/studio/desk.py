@@ -43,6 +43,15 @@ class Desk:
         if job:
             job.close()
 
+    def close(self, seconds: float = 20.0) -> None:
+        """End everything, and wait for the job that runs."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+            self._turns.clear()
+        for job in jobs:
+            job.close()
+            job.join(seconds)
+
     def stop(self, visitor: str) -> None:
         """End what the visitor waits for or has running."""
         with self._lock:

@@ -13,11 +13,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.learners.checkpoints import git_commit, inside, moved, networks
-from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor
-from talkinghead.models.person import files, load_person
+from talkinghead.learners.finetune import PersonReenactor
+from talkinghead.learners.newcomers import PARTS, Newcomers
+from talkinghead.models.person import load_person
 from talkinghead.preparation.crop import Framing
-from talkinghead.pretrained import digest
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.files import Files, check_files, file_arguments
@@ -26,7 +25,6 @@ from talkinghead.reenactment.pipeline import Learned, Pipeline, Remembered, Sett
 from talkinghead.reenactment.source import Portrait, points_of
 
 FILES = ("source", "driving", "output", "model", "save_person")
-LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.data.landmarks.draw_landmarks: lines 2 px wide at 256 px"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="animate")
@@ -80,45 +78,26 @@ def remembered(given: Files, device: str) -> tuple[Remembered, dict[str, Any] | 
 
 def learned(cfg: DictConfig, given: Files, device: str, phases: Phases) -> tuple[Learned, None]:
     """A new person, kept on disk where `save_person` says so."""
-    name, checkpoint = str(next(iter(cfg.method))), str(given.model)
+    name = str(next(iter(cfg.method)))
     if name not in ("ff", "ft"):
         raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")
-    parts: Any = networks(checkpoint, instantiate)
-    config = inside(checkpoint)
-    size = config["model"]["image_size"]
+    if name == "ft" and cfg.finetune.steps < 1:
+        raise ValueError(f"finetune.steps={cfg.finetune.steps}: at least 1, or method=ff")
+    steps, people = cfg.finetune.steps if name == "ft" else 0, newcomers(cfg, given.model, device)
 
-    def keep(reenactor: PersonReenactor, portraits: Sequence[Portrait]) -> None:
-        if not cfg.files.save_person:
-            return
-        numbers = numbers_of(cfg) if name == "ft" else None
-        about = {
-            "method": name, "num_shots": len(portraits), "source_points": points_of(portraits[0], size).tolist(),
-            "crop": plain(cfg.framing), "checkpoint": digest(given.model),
-            "commit": git_commit(Path(__file__).parent), "landmarks": LANDMARK_STYLE,
-            "config": {"checkpoint": config, "finetune": numbers},
-        }  # fmt: skip
-        reenactor.save(cfg.files.save_person, about)
-        phases.tell(f"the person: {files(cfg.files.save_person)[0]}")
+    def keep(person: PersonReenactor, portraits: Sequence[Portrait]) -> None:
+        points = points_of(portraits[0], people.size)
+        if path := cfg.files.save_person:
+            phases.tell(f"the person: {people.save(path, person, steps, len(portraits), points, plain(cfg.framing))}")
 
-    method = fine_tuner(cfg, parts, config) if name == "ft" else FeedForward(parts["embedder"], parts["generator"])
-    return Learned(name, method.to(device), size, keep), None
+    return Learned(name, people.method(steps), people.size, keep), None
 
 
-def fine_tuner(cfg: DictConfig, parts: Any, config: dict[str, Any]) -> FineTuner:
-    """FT for a number of steps, with the checkpoint's loss or the chosen one."""
-    loss = plain(cfg.loss) if cfg.get("loss") else moved(config["loss"], cfg.paths.weights_dir)
-    return FineTuner(
-        parts["embedder"], parts["generator"], parts["discriminator"], instantiate(loss["content"]),
-        {name: float(weight or 0) for name, weight in loss["weights"].items()},
-        **numbers_of(cfg),
-    )  # fmt: skip
-
-
-def numbers_of(cfg: DictConfig) -> dict[str, Any]:
-    """The numbers of a fine-tuning of `steps` steps."""
-    given = {"_target_", "embedder", "generator", "discriminator", "content", "weights", "steps"}
-    numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in given]))
-    return {**numbers, "epochs": cfg.finetune.steps, "max_steps": cfg.finetune.steps}
+def newcomers(cfg: DictConfig, checkpoint: Path, device: str) -> Newcomers:
+    """The methods of a checkpoint, with the fine-tuning that the config describes."""
+    numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS]))
+    loss = plain(cfg.loss) if cfg.get("loss") else None
+    return Newcomers(checkpoint, instantiate, numbers, loss, cfg.paths.weights_dir, device)
 
 
 def plain(node: DictConfig) -> Any:

@@ -71,6 +71,7 @@ def config(files: Path, *overrides: str) -> DictConfig:
         f"driving={files / 'clip.mp4'}",
         f"model={files / 'last.ckpt'}",
         "provenance=metadata",  # the default makes a certificate in the user's folder
+        *([] if any(override.startswith("method=") for override in overrides) else ["method=ff"]),  # the quick one
     ]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         arguments = file_arguments([*given, *overrides], animate.FILES)
@@ -124,15 +125,20 @@ def test_a_fine_tuned_person_is_kept_and_driven_without_checkpoint_or_source(fil
         animate.run(config(files, f"output={tmp_path}/d.mp4", f"model={tmp_path}/her", "source=null", *options))
 
 
+def test_no_steps_are_no_fine_tuning(files: Path) -> None:
+    with pytest.raises(ValueError, match=r"finetune\.steps=0: at least 1, or method=ff"):
+        animate.run(config(files, "method=ft", "finetune.steps=0"))
+
+
 def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
     cfg = config(files, "method=ft", "finetune.steps=7", "finetune.lr_generator=3e-3")
-    parts = networks(str(files / "last.ckpt"), instantiate)
-    tuner = animate.fine_tuner(cfg, parts, {"loss": LOSS})
+    tuner = animate.newcomers(cfg, files / "last.ckpt", "cpu").method(cfg.finetune.steps)
     assert (tuner.epochs, tuner.max_steps, tuner.lr_generator) == (7, 7, 3e-3)
     assert tuner.weights["fm"] == 10
     assert config(files, "learner@finetune=finetune").finetune.lr_generator == 5e-5
     other = config(files, "method=ft", "loss=synthetic")
-    assert animate.fine_tuner(other, parts, {"loss": None}).weights["cnt"] == 1
+    content, _ = animate.newcomers(other, files / "last.ckpt", "cpu").loss
+    assert any("facenet_synthetic" in name for name, _ in content.named_modules()), "not the checkpoint's"
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,29 @@ def test_videos_are_judged_by_their_content(tmp_path: Path, name: str, content: 
         check_video(tmp_path / name, LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "suffix"),
+    [
+        ("a.mov", "libx264", ".mp4"),
+        ("a.webm", "libvpx-vp9", ".mkv"),
+        ("a.mkv", "libx264", ".mkv"),
+        ("a.avi", "mpeg4", ".avi"),
+    ],
+)
+def test_the_usual_videos_are_taken(animator: Animator, tmp_path: Path, name: str, codec: str, suffix: str) -> None:
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for n in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(green_frame(96, 128, 30 + n, 30, 40), "rgb24")))
+        container.mux(stream.encode())
+    assert check_video(tmp_path / name, LIMITS) == suffix
+    cv2.imwrite(str(tmp_path / "me.jpg"), green_frame(120, 120, 30, 30, 60)[..., ::-1])
+    state, _ = run(animator, Wish((tmp_path / "me.jpg",), tmp_path / name), tmp_path / "work")
+    assert state.error is None
+    assert state.phases[-1].done == 5
+
+
 def test_uploads_are_limited_and_copied_under_plain_names(examples: Examples, tmp_path: Path) -> None:
     misnamed = tmp_path / "<b>evil name.mov.jpg"
     misnamed.write_bytes(examples.drivers["calm"].read_bytes())

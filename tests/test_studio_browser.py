@@ -90,7 +90,7 @@ def test_a_visitors_portraits_and_driver_become_a_video_that_plays(studio: Page,
     expect(studio.locator("#panel .row.done")).to_have_count(4)
     video = studio.locator("#result video")
     expect(video).to_be_visible()
-    assert video.evaluate(PLAYS)
+    wait_until(lambda: video.evaluate(PLAYS))
     assert video.evaluate("video => video.videoWidth / video.videoHeight") == 3, "source, driver and result"
     assert round(video.evaluate("video => video.duration")) == 2
     expect(studio.locator("#sheet img")).to_be_visible()

@@ -7,22 +7,19 @@ import logging
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.learners.checkpoints import inside, moved, networks
-from talkinghead.learners.finetune import FeedForward, FineTuner
+from talkinghead.learners.newcomers import PARTS, Newcomers
 from talkinghead.preparation.crop import Framing
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.files import file_arguments
-from talkinghead.reenactment.pipeline import Method, Settings, find_device
+from talkinghead.reenactment.pipeline import Settings, find_device
 from talkinghead.reenactment.portable import SHIPPED
 from talkinghead.studio.animator import Animator
 from talkinghead.studio.desk import Desk
@@ -85,34 +82,19 @@ def find_examples() -> dict[str, dict[str, Path]]:
 
 def build_animator(cfg: DictConfig) -> Animator:
     """The networks, loaded once, and how they are used."""
-    checkpoint = str(cfg.files.model or SHIPPED)
-    if not Path(checkpoint).is_file():
+    checkpoint, device, limits = Path(cfg.files.model or SHIPPED), find_device(cfg.device), Limits(**cfg.limits)
+    if not checkpoint.is_file():
         raise FileNotFoundError(f"model={checkpoint}: there is no such checkpoint")
-    device, parts, config = find_device(cfg.device), networks(checkpoint, instantiate), inside(checkpoint)
+    numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS]))
+    loss = plain(cfg.loss) if cfg.get("loss") else None
+    people = Newcomers(checkpoint, instantiate, numbers, loss, cfg.paths.weights_dir, device)
+    people.method(limits.steps)  # a loss whose network is not there is told now, not to the first visitor
     detector = instantiate(cfg.detector)
     detector.check()
     return Animator(
-        methods(cfg, parts.to(device), config["loss"], device), config["model"]["image_size"], detector,
-        Framing(**cfg.framing), Settings(**cfg.settings), Limits(**cfg.limits), device=device,
+        people.method, people.size, detector, Framing(**cfg.framing), Settings(**cfg.settings), limits, device=device,
         signer=find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate)),
     )  # fmt: skip
-
-
-def methods(cfg: DictConfig, parts: Any, checkpoint_loss: Any, device: str) -> Callable[[int], Method]:
-    """FF for no steps, else FT with the checkpoint's loss or the chosen one."""
-    loss = plain(cfg.loss) if cfg.get("loss") else moved(checkpoint_loss, cfg.paths.weights_dir)
-    content: torch.nn.Module = instantiate(loss["content"])
-    weights = {name: float(weight or 0) for name, weight in loss["weights"].items()}
-    given = {"_target_", "embedder", "generator", "discriminator", "content", "weights"}
-    numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in given]))
-
-    def method(steps: int) -> Method:
-        if steps == 0:
-            return FeedForward(parts["embedder"], parts["generator"])
-        networks = (parts["embedder"], parts["generator"], parts["discriminator"])
-        return FineTuner(*networks, content, weights, **{**numbers, "epochs": steps, "max_steps": steps}).to(device)
-
-    return method
 
 
 def about_model(cfg: DictConfig, animator: Animator) -> str:

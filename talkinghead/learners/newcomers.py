@@ -1,0 +1,79 @@
+"""Both methods for new people, feed-forward and fine-tuned, out of one checkpoint (arXiv 1905.08233, Sec. 3.3)."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+from jaxtyping import Float
+from numpy import ndarray
+
+from talkinghead.learners.checkpoints import git_commit, inside, moved, networks
+from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor
+from talkinghead.models.person import files
+from talkinghead.pretrained import digest
+
+PARTS = ("_target_", "embedder", "generator", "discriminator", "content", "weights", "steps")  # no numbers of FineTuner
+LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.data.landmarks.draw_landmarks: lines 2 px wide at 256 px"
+
+
+@final
+class Newcomers:
+    """The networks of a checkpoint, loaded once, and what is learned with them.
+
+    build           makes an object of a section of a config: hydra.utils.instantiate
+    numbers         of FineTuner, but for the number of steps
+    loss            section of the fine-tuning loss; None: the checkpoint's
+    weights_dir     where pretrained networks of the checkpoint's loss lie
+    """
+
+    def __init__(
+        self, checkpoint: Path, build: Callable[..., Any], numbers: Mapping[str, Any],
+        loss: Mapping[str, Any] | None = None, weights_dir: str = "weights", device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self.checkpoint, self.numbers, self.device = checkpoint, numbers, device
+        self.config = inside(str(checkpoint))
+        self._build, self._loss, self._weights_dir = build, loss, weights_dir
+        self._networks: Any = networks(str(checkpoint), build).to(device)
+
+    @property
+    def size(self) -> int:
+        """Pixels of the networks' pictures."""
+        return self.config["model"]["image_size"]
+
+    @cached_property
+    def loss(self) -> tuple[Any, dict[str, float]]:
+        """L_CNT and all weights. Raises what the loss raises where its network is not there."""
+        loss = self._loss or moved(self.config["loss"], self._weights_dir)
+        content = self._build(loss["content"]).to(self.device)
+        return content, {name: float(weight or 0) for name, weight in loss["weights"].items()}
+
+    def method(self, steps: int) -> FeedForward | FineTuner:
+        """FT with so many steps; FF where there are none."""
+        embedder, generator, discriminator = (
+            self._networks[name] for name in ("embedder", "generator", "discriminator")
+        )
+        if steps == 0:
+            return FeedForward(embedder, generator)
+        return FineTuner(embedder, generator, discriminator, *self.loss, **self._numbers(steps))
+
+    def save(
+        self, path: str | Path, person: PersonReenactor, steps: int, num_shots: int,
+        points: Float[ndarray, "68 2"], crop: Mapping[str, float],
+    ) -> Path:  # fmt: skip
+        """Write a person model that says how it was learned; returns the file of the weights.
+
+        points      of the first shot, in the networks' pictures
+        crop        margin and down, as the shots were cropped
+        """
+        about = {
+            "method": "ft" if steps else "ff", "num_shots": num_shots, "source_points": points.tolist(),
+            "crop": dict(crop), "checkpoint": digest(self.checkpoint), "commit": git_commit(Path(__file__).parent),
+            "landmarks": LANDMARK_STYLE,
+            "config": {"checkpoint": self.config, "finetune": self._numbers(steps) if steps else None},
+        }  # fmt: skip
+        person.save(path, about)
+        return files(path)[0]
+
+    def _numbers(self, steps: int) -> dict[str, Any]:
+        return {**self.numbers, "epochs": steps, "max_steps": steps}

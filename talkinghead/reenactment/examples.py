@@ -28,11 +28,15 @@ FPS, SECONDS = 25, 4
 
 
 def portrait(person: int, size: int = PORTRAIT_SIZE) -> Picture:
-    """One calm frame of example person number `person`, as they hold their head."""
+    """One calm frame of example person number `person`."""
+    return show(person, still(person), size, WIDE)
+
+
+def still(person: int) -> Motion:
+    """The one frame of a portrait: a calm face, the head almost as they hold it."""
     body = load_body()
     pose = 0.7 * np.array([make_person(FIRST_PERSON + person, body).personality.rest_pose], np.float32)
-    still = Motion(np.zeros((1, len(body.action_names)), np.float32), pose, np.zeros((1, 3), np.float32))
-    return show(person, still, size, WIDE)
+    return Motion(np.zeros((1, len(body.action_names)), np.float32), pose, np.zeros((1, 3), np.float32))
 
 
 def motion_of(mover: int) -> Motion:

@@ -176,6 +176,22 @@ def test_files_go_after_a_while_and_examples_stay(page: Page, files: Path, tmp_p
     app.close()
 
 
+def test_a_broken_studio_says_so_and_is_not_stuck(page: Page, tmp_path: Path) -> None:  # noqa: F811
+    class Broken(Desk):
+        def begin(self, turn: str, work: object) -> None:
+            raise KeyError("a secret of the machine")
+
+    (tmp_path / "examples").mkdir()
+    desk, examples = Broken(tmp_path / "work"), write_examples(tmp_path / "examples")
+    app = build_app(make_animator(), desk, examples, "", tmp_path / "files")
+    page.goto(launch(app, "127.0.0.1", None, LIMITS.megabytes, prevent_thread_lock=True))
+    page.locator("#go").click()
+    expect(page.locator("#panel [role=alert]")).to_contain_text("Something went wrong that should not have.")
+    expect(page.locator("#go")).to_be_enabled()
+    assert "secret" not in page.content()
+    app.close()
+
+
 def test_the_study_is_the_second_page(page: Page, tmp_path: Path) -> None:  # noqa: F811
     study = make_study(write_evaluation(tmp_path / "evaluation"), tmp_path / "study")
     app = build_app(make_animator(), Desk(tmp_path / "work"), Examples({}, {}), "", tmp_path / "files", study=study)
@@ -183,6 +199,7 @@ def test_the_study_is_the_second_page(page: Page, tmp_path: Path) -> None:  # no
     expect(page.get_by_role("heading", name="Bring a portrait to life")).to_be_visible()
     page.get_by_role("link", name="User study").click()
     page.get_by_role("button", name="Begin").click()
+    page.wait_for_selector('[data-number="1"]')
     page.keyboard.press("1")
     page.wait_for_selector('[data-number="2"]')
     assert len((study.folder / "answers.csv").read_text().splitlines()) == 2

@@ -13,7 +13,7 @@ from talkinghead.studio.desk import Desk
 from talkinghead.studio.job import Stopped
 from talkinghead.studio.panel import draw_message, draw_state
 from talkinghead.studio.uploads import Refused, check_picture, check_video
-from talkinghead.studio.words import explain, translate
+from talkinghead.studio.words import UNEXPECTED, explain, translate
 
 OWN = "my own"
 STOPPED = "Stopped. Nothing was kept."
@@ -227,9 +227,10 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
         behind.desk.stop(str(request.session_hash))
 
     quiet = {key: value for key, value in QUICK.items() if key != "queue"}
-    go.click(wait, None, [turn, *outputs], **QUICK).then(
+    running = go.click(wait, None, [turn, *outputs], **QUICK).then(
         run, [turn, *inputs], outputs, concurrency_limit=1, trigger_mode="multiple", **quiet
     )
+    running.failure(lambda: answer(draw_message(UNEXPECTED, wrong=True)), None, outputs, **QUICK)
     stop.click(end, None, outputs, **QUICK)
     page.unload(leave)
     portraits.upload(

@@ -12,7 +12,7 @@ from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.landmarks import interocular
 from talkinghead.data.people import CrossReenactment, FrameChoice
 from talkinghead.metrics.landmarks import find_detector, to_uint8
-from talkinghead.reenactment.adaptation import adapt, face_of, most_alike
+from talkinghead.reenactment.adaptation import MODES, adapt, face_of, most_alike
 from talkinghead.reenactment.facemodel import load_facemodel
 from talkinghead.reenactment.fitting import fit_clip
 from talkinghead.synthetic.body import load_body
@@ -63,12 +63,13 @@ def measure(key: str, person: Person, source: CrossReenactment, landmarks: str) 
     rows = []
     for count in (1, 8, 32):
         some = shots[:count]
-        every = [("raw", driving), ("absolute", adapt(driving, some, "absolute", middle=MIDDLE * 64 - 0.5))]
+        middle = MIDDLE * 64 - 0.5
         start = reference(driving, some)
-        relative = adapt(driving, some, "relative", anchor=start[0], reference=start[1])
+        free = {mode: adapt(driving, some, mode, middle=middle) for mode in MODES}
+        shown = adapt(driving, some, "relative", anchor=start[0], reference=start[1])
         moved = relative_truth(key, person, source, *start)
-        for truth, name in zip((exact, moved), TRUTHS, strict=True):
-            for mode, points in [*every, ("relative", relative)]:
+        for truth, name, adapted in ((exact, TRUTHS[0], free), (moved, TRUTHS[1], {**free, "relative": shown})):
+            for mode, points in adapted.items():
                 values = {"nme": nme(points, truth), "nme_placed": nme(placed(points, truth), truth)}
                 rows.append({"person": key, "landmarks": landmarks, "T": count, "truth": name, "mode": mode, **values})
     return rows

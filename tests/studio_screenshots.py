@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from playwright.sync_api import Page, expect
 
+from talkinghead.provenance import Card, marked
 from talkinghead.studio.__main__ import CONF, about_model, build_animator, find_examples
 from talkinghead.studio.animate_page import Examples
 from talkinghead.studio.app import build_app, launch
@@ -14,9 +15,9 @@ from talkinghead.studio.desk import Desk
 from tests.browser import WHY, open_chromium
 
 
-def save(page: Page, path: Path) -> None:
-    """The whole page as JPEG."""
-    page.screenshot(path=path, full_page=True, type="jpeg", quality=85)
+def save(content: bytes, path: Path) -> None:
+    """A JPEG; it says that generated pixels are in it."""
+    path.write_bytes(marked(content, Card(composite=True)))
     print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 
@@ -29,9 +30,9 @@ def show(page: Page, url: str, target: Path, folder: Path) -> None:
     letter.write_text("not a picture")
     page.locator("#portraits input[type=file]").first.set_input_files(str(letter))
     expect(page.locator("#panel [role=alert]")).to_be_visible()
-    page.locator("#panel").screenshot(path=target / "studio_refused.jpg", type="jpeg", quality=90)
-    page.locator("#example-portraits .thumbnail-item").nth(3).click()
-    page.get_by_label("cheerful").check()
+    save(page.locator("#panel").screenshot(type="jpeg", quality=90), target / "studio_refused.jpg")
+    page.locator("#example-portraits .thumbnail-item").first.click()
+    page.get_by_label("lively").check()
     page.wait_for_timeout(1500)
     page.locator("#go").click()
     for _ in range(600):  # until well into learning
@@ -39,12 +40,12 @@ def show(page: Page, url: str, target: Path, folder: Path) -> None:
         bar = page.locator("#panel .row.now + .bar[aria-label='Learning the person']")
         if bar.count() and int(bar.get_attribute("aria-valuenow") or 0) > 60 and page.locator("#panel img").count():
             break
-    save(page, target / "studio_learning.jpg")
+    save(page.screenshot(full_page=True, type="jpeg", quality=85), target / "studio_learning.jpg")
     expect(page.locator("#result video")).to_be_visible()
     page.locator("#result video").evaluate("video => { video.pause(); video.currentTime = 2.5 }")
     expect(page.locator("#sheet img")).to_be_visible()
     page.wait_for_timeout(1500)
-    save(page, target / "studio.jpg")
+    save(page.screenshot(full_page=True, type="jpeg", quality=85), target / "studio.jpg")
 
 
 def main(target: Path) -> None:

@@ -180,6 +180,17 @@ def test_lids_and_lips_meet_and_never_cross() -> None:
     assert gaps(uncrossed(crossed)).min() > -1e-2
 
 
+def test_wide_eyes_close_in_the_blink_of_narrow_ones() -> None:
+    driver, source = clip(2, 2, 20), clip(1, 101)[:1]
+    for upper, lower in LIDS[:4]:
+        driver[10, [upper, lower]] = driver[10, [upper, lower]].mean(0, keepdims=True)
+        source[0, upper, 1] -= 2
+    driver[:10], driver[11:] = driver[0], driver[0]
+    openings = eye_opening(adapt(driver, source, "relative", reference=0, anchor=0))
+    assert openings[0] == pytest.approx(eye_opening(source)[0], rel=0.15)
+    assert openings[10] < 0.5 * openings[0]
+
+
 def test_noise_of_the_detector_changes_little_and_a_wild_point_even_less() -> None:
     driver, source = clip(2, 2), clip(1, 101)[:4]
     calm = adapt(driver, source, "absolute")

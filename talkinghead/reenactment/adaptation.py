@@ -18,6 +18,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 RIDGE = 0.1  # of the source's own offsets: how much of what only one view shows is left out
 FEW = 5  # source frames from which on their place counts more than the crop rule's
+OPEN = 0.85  # of the usual opening of the eyes: less is a blink
+UPPER_LID = 0.8  # its share of a blink
 # Upper and lower points of eyelids and inner lips, which touch but never cross.
 LIDS = np.array([(37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)])
 
@@ -62,13 +64,14 @@ def adapt(
     model = model or load_facemodel()
     person, mover = face_of(model, source), fit_clip(model, driver)
     as_driver = replace(mover, identity=person.fit.identity, perspective=person.fit.perspective)
-    if mode == "relative":
-        as_driver = since(as_driver, person.fit, *most_alike(person, as_driver, reference, anchor))
-        if anchor is not None:
-            return uncrossed(person.draw(as_driver))
     shown = slice(None) if anchor is None else [anchor]
-    size = float(np.median(person.fit.scale[shown]))
-    return uncrossed(framed(person, as_driver, size, usual_place(source[shown], middle)))
+    size, place = float(np.median(person.fit.scale[shown])), usual_place(source[shown], middle)
+    if mode == "absolute":
+        return uncrossed(framed(person, as_driver, size, place))
+    shot, start = most_alike(person, as_driver, reference, anchor)
+    own = since(as_driver, person.fit, shot, start)
+    adapted = framed(person, own, size, place) if anchor is None else person.draw(own)
+    return uncrossed(closing(adapted, standing(person, as_driver), own.scale, start))
 
 
 def check(
@@ -106,12 +109,15 @@ def face_of(model: FaceModel, points: Float[np.ndarray, "T 68 2"]) -> Face:
 def most_alike(person: Face, moving: Fit, reference: int | None, anchor: int | None) -> tuple[int, int]:
     """The source frame and the driving frame that are most alike in pose and expression, where they are not given.
 
-    Both are drawn with the source's shape, at one place and size: nothing else is compared.
+    Both are drawn with the source's shape, at one place and size: nothing else is compared. A blink is no frame to
+    start from.
     """
     shots = [anchor] if anchor is not None else list(range(len(person.fit)))
     frames = [reference] if reference is not None else list(range(len(moving)))
     still, moved = (standing(person, fit) for fit in (person.fit.take(shots), moving.take(frames)))
     distances = np.stack([np.linalg.norm(moved - one, axis=-1).mean(-1) for one in still])
+    open_eyes = np.linalg.norm(moved[:, LIDS[:4, 1]] - moved[:, LIDS[:4, 0]], axis=-1).mean(1)
+    distances[:, open_eyes < OPEN * np.median(open_eyes)] = np.inf
     shot, frame = np.unravel_index(int(distances.argmin()), distances.shape)
     return shots[shot], frames[frame]
 
@@ -131,6 +137,29 @@ def since(moving: Fit, own: Fit, shot: int, start: int) -> Fit:
         scale=moving.scale * ratio,
         place=own.place[shot] + (moving.place - moving.place[start]) * ratio,
     )
+
+
+def closing(
+    points: Float[np.ndarray, "F 68 2"],
+    absolute: Float[np.ndarray, "F 68 2"],
+    scale: Float[np.ndarray, " F"],
+    start: int,
+) -> Float[np.ndarray, "F 68 2"]:
+    """Relative landmarks whose eyes close as far as the driver's: a sum would leave wide eyes open in a blink.
+
+    An eye is open at most by its opening in frame `start`, times the driver's beside the driver's in that frame.
+    """
+    moved = points.copy()
+    for pairs in (LIDS[:2], LIDS[2:4]):
+        upper, lower = pairs.T
+        across = points[:, lower] - points[:, upper]
+        opening = np.linalg.norm(across, axis=-1).mean(1) / scale
+        drivers = np.linalg.norm(absolute[:, lower] - absolute[:, upper], axis=-1).mean(1)
+        most = opening[start] * np.minimum(1, drivers / max(drivers[start], 1e-6))
+        excess = (1 - np.minimum(1, most / np.maximum(opening, 1e-6)))[:, None, None] * across
+        moved[:, upper] += UPPER_LID * excess
+        moved[:, lower] -= (1 - UPPER_LID) * excess
+    return moved
 
 
 def framed(person: Face, moving: Fit, size: float, place: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "F 68 2"]:

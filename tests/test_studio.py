@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import socket
 import struct
 import time
 import zlib
@@ -24,6 +25,7 @@ from talkinghead.reenactment.portable import SHIPPED
 from talkinghead.studio import __main__ as entry
 from talkinghead.studio.animate_page import AnimatePage, Examples
 from talkinghead.studio.animator import Animator, Wish
+from talkinghead.studio.app import launch
 from talkinghead.studio.desk import Desk
 from talkinghead.studio.job import Job, Phase, Reports, State, Stopped
 from talkinghead.studio.panel import draw_message, draw_state
@@ -357,6 +359,15 @@ def test_the_command_loads_what_ships_and_says_what_it_is(tmp_path: Path) -> Non
 def test_the_command_ends_with_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=f"studio: .*{message}"):
         entry.told(configured(tmp_path, *overrides))
+
+
+def test_a_taken_port_is_told() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"port={port} is taken: choose another"):
+            launch(gradio.Blocks(), "127.0.0.1", port, 1)
 
 
 def test_no_telemetry() -> None:

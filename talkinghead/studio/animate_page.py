@@ -179,7 +179,7 @@ def build_options(animator: Animator) -> list[Any]:
 
 def build_results() -> list[Any]:
     """Panel, video, contact sheet and their files."""
-    panel = gr.HTML(draw_message("Press **Animate**: the result appears here."), elem_id="panel")
+    panel = gr.HTML(draw_message("Drop a portrait or click an example, then press **Animate**."), elem_id="panel")
     video = gr.Video(
         label="Result",
         visible=False,

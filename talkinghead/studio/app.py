@@ -1,6 +1,7 @@
 """The studio: its pages in one Gradio app that calls nobody and keeps nothing."""
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def build_app(
         title="talkinghead studio", analytics_enabled=False, delete_cache=(every, max(1, round(keep))),
     )  # fmt: skip
     with app:
+        if study is not None:
+            gr.Navbar(main_page_name="Animate")
         build_animate(app, animator, desk, examples, about_model)
     if study is not None:
         with app.route("User study", "/study") as page:
@@ -61,12 +64,25 @@ def build_app(
 
 
 def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float | int, **more: Any) -> str:
-    """Serve the app; returns its address."""
+    """Serve the app; returns its address. Raises OSError where the port cannot be had."""
     plain = ["ui-sans-serif", "system-ui", "sans-serif"]  # no font of anybody else's server
     theme = gr.themes.Default(primary_hue="orange", font=plain, font_mono=["ui-monospace", "monospace"])
+    if port is not None and not is_free(host, port):
+        raise OSError(f"port={port} is taken: choose another, or port=null for the first that is free")
     _, url, _ = app.launch(
         server_name=host, server_port=port, share=False, max_file_size=round(megabytes * 1e6), theme=theme, css=CSS,
         footer_links=[], ssr_mode=False, quiet=True, show_error=False, run_history=False, mcp_server=False,
         enable_monitoring=False, **more,
     )  # fmt: skip
     return url
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether this address can be listened on."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint types setup clean
+.PHONY: quickstart test lint types setup browser clean
 
 quickstart: setup
 	$(BIN)/python train.py experiment=meta_synthetic
@@ -26,6 +26,9 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
 	touch $@
+
+browser: # Chromium, which the tests in a browser want; as root
+	apt-get install --yes --no-install-recommends chromium
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -56,3 +56,12 @@ def test_the_shipped_model_is_small_and_names_no_folder() -> None:
     assert checkpoint["config"]["model"]["image_size"] == 64
     assert "facenet_synthetic" in checkpoint["config"]["loss"]["content"]["backbones"]
     assert not re.search(r"[:=] ?['\"]?/", str(checkpoint["config"])), "an absolute path is in the config"
+
+
+def test_every_committed_picture_with_generated_faces_says_so() -> None:
+    """Charts are PNG, faces are JPEG and MP4."""
+    root = SHIPPED.parents[3]
+    files = [f for folder in ("docs", "experiments", "talkinghead") for f in sorted((root / folder).rglob("*.*"))]
+    faces = [f for f in files if f.suffix in (".jpg", ".mp4")]
+    assert len(faces) > 10
+    assert [str(f) for f in faces if not any(said["generated"] for said in read(f.read_bytes()))] == []

@@ -10,6 +10,7 @@ from talkinghead.atomic import write_atomic
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.people import CrossReenactment, FrameChoice
 from talkinghead.metrics.landmarks import to_uint8
+from talkinghead.provenance import Card, marked
 
 HERE = Path(__file__).parent
 MODES = ("raw", "relative", "absolute")
@@ -62,4 +63,4 @@ def caption(text: str) -> np.ndarray:
 
 if __name__ == "__main__":
     _, content = cv2.imencode(".jpg", draw(Path(sys.argv[1]), Path(sys.argv[2])), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    write_atomic(HERE / "pictures.jpg", content.tobytes())
+    write_atomic(HERE / "pictures.jpg", marked(content.tobytes(), Card(composite=True)))

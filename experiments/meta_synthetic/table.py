@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from talkinghead.atomic import write_atomic
+from talkinghead.provenance import Card, marked
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
@@ -43,9 +44,8 @@ def take_run(run: Path) -> None:
     writer.writeheader()
     writer.writerows(results)
     write_atomic(RESULTS, text.getvalue().encode())
-    cv2.imwrite(
-        str(HERE / "previews.jpg"), cv2.imread(str(run / "previews/latest.png")), [cv2.IMWRITE_JPEG_QUALITY, 92]
-    )
+    _, picture = cv2.imencode(".jpg", cv2.imread(str(run / "previews/latest.png")), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    write_atomic(HERE / "previews.jpg", marked(picture.tobytes(), Card(composite=True)))
 
 
 def build_table() -> str:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from talkinghead.atomic import write_atomic
+from talkinghead.provenance import Card, marked
 
 HERE = Path(__file__).parent
 DATA = "synthetic/test"
@@ -58,4 +59,4 @@ def caption(text: str) -> np.ndarray:
 
 if __name__ == "__main__":
     _, content = cv2.imencode(".jpg", draw([Path(name) for name in sys.argv[1:]]), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    write_atomic(HERE / "pictures.jpg", content.tobytes())
+    write_atomic(HERE / "pictures.jpg", marked(content.tobytes(), Card(composite=True)))

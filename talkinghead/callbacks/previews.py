@@ -15,6 +15,7 @@ from torch import Tensor
 from talkinghead.atomic import write_atomic
 from talkinghead.metrics.baseline import nearest_frame
 from talkinghead.metrics.suite import to_uint8
+from talkinghead.provenance import Card, marked
 from talkinghead.types import Episode
 
 HEADER_PX = 22
@@ -123,6 +124,6 @@ def draw_column(name: str, images: Float[Tensor, "B 3 H W"], cell: int) -> UInt8
 
 
 def write_png(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
-    """Write an RGB picture, whole or not at all."""
+    """Write an RGB picture, whole or not at all; it says that there are generated parts in it."""
     _, content = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
-    write_atomic(path, content.tobytes())
+    write_atomic(path, marked(content.tobytes(), Card(composite=True)))

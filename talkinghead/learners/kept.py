@@ -1,4 +1,7 @@
-"""Outputs kept as pictures: of each person one PNG, the frames one below the other, rounded to 8 bits and no worse."""
+"""Outputs kept as pictures: of each person one PNG, the frames one below the other, rounded to 8 bits and no worse.
+
+What a method has made says so in its metadata; targets, and frames that are only copied, do not.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,6 +15,9 @@ from torch import Tensor
 
 from talkinghead.atomic import write_atomic
 from talkinghead.metrics.results import ResultKey
+from talkinghead.provenance import Card, marked
+
+COPIES = "nearest"  # the method whose outputs are source frames
 
 
 class KeptFrames:
@@ -30,7 +36,7 @@ class KeptFrames:
         return self.path(key).is_file()
 
     def save(self, key: ResultKey, x_hat: Float[Tensor, "M 3 H W"]) -> None:
-        save_strip(self.path(key), x_hat)
+        save_strip(self.path(key), x_hat, None if key.method == COPIES else Card())
 
     def load(self, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
         return load_strip(self.path(key))
@@ -50,12 +56,12 @@ class KeptFrames:
         return hashlib.sha256(b"".join(hashlib.sha256(picture).digest() for picture in content)).hexdigest()
 
 
-def save_strip(path: Path, images: Float[Tensor, "M 3 H W"]) -> None:
-    """Write images in [-1, 1], whole or not at all; NaN becomes black."""
+def save_strip(path: Path, images: Float[Tensor, "M 3 H W"], card: Card | None = None) -> None:
+    """Write images in [-1, 1], whole or not at all; NaN becomes black. The card says that they are generated."""
     levels = ((images.detach().float().nan_to_num(-1.0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     pixels = levels.permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy()
-    _, content = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))
-    write_atomic(path, content.tobytes())
+    _, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))
+    write_atomic(path, marked(encoded.tobytes(), card) if card else encoded.tobytes())
 
 
 def load_strip(path: Path) -> Float[Tensor, "M 3 H W"]:

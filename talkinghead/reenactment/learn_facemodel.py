@@ -1,4 +1,4 @@
-"""Learn the face model: `python -m talkinghead.reenactment.learn_facemodel` (ten seconds, extra `synthetic`)."""
+"""Learn the face model: `python -m talkinghead.reenactment.learn_facemodel` (ten seconds)."""
 
 import argparse
 from pathlib import Path

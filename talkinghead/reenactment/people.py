@@ -6,8 +6,8 @@ from typing import final
 import numpy as np
 import torch
 
-from talkinghead.data.landmarks import draw_landmarks
 from talkinghead.reenactment.adaptation import Mode, adapt
+from talkinghead.reenactment.source import landmark_images
 from talkinghead.types import Frames, Person
 
 
@@ -29,7 +29,6 @@ class AdaptedDriver:
         driving, size = person.driving, person.driving.landmarks.shape[-1]
         middle = None if self.middle is None else self.middle * size - 0.5
         points = adapt(driving.points.cpu().numpy(), person.shots.points.cpu().numpy(), self.mode, middle=middle)
-        drawn = np.stack([draw_landmarks(face, size) for face in points])
-        landmarks = torch.from_numpy(drawn).movedim(-1, 1).float().div_(127.5).sub_(1)
-        adapted = Frames(driving.images, landmarks.to(driving.landmarks), torch.from_numpy(points).to(driving.points))
+        landmarks = landmark_images(points, size).to(driving.landmarks)
+        adapted = Frames(driving.images, landmarks, torch.from_numpy(points).to(driving.points))
         return person._replace(driving=adapted)

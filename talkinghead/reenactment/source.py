@@ -135,8 +135,12 @@ def shots_of(portraits: Sequence[Portrait], size: int) -> Frames:
 
 def as_frames(images: UInt8[np.ndarray, "N S S 3"], points: Float[np.ndarray, "N 68 2"]) -> Frames:
     """Pictures of 0 … 255 with landmarks in their pixels."""
-    drawn = np.stack([draw_landmarks(face, images.shape[1]) for face in points])
-    return Frames(as_tensor(images), as_tensor(drawn), torch.from_numpy(points).float())
+    return Frames(as_tensor(images), landmark_images(points, images.shape[1]), torch.from_numpy(points).float())
+
+
+def landmark_images(points: Float[np.ndarray, "N 68 2"], size: int) -> Float[torch.Tensor, "N 3 S S"]:
+    """The landmarks drawn in pictures of `size` pixels, as the networks take them."""
+    return as_tensor(np.stack([draw_landmarks(face, size) for face in points]))
 
 
 def as_tensor(pictures: UInt8[np.ndarray, "N S S 3"]) -> Float[torch.Tensor, "N 3 S S"]:

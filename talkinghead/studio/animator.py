@@ -17,7 +17,7 @@ from talkinghead.preparation.detectors import Detector
 from talkinghead.provenance import Signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.pipeline import Learned, Method, Pipeline, Settings
-from talkinghead.reenactment.source import as_frames, as_pictures
+from talkinghead.reenactment.source import as_pictures, landmark_images
 from talkinghead.studio.job import Reports
 from talkinghead.studio.uploads import Limits, Refused, admit_pictures, admit_video
 
@@ -141,7 +141,7 @@ class Glimpses:
 def landmarks_of(driving: Points, moments: int, size: int) -> Float[torch.Tensor, "M 3 S S"]:
     """Pictures of the landmarks of some moments, from the first to the last."""
     chosen = driving[np.linspace(0, len(driving) - 1, min(moments, len(driving))).round().astype(int)]
-    return as_frames(np.zeros((len(chosen), size, size, 3), np.uint8), chosen).landmarks
+    return landmark_images(chosen, size)
 
 
 def strip(pictures: Sequence[Any] | UInt8[np.ndarray, "M S S 3"], side: int = 128) -> UInt8[np.ndarray, "H W 3"]:

@@ -14,6 +14,8 @@ from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
 from talkinghead.losses.matching import matching
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
+from talkinghead.models.guide import parts_mask
+from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.types import Episode
 
 
@@ -27,8 +29,8 @@ class MetaLearner(AdversarialLearner):
     """
 
     def __init__(
-        self, embedder: Embedder, generator: Generator, discriminator: Discriminator, content: nn.Module,
-        weights: Mapping[str, float], metrics: ImageMetrics | None = None, validation_shots: Iterable[int] = (1, 8, 32),
+        self, embedder: Embedder, generator: Generator | WarpGuidedGenerator, discriminator: Discriminator,
+        content: nn.Module, weights: Mapping[str, float], metrics: ImageMetrics | None = None, validation_shots: Iterable[int] = (1, 8, 32),
         num_discriminator_steps: int = 2, matching_moves_w: bool = True, lr_generator: float = 5e-5,
         lr_discriminator: float = 2e-4, betas: Sequence[float] = (0.0, 0.999),
     ) -> None:  # fmt: skip
@@ -52,7 +54,8 @@ class MetaLearner(AdversarialLearner):
         opt_g, opt_d, opt_w = self.game()
 
         _, e_hat = self.embed(batch)  # the mean of e_i(s_k) over the K shots
-        x_hat = self.generator(y, e_hat)  # G(y_i(t), e_hat_i; psi, P)
+        shown = self.generator.condition(batch)  # y_i(t); to a warp-guided G also a shot, moved to y_i(t)
+        x_hat = self.generator(shown, e_hat)  # G(y_i(t), e_hat_i; psi, P)
 
         for _ in range(self.num_discriminator_steps):
             with self.minimize(opt_d, opt_w) as loss:  # theta, w0, b and W
@@ -69,6 +72,8 @@ class MetaLearner(AdversarialLearner):
             loss["fm"] = feature_matching(real.features, fake.features)
             if self.weights.get("mch"):
                 loss["mch"] = matching(e_hat, self.discriminator.W(i))  # Eq. 7, E's side of it
+            if self.weights.get("parts"):
+                loss["parts"] = parts(x, x_hat, batch.target_points)  # lips and lids; not in the paper
 
         self.last_output = x_hat.detach()
         self.log_dict({"score/real": real.score.mean(), "score/fake": fake.score.detach().mean()})
@@ -76,7 +81,7 @@ class MetaLearner(AdversarialLearner):
     def reenact(self, batch: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
         """Feed-forward: G(y, e_hat) with e_hat from the first `num_shots` shots."""
         _, e_hat = self.embed(batch.take(num_shots))
-        return self.generator(batch.target_landmarks, e_hat)
+        return self.generator(self.generator.condition(batch.take(num_shots)), e_hat)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Adam for E and G, Adam for theta, w0 and b, and Adam on the used rows of W only."""
@@ -88,3 +93,11 @@ class MetaLearner(AdversarialLearner):
         opt_w = SparseAdam([rows], self.lr_discriminator, self.betas)
         opt_w.register_step_pre_hook(average_rows)
         return [opt_g, opt_d, opt_w]
+
+
+def parts(
+    x: Float[Tensor, "B 3 H W"], x_hat: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]
+) -> Float[Tensor, ""]:
+    """Mean absolute difference on lips and lids: few pixels, in which a face comes alive."""
+    mask = parts_mask(points, x.shape[-1])
+    return ((x - x_hat.float()).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)

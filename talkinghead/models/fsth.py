@@ -20,6 +20,7 @@ from talkinghead.models.layers import (
     conv,
     normalized,
 )
+from talkinghead.types import Episode, Frames
 
 Pooling = Literal["sum_relu", "relu_sum", "max"]
 
@@ -192,11 +193,15 @@ class Generator(Synthesizer):
         with torch.autocast(e_hat.device.type, enabled=False):
             return self.projection(e_hat.float())
 
+    def condition(self, batch: Episode) -> Float[Tensor, "B 3 H W"]:
+        """What G is shown of an episode besides e_hat: the target's landmark image y_i(t)."""
+        return batch.target_landmarks
+
     def forward(self, y: Float[Tensor, "B 3 H W"], e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B 3 H W"]:
         return self.synthesize(y, self.project(e_hat))
 
     @torch.no_grad()
-    def personalize(self, e_hat: Float[Tensor, "1 N"]) -> "PersonalGenerator":
+    def personalize(self, e_hat: Float[Tensor, "1 N"], shots: Frames | None = None) -> "PersonalGenerator":
         """G' of the person with this embedding: a copy without P that draws exactly what G draws (Sec. 3.3)."""
         person = PersonalGenerator.of(self.preset)
         names = set(person.state_dict())
@@ -217,6 +222,10 @@ class PersonalGenerator(Synthesizer):
         """A generator of these sizes whose weights have no storage yet: load some with `assign=True`."""
         with torch.device("meta"):
             return PersonalGenerator(**preset._asdict())
+
+    def condition(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
+        """What G' is shown of driving frames: their landmark images."""
+        return driving.landmarks
 
     def forward(self, y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         return self.synthesize(y.to(self.psi.dtype), self.psi.expand(len(y), -1))

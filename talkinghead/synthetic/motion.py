@@ -155,3 +155,31 @@ def _blinks(
             tracks[name] *= 1 - closed
         tracks[f"eyeLookDown{side}"] *= 1 - closed
         tracks[f"eyeLookUp{side}"] *= 1 - closed
+
+
+def widen(motion: Motion, seed: int, action_names: list[str], share: float = 0.4) -> Motion:
+    """The same frames, a share of them taken to extremes: mouths wide open, closed lids, hard turns, looks down.
+
+    For training pairs whose two frames differ in what they show; not for movement over time.
+    """
+    rng = np.random.default_rng([seed, 4])
+    actions, pose = motion.actions.copy(), motion.pose.copy()
+    index = {name: n for n, name in enumerate(action_names)}
+    for frame in np.flatnonzero(rng.uniform(size=len(actions)) < share):
+        kind = rng.integers(5)
+        if kind in (0, 1):
+            for name, weight in VISEMES[rng.integers(len(VISEMES))].items():
+                actions[frame, index[name]] = max(actions[frame, index[name]], weight * rng.uniform(0.5, 1.0))
+            actions[frame, index["jawOpen"]] = rng.uniform(0.3, 1.0)
+        elif kind == 2:
+            closed = rng.uniform(0.5, 1.0)
+            for side in ("Left", "Right"):
+                actions[frame, index[f"eyeBlink{side}"]] = closed
+                for name in ("eyeWide", "eyeSquint", "eyeLookDown", "eyeLookUp"):
+                    actions[frame, index[f"{name}{side}"]] *= 1 - closed
+        elif kind == 3:
+            pose[frame] = np.array([YAW, PITCH, ROLL]) * rng.uniform(-1, 1, 3)
+        else:
+            for name, weight in EXPRESSIONS[rng.integers(len(EXPRESSIONS))].items():
+                actions[frame, index[name]] = weight * rng.uniform(0.6, 1.0)
+    return Motion(np.clip(actions, 0, 1), pose.astype(np.float32), motion.sway)

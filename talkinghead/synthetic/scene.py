@@ -16,6 +16,7 @@ from talkinghead.synthetic.paint import (
     neckline,
     paint_background,
     paint_hair,
+    paint_room,
     paint_skin,
     texture_coordinates,
 )
@@ -122,17 +123,19 @@ class Picture:
 
 
 def film(
-    head: Head, motion: Motion, renderer: Renderer, room: int, ratio: float = CROP_RATIO, camera: Camera | None = None
-) -> Picture:
+    head: Head, motion: Motion, renderer: Renderer, room: int, ratio: float = CROP_RATIO, camera: Camera | None = None,
+    in_focus: bool = False,
+) -> Picture:  # fmt: skip
     """Draw a clip. `room` seeds light, background and camera; the crop is fixed for the clip.
 
     ratio, camera   how wide the crop is, or the camera itself: that of another picture
+    in_focus        a sharp room behind the head, not a blurred one
     """
     vertices = move(head, motion)
     points = landmark_points(vertices, motion.pose[:, 0], head.body.original_index)
     rng = np.random.default_rng([room, 9])
     camera = camera or frame_face(points, float(rng.uniform(0.8, 1.6)), rng, ratio)
-    background = paint_background(room, 128)
+    background = paint_room(room, renderer.size) if in_focus else paint_background(room, 128)
     frames = renderer(vertices, head.surface, camera, make_lighting(room), background, _colours(head.person))
     return Picture(frames, camera.project(points, renderer.size).astype(np.float32), camera)
 

@@ -1,0 +1,197 @@
+"""The warp-guided generator: G is also shown the person's own pixels, moved to where the driver wants them.
+
+E, D, W, the losses and the stages are those of arXiv 1905.08233; a vector alone loses identity (MarioNETte, arXiv
+1911.08139), so G copies what a shot can show and draws the rest: the inside of an opening mouth, lids, what turning
+uncovers (few-shot vid2vid, arXiv 1910.12713: warped frame, synthesised frame, mask).
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from talkinghead.models.guide import guide
+from talkinghead.models.layers import AdaptiveBlock, DownBlock, InstanceNorm, conv, normalized
+from talkinghead.types import Episode, Frames
+
+CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1}  # of what G is shown, in this order
+GUIDE_CHANNELS = sum(CHANNELS.values())
+REACH = 0.15  # how far the correction may move the flow, in half sides of the picture
+OFFSET_SCALE = 4.0  # flows are shown to G as offsets, times this
+
+
+class Preset(NamedTuple):
+    """The sizes of a generator: enough to build it again from a file."""
+
+    image_size: int
+    channels: tuple[int, ...]
+    num_residual: int
+    spectral_norm: bool
+    corrected: bool
+    unwarped: bool
+
+
+class WarpGuidedSynthesizer(nn.Module):
+    """What G and G' share: the guide and AdaIN values to a picture. A U-Net that works at half size.
+
+    channels        widths at 1/2, 1/4, 1/8 … of the picture's side
+    num_residual    adaptive blocks at the bottleneck
+    corrected       G corrects the flow of the guide; False: an ablation
+    unwarped        G may copy from the shot as it is, for the background; False: an ablation
+    """
+
+    def __init__(
+        self, image_size: int = 256, channels: Sequence[int] = (32, 64, 128, 256), num_residual: int = 3,
+        spectral_norm: bool = False, corrected: bool = True, unwarped: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if image_size % 2 ** len(channels):
+            raise ValueError(f"image_size={image_size}: {len(channels)} levels need a multiple of {2 ** len(channels)}")
+        self.preset = Preset(image_size, tuple(channels), num_residual, spectral_norm, corrected, unwarped)
+        sn, (first, *_), last = spectral_norm, channels, channels[-1]
+        self.from_guide = conv(4 * GUIDE_CHANNELS, first, 3, sn)
+        self.down = nn.ModuleList(
+            DownBlock(a, b, instance_norm=True, spectral_norm=sn) for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.middle = nn.ModuleList(AdaptiveBlock(last, last, spectral_norm=sn) for _ in range(num_residual))
+        wide = [last, *(2 * c for c in channels[-2::-1])]  # the skip beside what comes from below
+        self.up = nn.ModuleList(
+            AdaptiveBlock(a, b, upsample=True, spectral_norm=sn) for a, b in zip(wide, channels[-2::-1], strict=False)
+        )
+        self.last = AdaptiveBlock(2 * first, first, spectral_norm=sn)
+        self.norm = InstanceNorm(first, affine=False)
+        self.to_parts = conv(first, 4 * (3 + 3) + 2, 3, sn)  # picture and masks at full size, the correction at half
+        with torch.no_grad():  # starts as the warp, uncorrected
+            parametrized_weight(self.to_parts)[24:].zero_()
+            bias = self.to_parts.bias
+            assert isinstance(bias, Tensor)
+            bias.zero_()
+            bias[12:16], bias[20:24] = 1.5, -0.5
+        self.psi_sizes = [
+            2 * m.channels for m in self.modules() if isinstance(m, InstanceNorm) and m.scale_shift is None
+        ]
+
+    def synthesize(self, shown: Float[Tensor, "B 12 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
+        """The picture for what `show` gives, with these scales and shifts."""
+        layers = iter(psi.split(self.psi_sizes, dim=1))
+        h = self.from_guide(F.pixel_unshuffle(shown, 2).contiguous(memory_format=torch.channels_last))
+        skips = [h]
+        for block in self.down:
+            h = block(h)
+            skips.append(h)
+        skips.pop()
+        for block in self.middle:
+            h = block(h, [next(layers), next(layers)])
+        for block in self.up:
+            h = torch.cat([block(h, [next(layers), next(layers)]), skips.pop()], 1)
+        h = self.last(h, [next(layers), next(layers)])
+        return self.compose(shown.float(), self.to_parts(F.relu(self.norm(h, next(layers)))).float())
+
+    def compose(
+        self, shown: Float[Tensor, "B 12 H W"], parts: Float[Tensor, "B 26 h w"]
+    ) -> Float[Tensor, "B 3 H W"]:
+        """x_hat = m_warp * resample(shot, flow + correction) + m_shot * shot + m_picture * picture; the masks sum to 1."""
+        _, _, shot, offset, known = shown.split(list(CHANNELS.values()), dim=1)
+        picture, logits = F.pixel_shuffle(parts[:, :24], 2).split(3, dim=1)
+        correction = F.interpolate(REACH * torch.tanh(parts[:, 24:]), scale_factor=2.0, mode="bilinear")
+        move = offset / OFFSET_SCALE + (correction if self.preset.corrected else 0)
+        moved = F.grid_sample(shot, identity_flow(shot) + move.movedim(1, -1), padding_mode="border", align_corners=False)
+        masks = logits.softmax(1) * torch.cat([known, known if self.preset.unwarped else 0 * known, torch.ones_like(known)], 1)
+        warp, still, drawn = (masks / masks.sum(1, keepdim=True)).split(1, dim=1)
+        return warp * moved + still * shot + drawn * torch.tanh(picture)
+
+
+class WarpGuidedGenerator(WarpGuidedSynthesizer):
+    """G(y, e_hat; psi, P) -> x_hat, where y is the landmark image and what a shot shows of the person."""
+
+    def __init__(self, embedding_size: int = 256, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        self.projection = normalized(nn.Linear(embedding_size, sum(self.psi_sizes)), self.preset.spectral_norm)  # P
+        nn.init.normal_(parametrized_weight(self.projection), std=0.02)
+
+    def project(self, e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B S"]:
+        """psi_hat = P e_hat: all scales and shifts of the AdaIN layers, in the order of the layers."""
+        with torch.autocast(e_hat.device.type, enabled=False):
+            return self.projection(e_hat.float())
+
+    def condition(self, batch: Episode) -> Float[Tensor, "B 12 H W"]:
+        """y of an episode: of its shots the one nearest in pose, moved to the target's points."""
+        rows = torch.arange(len(batch.target), device=batch.target.device)
+        nearest = (batch.target_points[:, None] - batch.shots_points).float().norm(dim=-1).mean(-1).argmin(1)
+        return show(batch.shots[rows, nearest], batch.shots_points[rows, nearest], batch.target_landmarks, batch.target_points)
+
+    def forward(self, y: Float[Tensor, "B 12 H W"], e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B 3 H W"]:
+        return self.synthesize(y, self.project(e_hat))
+
+    @torch.no_grad()
+    def personalize(self, e_hat: Float[Tensor, "1 N"], shots: Frames) -> "PersonalWarpGuidedGenerator":
+        """G' of the person with this embedding and these shots: draws exactly what G draws (Sec. 3.3)."""
+        person = PersonalWarpGuidedGenerator(len(shots.images), **self.preset._asdict())
+        own = {name: value.clone() for name, value in self.state_dict().items() if name in set(person.state_dict())}
+        psi, points = self.project(e_hat).clone(), shots.points.clone()
+        person.load_state_dict({**own, "psi": psi, "shots": shots.images.clone(), "points": points}, assign=True)
+        return person.train(self.training)
+
+
+class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
+    """G'(y; psi, psi') -> x_hat: draws one person; it keeps the shots, and psi' are parameters of its own."""
+
+    shots: Tensor
+    points: Tensor
+
+    def __init__(self, num_shots: int, **sizes: Any) -> None:
+        with torch.device("meta"):
+            super().__init__(**sizes)
+            side = self.preset.image_size
+            self.psi = nn.Parameter(torch.zeros(1, sum(self.psi_sizes)))
+            self.register_buffer("shots", torch.zeros(num_shots, 3, side, side))
+            self.register_buffer("points", torch.zeros(num_shots, 68, 2))
+
+    def condition(self, driving: Frames) -> Float[Tensor, "M 12 H W"]:
+        """y of driving frames: of the shots the one nearest in pose, moved to the driving points."""
+        nearest = (driving.points[:, None] - self.points[None]).float().norm(dim=-1).mean(-1).argmin(1)
+        return show(self.shots[nearest], self.points[nearest], driving.landmarks, driving.points)
+
+    def forward(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 3 H W"]:
+        return self.synthesize(y, self.psi.expand(len(y), -1))
+
+    @torch.no_grad()
+    def fold(self) -> "PersonalWarpGuidedGenerator":
+        """A copy for use only: spectral norm is divided out of the weights once and for all."""
+        original = copy.deepcopy(self).eval()
+        sizes = self.preset._replace(spectral_norm=False)._asdict()
+        person, state = PersonalWarpGuidedGenerator(len(self.shots), **sizes), original.state_dict()
+        for name, layer in original.named_modules():
+            if parametrize.is_parametrized(layer, "weight"):
+                state[f"{name}.weight"] = layer.weight
+        person.load_state_dict({name: state[name] for name in person.state_dict()}, assign=True)
+        return person.eval().requires_grad_(False)
+
+
+def show(
+    shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], landmarks: Float[Tensor, "B 3 H W"],
+    driving: Float[Tensor, "B 68 2"],
+) -> Float[Tensor, "B 12 H W"]:  # fmt: skip
+    """What G is shown: landmark image, warped shot, shot, offsets of the flow, and where the warp can be trusted."""
+    warped, flow, known = guide(shot, source, driving)
+    offset = (flow - identity_flow(shot)).movedim(-1, 1) * OFFSET_SCALE
+    return torch.cat([landmarks.float(), warped, shot.float(), offset, known], 1)
+
+
+def identity_flow(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "1 H W 2"]:
+    """The flow that moves nothing."""
+    size = image.shape[-1]
+    steps = (torch.arange(size, device=image.device) * 2 + 1) / size - 1
+    return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)[None]
+
+
+def parametrized_weight(layer: nn.Module) -> Tensor:
+    """The weight of a layer as it is stored, with or without spectral norm."""
+    if parametrize.is_parametrized(layer, "weight"):
+        return layer.parametrizations.weight.original  # type: ignore[union-attr, return-value]
+    return layer.weight  # type: ignore[return-value]

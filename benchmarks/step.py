@@ -17,6 +17,7 @@ from talkinghead.learners.meta import MetaLearner
 from talkinghead.losses.perceptual import ContentLoss
 from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS, VGG19_BLOCKS, VGG19_LAYERS
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
+from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.types import Episode
 
 PRESETS = {
@@ -33,14 +34,22 @@ def build(args: argparse.Namespace) -> MetaLearner:
         "vgg19": VGG(VGG19_BLOCKS, VGG19_LAYERS, "torchvision"),
         "vggface": VGG(VGG16_BLOCKS, VGG16_LAYERS, "torchvision"),
     }
-    return MetaLearner(
+    if args.generator == "warp_guided":
+        generator: Generator | WarpGuidedGenerator = WarpGuidedGenerator(channels[-1], image_size=args.size)
+    else:
+        generator = Generator(args.size, channels[-1], down, 4, up, attention, attention_up)
+    learner = MetaLearner(
         Embedder(args.size, channels, attention),
-        Generator(args.size, channels[-1], down, 4, up, attention, attention_up),
+        generator,
         Discriminator(args.videos, args.size, channels, attention),
         ContentLoss(vggs, dict.fromkeys(vggs, 1.0)),
         {"cnt": 1, "adv": 1, "fm": 10, "mch": 10},
         num_discriminator_steps=args.discriminator_steps,
     )
+    if args.compile:
+        for network in (learner.embedder, learner.generator, learner.discriminator.V, learner.content):
+            network.compile()
+    return learner
 
 
 def random_episode(args: argparse.Namespace) -> Episode:
@@ -49,7 +58,7 @@ def random_episode(args: argparse.Namespace) -> Episode:
     shots, shots_landmarks = (torch.rand(b, k, 3, s, s) * 2 - 1 for _ in range(2))
     target, landmarks = ((torch.rand(b, 3, s, s) * 2 - 1).to(memory_format=torch.channels_last) for _ in range(2))
     index = torch.arange(b) % args.videos
-    points = torch.zeros(b, k, 68, 2)
+    points = s * (0.25 + 0.5 * torch.rand(68, 2)) + torch.randn(b, k, 68, 2)
     return Episode(shots, shots_landmarks, target, landmarks, points, points[:, 0], index, ["noise"] * b)
 
 
@@ -78,8 +87,8 @@ def time_parts(learner: MetaLearner, episode: Episode, precision: str) -> dict[s
     """Median seconds of each part of a step on its own, forward and backward."""
     episode = Episode(*(f.to(learner.device) if isinstance(f, Tensor) else f for f in episode))
     x, y, i = episode.target, episode.target_landmarks, episode.video_index
-    e_hat = learner.embed(episode)[1].detach().requires_grad_()
-    x_hat = learner.generator(y, e_hat).detach().requires_grad_()
+    e_hat, shown = learner.embed(episode)[1].detach().requires_grad_(), learner.generator.condition(episode)
+    x_hat = learner.generator(shown, e_hat).detach().requires_grad_()
     d_steps = learner.num_discriminator_steps
     discriminator = learner.discriminator
 
@@ -96,7 +105,7 @@ def time_parts(learner: MetaLearner, episode: Episode, precision: str) -> dict[s
 
     parts: dict[str, tuple[float, Callable[[], Tensor], bool]] = {
         "E, forward and backward": (1, embed, True),
-        "G, forward and backward": (1, lambda: learner.generator(y, e_hat).sum(), True),
+        "G, forward and backward": (1, lambda: learner.generator(shown, e_hat).sum(), True),
         f"D's {d_steps} updates": (d_steps, discriminate, True),
         "D for E and G (L_ADV)": (1, judge, False),
         "content loss": (1, lambda: learner.content(x, x_hat), True),
@@ -130,6 +139,8 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=1000, help="rows of W")
     parser.add_argument("--discriminator-steps", type=int, default=2)
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "32-true"])
+    parser.add_argument("--generator", default="fsth", choices=["fsth", "warp_guided"])
+    parser.add_argument("--compile", action="store_true", help="torch.compile of E, G, V and the content networks")
     parser.add_argument("--no-parts", action="store_true", help="do not time the parts")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -141,7 +152,9 @@ def main() -> None:
     )  # fmt: skip
     trainer.fit(learner, DataLoader(list(itertools.repeat(episode, args.steps)), batch_size=None))
     warm = timer.seconds[2:] or timer.seconds
-    print(f"{args.size} px, batch {args.batch}, K = {args.shots}, {args.videos} videos, {args.precision}")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{args.generator}, {args.size} px, batch {args.batch}, K = {args.shots}, {args.videos} videos, ", end="")
+    print(f"{args.precision}, {'compiled' if args.compile else 'eager'}, {device}")
     print(f"  median {statistics.median(warm):.3f} s/step, min {min(warm):.3f}, max {max(warm):.3f}, {len(warm)} steps")
     print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB resident", end="")
     print(f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU" if torch.cuda.is_available() else "")

@@ -15,7 +15,15 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.learners.checkpoints import changed, git_commit, inside, load_weights, moved, networks
+from talkinghead.learners.checkpoints import (
+    changed,
+    git_commit,
+    image_size_of,
+    inside,
+    load_weights,
+    networks,
+    section_of,
+)
 from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
 from talkinghead.learners.kept import KeptFrames
 from talkinghead.learners.watching import StepPreviews
@@ -77,7 +85,7 @@ def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
 def adopt(cfg: DictConfig) -> None:
     """Take the sections `from_checkpoint` from the config inside the first chosen method's checkpoint."""
     files = [checkpoint_of(cfg, name) for name in cfg.methods]
-    sizes = {file: inside(file)["model"]["image_size"] for file in files if file}
+    sizes = {file: image_size_of(file) for file in files if file}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"checkpoints of different picture sizes cannot be compared: {sizes}")
     if not sizes:
@@ -87,9 +95,10 @@ def adopt(cfg: DictConfig) -> None:
     if source is None:  # baselines are built from their own checkpoints altogether
         return
     for section in cfg.from_checkpoint:
-        cfg[section] = moved(inside(source)[section], cfg.paths.weights_dir)
+        cfg[section] = section_of(source, section, cfg.paths.weights_dir)
     log.info("%s as in the config inside %s", " and ".join(cfg.from_checkpoint), source)
-    cfg.row = cfg.row or inside(source).get("row")
+    row = inside(source).get("row")
+    cfg.row = cfg.row or (row if isinstance(row, str) and "${" not in row else None)
 
 
 def candidate(cfg: DictConfig, name: str) -> Candidate:
@@ -102,9 +111,9 @@ def candidate(cfg: DictConfig, name: str) -> Candidate:
         built = instantiate(method.learner, **{part: parts[part] for part in method.networks})
     else:
         built = instantiate(
-            OmegaConf.merge(moved(inside(file)["learner"], cfg.paths.weights_dir), method.changes), metrics=None
+            OmegaConf.merge(section_of(file, "learner", cfg.paths.weights_dir), method.changes), metrics=None
         )
-        load_weights(built, file)
+        load_weights(built, file, f"checkpoints.{name}")
     sha256 = digest(Path(file))[:12] if file else "-"
     return Candidate(built, method.name, method.variant, sha256, cfg.row or "default", hash_of(settings(cfg, name)))
 

@@ -35,7 +35,7 @@ def build(args: argparse.Namespace) -> MetaLearner:
         "vggface": VGG(VGG16_BLOCKS, VGG16_LAYERS, "torchvision"),
     }
     if args.generator == "warp_guided":
-        generator: Generator | WarpGuidedGenerator = WarpGuidedGenerator(channels[-1], image_size=args.size)
+        generator: Generator | WarpGuidedGenerator = WarpGuidedGenerator(args.size, channels[-1])
     else:
         generator = Generator(args.size, channels[-1], down, 4, up, attention, attention_up)
     learner = MetaLearner(

@@ -55,7 +55,7 @@ def episode(batch: int = 4, shots: int = 3) -> Episode:
 def generator(kind: str) -> Generator | WarpGuidedGenerator:
     if kind == "fsth":
         return Generator(SIZE, N, (16, 32), 1, (32, 16), 32, None)
-    return WarpGuidedGenerator(N, image_size=SIZE, channels=CHANNELS, num_residual=1)
+    return WarpGuidedGenerator(SIZE, N, CHANNELS, num_residual=1)
 
 
 def content() -> ContentLoss:
@@ -117,7 +117,9 @@ def test_fine_tuning_and_feed_forward(autocast: bool) -> None:
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_baselines(precision: str, tmp_path: Path) -> None:
     x2face = X2FaceLearner(
-        EmbeddingNetwork(SIZE, (8, 16, 16, 16, 16, 16)), DrivingNetwork(SIZE, (8, 16, 16, 16, 16, 4)), weights={"l1": 1, "cnt": 0}
+        EmbeddingNetwork(SIZE, (8, 16, 16, 16, 16, 16)),
+        DrivingNetwork(SIZE, (8, 16, 16, 16, 16, 4)),
+        weights={"l1": 1, "cnt": 0},
     )
     pix2pixhd = Pix2PixHDLearner(GlobalGenerator(8, 2, 1), MultiScaleDiscriminator(2, 8, 2), content(), WEIGHTS)
     for learner in (x2face, pix2pixhd):

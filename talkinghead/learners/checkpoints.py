@@ -1,6 +1,7 @@
 """Finding checkpoints, and taking weights, networks and the config from one."""
 
 import logging
+import pickle
 import subprocess
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from talkinghead.learners.trusted import built, trusted
 
 _logger = logging.getLogger(__name__)
 
@@ -25,39 +28,105 @@ def find_last_checkpoint(outputs_dir: str | Path, name: str) -> Path:
     return found[-1]
 
 
-def load_weights(learner: nn.Module, path: str | Path) -> None:
+def read_checkpoint(path: str | Path, option: str = "checkpoint") -> dict[str, Any]:
+    """A checkpoint as nested dicts of plain values and tensors; nothing in it is run.
+
+    Raises FileNotFoundError, or ValueError when the file is not a checkpoint of ours, or not whole.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{option}={path}: there is no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{option}={path} is not a checkpoint of this project, or holds objects that loading would run: "
+            "it is refused"
+        ) from None
+    except Exception as error:  # of many kinds, for bytes that are no checkpoint
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ValueError(f"{option}={path} is no checkpoint, or not whole ({reason}): copy it again") from None
+    if not isinstance(checkpoint, dict) or not is_state(checkpoint.get("state_dict")):
+        raise ValueError(f"{option}={path} holds no `state_dict` of weights: it is not a checkpoint of train.py")
+    return checkpoint
+
+
+def is_state(state: Any) -> bool:
+    """Whether it is a dictionary of tensors by name."""
+    return isinstance(state, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+
+
+def weights_of(checkpoint: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint, averaged ones where it has them. Raises ValueError where one is NaN or infinite."""
+    average = (checkpoint.get("ema") or {}).get("state_dict") if isinstance(checkpoint.get("ema"), Mapping) else None
+    if average is not None and not is_state(average):
+        raise ValueError(
+            f"{where}: its averaged weights (`ema`) are not tensors by name: it is not a checkpoint of train.py"
+        )
+    state = {**checkpoint["state_dict"], **(average or {})}
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(
+                f"{where}: the weights are not finite ({name}): this training had collapsed, take an earlier one"
+            )
+    return state
+
+
+def load_weights(learner: nn.Module, path: str | Path, option: str = "init_from") -> None:
     """Take the weights of a checkpoint for a new run, averaged ones where it has them.
 
     W stays as it is if the number of videos differs.
 
-    Raises ValueError when another weight is missing, unknown or of another shape.
+    Raises ValueError when another weight is missing, unknown, of another shape or kind, or not finite.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"init_from={path}: there is no such checkpoint")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    state = {**checkpoint["state_dict"], **checkpoint.get("ema", {}).get("state_dict", {})}
+    state = weights_of(read_checkpoint(path, option), f"{option}={path}")
     own = learner.state_dict()
     rows = "discriminator.W.weight"
     if rows in state and rows in own and state[rows].shape != own[rows].shape:
-        _logger.warning("init_from: W has %d rows there and %d here; it starts anew", len(state[rows]), len(own[rows]))
+        _logger.warning("%s: W has %d rows there and %d here; it starts anew", option, len(state[rows]), len(own[rows]))
         state[rows] = own[rows]
-    wrong = sorted(key for key in state.keys() | own.keys() if key not in state or key not in own)
-    wrong += sorted(key for key in state.keys() & own.keys() if state[key].shape != own[key].shape)
+    wrong = misfits(state, own)
     if wrong:
         raise ValueError(
-            f"init_from={path} is of another model: {len(wrong)} weights do not fit, {wrong[0]} first; "
+            f"{option}={path} is of another model: {len(wrong)} weights do not fit, {wrong[0]} first; "
             "choose the model= it was trained with (its config is in the checkpoint)"
         )
     learner.load_state_dict(state)
 
 
+def misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Names that only one of the two has, or that differ in shape or between numbers with and without a fraction."""
+    wrong = sorted(key for key in state.keys() | own.keys() if key not in state or key not in own)
+    return wrong + sorted(
+        key for key in state.keys() & own.keys()
+        if state[key].shape != own[key].shape or state[key].is_floating_point() != own[key].is_floating_point()
+    )  # fmt: skip
+
+
 @cache
 def inside(file: str) -> dict[str, Any]:
-    """The config that a checkpoint was trained with."""
-    config = torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("config")
-    if not config or "model" not in config:
+    """The config that a checkpoint was trained with, as it is: build nothing of it but what `trusted` returns."""
+    config = read_checkpoint(file).get("config")
+    if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
         raise ValueError(f"{file} holds no config: it is not a checkpoint of train.py")
-    return config
+    return dict(config)
+
+
+def section_of(file: str, name: str, weights_dir: str | None = None) -> Any:
+    """A section of the config inside a checkpoint, safe to build; see `trusted`."""
+    config = inside(file)
+    if name not in config:
+        raise ValueError(f"{file}: its config has no {name}: it is not a checkpoint of train.py")
+    return trusted(config[name], f"{file}: {name}", weights_dir)
+
+
+def image_size_of(file: str) -> int:
+    """Pixels of the pictures that the networks of a checkpoint take."""
+    size = section_of(file, "model").get("image_size")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 8:
+        raise ValueError(
+            f"{file}: model.image_size is {size!r}, not a number of pixels: it is not a checkpoint of train.py"
+        )
+    return size
 
 
 @cache
@@ -66,18 +135,29 @@ def networks(file: str, build: Callable[..., Any]) -> nn.ModuleDict:
 
     build   makes an object of a section of the config: hydra.utils.instantiate
     """
-    model = inside(file)["model"]
-    missing = {"embedder", "generator", "discriminator"} - set(model)
+    model, names = section_of(file, "model"), ("embedder", "generator", "discriminator")
+    missing = set(names) - set(model)
     if missing:
         raise ValueError(f"{file} is no checkpoint of ours: its model has no {', '.join(sorted(missing))}")
-    parts = nn.ModuleDict({name: build(model[name]) for name in ("embedder", "generator", "discriminator")})
-    load_weights(parts, file)
+    state = weights_of(read_checkpoint(file), file)
+    rows = state.get("discriminator.W.weight")
+    if rows is not None and isinstance(model["discriminator"], dict):
+        model["discriminator"]["num_videos"] = len(rows)
+    with torch.device("meta"):  # sizes first: a config of huge networks allocates nothing
+        sizes = nn.ModuleDict({name: _network(file, build, model, name) for name in names}).state_dict()
+    wrong = misfits(state, sizes)
+    if wrong:
+        raise ValueError(f"{file}: its weights are not those of its config: {len(wrong)} differ, {wrong[0]} first")
+    parts = nn.ModuleDict({name: _network(file, build, model, name) for name in names})
+    parts.load_state_dict(state)
     return parts
 
 
-def moved(section: Mapping[str, Any], weights_dir: str) -> Any:
-    """A section of another run's config, looking for pretrained networks here."""
-    return changed(section, {"weights_dir": lambda _: weights_dir})
+def _network(file: str, build: Callable[..., Any], model: Mapping[str, Any], name: str) -> nn.Module:
+    network = built(build, model[name], f"{file}: model.{name}")
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{file}: model.{name} is not a network: it is not a checkpoint of train.py")
+    return network
 
 
 def changed(node: Any, by_key: Mapping[str, Callable[[Any], Any]]) -> Any:

@@ -30,9 +30,9 @@ class MetaLearner(AdversarialLearner):
 
     def __init__(
         self, embedder: Embedder, generator: Generator | WarpGuidedGenerator, discriminator: Discriminator,
-        content: nn.Module, weights: Mapping[str, float], metrics: ImageMetrics | None = None, validation_shots: Iterable[int] = (1, 8, 32),
-        num_discriminator_steps: int = 2, matching_moves_w: bool = True, lr_generator: float = 5e-5,
-        lr_discriminator: float = 2e-4, betas: Sequence[float] = (0.0, 0.999),
+        content: nn.Module, weights: Mapping[str, float], metrics: ImageMetrics | None = None,
+        validation_shots: Iterable[int] = (1, 8, 32), num_discriminator_steps: int = 2, matching_moves_w: bool = True,
+        lr_generator: float = 5e-5, lr_discriminator: float = 2e-4, betas: Sequence[float] = (0.0, 0.999),
     ) -> None:  # fmt: skip
         super().__init__(content, weights, metrics, validation_shots)
         self.embedder, self.generator, self.discriminator = embedder, generator, discriminator

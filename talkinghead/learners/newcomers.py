@@ -8,8 +8,9 @@ from typing import Any, final
 from jaxtyping import Float
 from numpy import ndarray
 
-from talkinghead.learners.checkpoints import git_commit, inside, moved, networks
+from talkinghead.learners.checkpoints import git_commit, image_size_of, inside, networks, section_of
 from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor
+from talkinghead.learners.trusted import built
 from talkinghead.models.person import files
 from talkinghead.pretrained import digest
 
@@ -39,13 +40,17 @@ class Newcomers:
     @property
     def size(self) -> int:
         """Pixels of the networks' pictures."""
-        return self.config["model"]["image_size"]
+        return image_size_of(str(self.checkpoint))
 
     @cached_property
     def loss(self) -> tuple[Any, dict[str, float]]:
         """L_CNT and all weights. Raises what the loss raises where its network is not there."""
-        loss = self._loss or moved(self.config["loss"], self._weights_dir)
-        content = self._build(loss["content"]).to(self.device)
+        loss = self._loss or section_of(str(self.checkpoint), "loss", self._weights_dir)
+        if not isinstance(loss, Mapping) or not isinstance(loss.get("weights"), Mapping) or "content" not in loss:
+            raise ValueError(f"{self.checkpoint}: its loss has no weights and content: give loss=NAME")
+        content = built(self._build, loss["content"], f"{self.checkpoint}: loss.content").to(self.device)
+        if any(isinstance(weight, str | list | dict) for weight in loss["weights"].values()):
+            raise ValueError(f"{self.checkpoint}: loss.weights are not numbers: give loss=NAME")
         return content, {name: float(weight or 0) for name, weight in loss["weights"].items()}
 
     def method(self, steps: int) -> FeedForward | FineTuner:

@@ -19,7 +19,11 @@ from torch import Tensor
 HEAD_POINTS = Path(__file__).with_name("head_points.json")
 CELL = 4  # pixels between the nodes at which the splines are evaluated
 STIFFNESS = {"landmarks": 1e-4, "skull": 2e-2, "hidden": 2.0, "border": 5e-2}  # how far a spline may miss its points
-RIGID = [*range(0, 6), *range(11, 17), *range(17, 48)]  # jaw near the ears, brows, nose and eyes: what moves with the skull
+RIGID = [
+    *range(0, 6),
+    *range(11, 17),
+    *range(17, 48),
+]  # jaw near the ears, brows, nose and eyes: what moves with the skull
 INNER_LIP, LEFT_EYE, RIGHT_EYE = tuple(range(60, 68)), tuple(range(36, 42)), tuple(range(42, 48))
 OUTER_LIP = tuple(range(48, 60))
 UNKNOWN_BELOW, KNOWN_ABOVE = 0.45, 0.8  # opening in the shot, as a share of the opening at the driving points
@@ -54,9 +58,7 @@ def head_points(device: torch.device) -> HeadPoints:
     return HeadPoints(*(torch.tensor(table[name], device=device) for name in HeadPoints._fields))
 
 
-def guide(
-    shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"]
-) -> Guide:
+def guide(shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"]) -> Guide:
     """Move a shot from its own points `source` to the `driving` points (both in pixels, integers at pixel centres)."""
     size = shot.shape[-1]
     with torch.autocast(shot.device.type, enabled=False):
@@ -73,9 +75,7 @@ def normalized(points: Float[Tensor, "B P 2"], size: int) -> Float[Tensor, "B P 
     return (points + 0.5) * (2 / size) - 1
 
 
-def project(
-    points: Float[Tensor, "B 68 2"], head: HeadPoints
-) -> tuple[Float[Tensor, "B E 2"], Float[Tensor, "B E"]]:
+def project(points: Float[Tensor, "B 68 2"], head: HeadPoints) -> tuple[Float[Tensor, "B E 2"], Float[Tensor, "B E"]]:
     """Where the skull's points are in the picture, and how far each looks towards the camera (1: straight at it).
 
     The camera is the affine one that best maps the mean head's rigid landmarks to the given points.
@@ -94,9 +94,7 @@ def border(batch: int, device: torch.device) -> Float[Tensor, "B R 2"]:
     return points.expand(batch, -1, -1)
 
 
-def splines(
-    driving: Float[Tensor, "B 68 2"], source: Float[Tensor, "B 68 2"], size: int
-) -> Float[Tensor, "B n n 2"]:
+def splines(driving: Float[Tensor, "B 68 2"], source: Float[Tensor, "B 68 2"], size: int) -> Float[Tensor, "B n n 2"]:
     """The flow at nodes `CELL` pixels apart: thin-plate splines from the driving points to the source points."""
     head = head_points(driving.device)
     (skull_to, facing_to), (skull_from, facing_from) = project(driving, head), project(source, head)
@@ -137,9 +135,7 @@ def upsampled(nodes: Float[Tensor, "B n n 2"], size: int) -> Float[Tensor, "B H 
     return fine + centres(size, nodes.device).unflatten(0, (size, size))
 
 
-def openings(
-    source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], size: int
-) -> Float[Tensor, "B 1 H W"]:
+def openings(source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], size: int) -> Float[Tensor, "B 1 H W"]:
     """0 inside lips and lids that open wider at the driving points than in the shot: what is there, the shot hides."""
     half = size // 2
     pixels = centres(half, driving.device)

@@ -7,6 +7,7 @@ uncovers (few-shot vid2vid, arXiv 1910.12713: warped frame, synthesised frame, m
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -55,9 +56,7 @@ class WarpGuidedSynthesizer(nn.Module):
         self.preset = Preset(image_size, tuple(channels), num_residual, spectral_norm, corrected, unwarped)
         sn, (first, *_), last = spectral_norm, channels, channels[-1]
         self.from_guide = conv(4 * GUIDE_CHANNELS, first, 3, sn)
-        self.down = nn.ModuleList(
-            DownBlock(a, b, instance_norm=True, spectral_norm=sn) for a, b in zip(channels, channels[1:], strict=False)
-        )
+        self.down = nn.ModuleList(DownBlock(a, b, instance_norm=True, spectral_norm=sn) for a, b in pairwise(channels))
         self.middle = nn.ModuleList(AdaptiveBlock(last, last, spectral_norm=sn) for _ in range(num_residual))
         wide = [last, *(2 * c for c in channels[-2::-1])]  # the skip beside what comes from below
         self.up = nn.ModuleList(
@@ -92,16 +91,18 @@ class WarpGuidedSynthesizer(nn.Module):
         h = self.last(h, [next(layers), next(layers)])
         return self.compose(shown.float(), self.to_parts(F.relu(self.norm(h, next(layers)))).float())
 
-    def compose(
-        self, shown: Float[Tensor, "B 12 H W"], parts: Float[Tensor, "B 26 h w"]
-    ) -> Float[Tensor, "B 3 H W"]:
-        """x_hat = m_warp * resample(shot, flow + correction) + m_shot * shot + m_picture * picture; the masks sum to 1."""
+    def compose(self, shown: Float[Tensor, "B 12 H W"], parts: Float[Tensor, "B 26 h w"]) -> Float[Tensor, "B 3 H W"]:
+        """x_hat = m_warp * resample(shot, flow + correction) + m_shot * shot + m_picture * picture; masks sum to 1."""
         _, _, shot, offset, known = shown.split(list(CHANNELS.values()), dim=1)
         picture, logits = F.pixel_shuffle(parts[:, :24], 2).split(3, dim=1)
         correction = F.interpolate(REACH * torch.tanh(parts[:, 24:]), scale_factor=2.0, mode="bilinear")
         move = offset / OFFSET_SCALE + (correction if self.preset.corrected else 0)
-        moved = F.grid_sample(shot, identity_flow(shot) + move.movedim(1, -1), padding_mode="border", align_corners=False)
-        masks = logits.softmax(1) * torch.cat([known, known if self.preset.unwarped else 0 * known, torch.ones_like(known)], 1)
+        moved = F.grid_sample(
+            shot, identity_flow(shot) + move.movedim(1, -1), padding_mode="border", align_corners=False
+        )
+        masks = logits.softmax(1) * torch.cat(
+            [known, known if self.preset.unwarped else 0 * known, torch.ones_like(known)], 1
+        )
         warp, still, drawn = (masks / masks.sum(1, keepdim=True)).split(1, dim=1)
         return warp * moved + still * shot + drawn * torch.tanh(picture)
 
@@ -109,8 +110,11 @@ class WarpGuidedSynthesizer(nn.Module):
 class WarpGuidedGenerator(WarpGuidedSynthesizer):
     """G(y, e_hat; psi, P) -> x_hat, where y is the landmark image and what a shot shows of the person."""
 
-    def __init__(self, embedding_size: int = 256, **sizes: Any) -> None:
-        super().__init__(**sizes)
+    def __init__(
+        self, image_size: int = 256, embedding_size: int = 128, channels: Sequence[int] = (32, 64, 128, 256),
+        num_residual: int = 3, spectral_norm: bool = False, corrected: bool = True, unwarped: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(image_size, channels, num_residual, spectral_norm, corrected, unwarped)
         self.projection = normalized(nn.Linear(embedding_size, sum(self.psi_sizes)), self.preset.spectral_norm)  # P
         nn.init.normal_(parametrized_weight(self.projection), std=0.02)
 
@@ -123,7 +127,9 @@ class WarpGuidedGenerator(WarpGuidedSynthesizer):
         """y of an episode: of its shots the one nearest in pose, moved to the target's points."""
         rows = torch.arange(len(batch.target), device=batch.target.device)
         nearest = (batch.target_points[:, None] - batch.shots_points).float().norm(dim=-1).mean(-1).argmin(1)
-        return show(batch.shots[rows, nearest], batch.shots_points[rows, nearest], batch.target_landmarks, batch.target_points)
+        return show(
+            batch.shots[rows, nearest], batch.shots_points[rows, nearest], batch.target_landmarks, batch.target_points
+        )
 
     def forward(self, y: Float[Tensor, "B 12 H W"], e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B 3 H W"]:
         return self.synthesize(y, self.project(e_hat))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from talkinghead.atomic import write_atomic
+from talkinghead.learners.checkpoints import inside, read_checkpoint, section_of, weights_of
 
 SHIPPED = Path(__file__).with_name("shipped") / "synthetic_64.ckpt"  # experiment=meta_shipped; it has seen no real face
 NETWORKS = ("embedder", "generator", "discriminator")
@@ -22,14 +23,15 @@ W = "discriminator.W.weight"
 
 def shrink(path: Path, target: Path) -> int:
     """Write the small checkpoint; returns its bytes. Raises FileNotFoundError or ValueError when `path` is none."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    config = checkpoint.get("config") or {}
-    missing = [name for name in NETWORKS if name not in config.get("model", {})]
+    if target.exists() and path.exists() and target.samefile(path):
+        raise ValueError(f"{target} is the checkpoint itself, with all that training needs to go on: give another name")
+    checkpoint, config = read_checkpoint(path), inside(str(path))
+    for name in ("model", "loss"):
+        section_of(str(path), name)  # what would not be loaded is not passed on
+    missing = [name for name in NETWORKS if name not in config["model"]]
     if missing:
         raise ValueError(f"{path} is no checkpoint of ours: its model has no {', '.join(missing)}")
-    weights = {**checkpoint["state_dict"], **checkpoint.get("ema", {}).get("state_dict", {})}
+    weights = weights_of(checkpoint, str(path))
     state = {name: half(name, value) for name, value in weights.items() if name.split(".")[0] in NETWORKS}
     content = io.BytesIO()
     torch.save({"state_dict": state, "config": without_videos(config)}, content)

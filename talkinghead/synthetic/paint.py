@@ -278,7 +278,9 @@ def paint_room(seed: int, size: int) -> Float[np.ndarray, "H W 3"]:
             cv2.ellipse(mask, (int(centre[0]), int(centre[1])), axes, 0, 0, 360, 1.0, -1, cv2.LINE_AA)
         elif kind == 2:  # books, blinds, letters: stripes in a box
             period, along = rng.uniform(4, 24), rng.uniform(0, size, 2)
-            stripes = (np.sin((np.arange(size) + along[0]) * 2 * np.pi / period) > rng.uniform(-0.7, 0.7)).astype(np.float32)
+            stripes = (np.sin((np.arange(size) + along[0]) * 2 * np.pi / period) > rng.uniform(-0.7, 0.7)).astype(
+                np.float32
+            )
             stripes = np.broadcast_to(stripes if rng.uniform() < 0.7 else stripes[:, None], (size, size))
             x, y = (centre - extent / 2).clip(0, size - 1).astype(int)
             mask[y : y + int(extent[1]) + 4, x : x + int(extent[0]) + 4] = 1

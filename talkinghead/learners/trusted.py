@@ -1,0 +1,147 @@
+"""What a file may say of how it is built. A checkpoint from a stranger is data: it never decides which code runs.
+
+The config inside a checkpoint names classes. Before anything is built of a section, `trusted` makes a copy of it in
+which each `_target_` is one of `TARGETS`, each argument is one that the target has, and each value is a plain number,
+string, list or dict within bounds. Paths are not taken from files: pretrained networks are looked for where this run
+has them.
+"""
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_MODELS = {
+    "fsth": ("Embedder", "Generator", "Discriminator"),
+    "warp_guided": ("WarpGuidedGenerator",),
+    "x2face": ("EmbeddingNetwork", "DrivingNetwork"),
+    "pix2pixhd": ("GlobalGenerator", "LocalEnhancer", "MultiScaleDiscriminator", "WeightedLayers"),
+    "backbones": ("vgg19", "vgg16", "vggface", "mobilenet_v2", "LaplacianPyramid", "RandomFeatures", "Pixels"),
+    "facenet": ("facenet_synthetic",),
+}
+_LEARNERS = {"x2face": ("X2FaceLearner",), "pix2pixhd": ("Pix2PixHDLearner",)}
+TARGETS = frozenset(
+    [
+        "talkinghead.losses.perceptual.ContentLoss",
+        *(f"talkinghead.models.{module}.{name}" for module, names in _MODELS.items() for name in names),
+        *(f"talkinghead.learners.{module}.{name}" for module, names in _LEARNERS.items() for name in names),
+    ]
+)
+LARGEST = {"image_size": 2048, "num_videos": 20_000_000}  # by the argument's name
+LARGEST_OTHER, LONGEST_LIST, LONGEST_STRING, DEEPEST = 8192, 64, 200, 8
+DROPPED = ("metrics",)  # a baseline's learner is built without: this run measures with its own
+
+
+def trusted(section: Any, where: str, weights_dir: str | None = None) -> Any:
+    """A copy of a section of a file's config that is safe to build.
+
+    Args:
+        section: what the file says: nested dicts and lists.
+        where: for messages: the file and the section's name.
+        weights_dir: where this run has its pretrained networks; a `path` in the file is looked for by its name there.
+
+    Raises:
+        ValueError: for a target that is not ours, an argument that it does not have, or a value out of bounds.
+    """
+    if not isinstance(section, Mapping):
+        raise ValueError(
+            f"{where} is {type(section).__name__}, not a section: the file is not a checkpoint of train.py"
+        )
+    return _checked(section, where, weights_dir, 0)
+
+
+def _checked(node: Any, where: str, weights_dir: str | None, depth: int) -> Any:
+    if depth > DEEPEST:
+        raise ValueError(f"{where}: nested too deeply for a config of ours")
+    if isinstance(node, Mapping):
+        return _section(node, where, weights_dir, depth)
+    if isinstance(node, list | tuple):
+        if len(node) > LONGEST_LIST:
+            raise ValueError(f"{where}: a list of {len(node)}; at most {LONGEST_LIST} are plausible")
+        return [_checked(value, f"{where}[{n}]", weights_dir, depth + 1) for n, value in enumerate(node)]
+    return _plain(node, where)
+
+
+def _section(node: Mapping[Any, Any], where: str, weights_dir: str | None, depth: int) -> dict[str, Any]:
+    if len(node) > LONGEST_LIST or not all(isinstance(key, str) and len(key) <= LONGEST_STRING for key in node):
+        raise ValueError(f"{where}: not a section of ours: keys are names, and at most {LONGEST_LIST}")
+    arguments = _arguments(node, where) if "_target_" in node else None
+    copy: dict[str, Any] = {}
+    for key, value in node.items():
+        at = f"{where}.{key}"
+        if key == "_target_" or (key == "_convert_" and value in ("none", "partial", "object", "all")):
+            copy[key] = value
+        elif key.startswith("_"):
+            raise ValueError(f"{at}: a file may not say how it is built; this key is refused")
+        elif arguments is not None and key not in arguments:
+            raise ValueError(f"{at}: {node['_target_'].rsplit('.', 1)[1]} has no such argument")
+        elif key == "weights_dir":
+            copy[key] = weights_dir
+        elif key == "path":
+            copy[key] = _local(value, at, weights_dir)
+        else:
+            copy[key] = None if key in DROPPED and arguments else _checked(value, at, weights_dir, depth + 1)
+    return copy
+
+
+def _arguments(node: Mapping[Any, Any], where: str) -> frozenset[str]:
+    """The names of a target's arguments; raises ValueError for a target that is not ours."""
+    target = node["_target_"]
+    if not isinstance(target, str) or target not in TARGETS:
+        raise ValueError(
+            f"{where}._target_ is {str(target)[:80]!r}, which is not a network or loss of this project: "
+            "the file is refused, nothing of it was run"
+        )
+    return arguments_of(target)
+
+
+@cache
+def arguments_of(target: str) -> frozenset[str]:
+    """The names of a listed target's arguments."""
+    module, name = target.rsplit(".", 1)
+    return frozenset(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+
+
+def _local(value: Any, where: str, weights_dir: str | None) -> str | None:
+    """A file of that name in this run's folder of weights; None, so that the usual places are searched, elsewhere."""
+    if value is None or weights_dir is None:
+        return None
+    if not isinstance(value, str) or len(value) > 4096:
+        raise ValueError(f"{where} is no path")
+    found = Path(weights_dir) / Path(value.replace("\0", "")).name
+    return str(found) if found.is_file() else None
+
+
+def _plain(value: Any, where: str) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        largest = LARGEST.get(where.rsplit(".", 1)[-1], LARGEST_OTHER)
+        if not math.isfinite(value) or abs(value) > largest:
+            raise ValueError(f"{where} is {value:.6g}; at most {largest} is plausible")
+        return value
+    if isinstance(value, str):
+        if len(value) > LONGEST_STRING or "${" in value:
+            raise ValueError(f"{where}: {value[:60]!r} is no plain word; a file may not refer to anything outside it")
+        return value
+    raise ValueError(f"{where} is a {type(value).__name__}: only numbers, words, lists and sections are taken")
+
+
+def built(build: Callable[..., Any], section: Any, where: str) -> Any:
+    """What `build` makes of a section that `trusted` has passed.
+
+    Raises:
+        FileNotFoundError: where a pretrained network is missing, which a user can mend.
+        ValueError: where the numbers do not make a network, in one line.
+    """
+    try:
+        return build(section)
+    except Exception as error:  # whatever a stranger's numbers lead to is the file's fault
+        cause = error.__cause__ or error
+        if isinstance(cause, FileNotFoundError):
+            raise cause from None
+        reason = (str(cause) or type(cause).__name__).splitlines()[0][:200]
+        raise ValueError(f"{where} cannot be built: {reason}") from None

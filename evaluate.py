@@ -15,19 +15,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.learners.checkpoints import (
-    changed,
-    git_commit,
-    image_size_of,
-    inside,
-    load_weights,
-    networks,
-    section_of,
-)
+from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
 from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
 from talkinghead.learners.kept import KeptFrames
 from talkinghead.learners.watching import StepPreviews
 from talkinghead.metrics.results import Results
+from talkinghead.models.trusted import inside, section_of
 from talkinghead.pretrained import digest
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from talkinghead.learners.checkpoints import inside, load_weights, networks, section_of
+from talkinghead.learners.checkpoints import load_weights, networks
 from talkinghead.learners.newcomers import Newcomers
-from talkinghead.learners.trusted import TARGETS, arguments_of, trusted
 from talkinghead.models.fsth import Embedder
+from talkinghead.models.trusted import TARGETS, arguments_of, inside, section_of, trusted
 from talkinghead.reenactment.portable import SHIPPED, shrink
 
 ROOT = Path(__file__).parents[1]

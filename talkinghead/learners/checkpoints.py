@@ -1,7 +1,6 @@
 """Finding checkpoints, and taking weights, networks and the config from one."""
 
 import logging
-import pickle
 import subprocess
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from talkinghead.learners.trusted import built, trusted
+from talkinghead.models.trusted import built, read_checkpoint, section_of, weights_of
 
 _logger = logging.getLogger(__name__)
 
@@ -26,49 +25,6 @@ def find_last_checkpoint(outputs_dir: str | Path, name: str) -> Path:
         )
     _logger.info("going on from %s", found[-1])
     return found[-1]
-
-
-def read_checkpoint(path: str | Path, option: str = "checkpoint") -> dict[str, Any]:
-    """A checkpoint as nested dicts of plain values and tensors; nothing in it is run.
-
-    Raises FileNotFoundError, or ValueError when the file is not a checkpoint of ours, or not whole.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{option}={path}: there is no such checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{option}={path} is not a checkpoint of this project, or holds objects that loading would run: "
-            "it is refused"
-        ) from None
-    except Exception as error:  # of many kinds, for bytes that are no checkpoint
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ValueError(f"{option}={path} is no checkpoint, or not whole ({reason}): copy it again") from None
-    if not isinstance(checkpoint, dict) or not is_state(checkpoint.get("state_dict")):
-        raise ValueError(f"{option}={path} holds no `state_dict` of weights: it is not a checkpoint of train.py")
-    return checkpoint
-
-
-def is_state(state: Any) -> bool:
-    """Whether it is a dictionary of tensors by name."""
-    return isinstance(state, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-
-
-def weights_of(checkpoint: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """The weights of a checkpoint, averaged ones where it has them. Raises ValueError where one is NaN or infinite."""
-    average = (checkpoint.get("ema") or {}).get("state_dict") if isinstance(checkpoint.get("ema"), Mapping) else None
-    if average is not None and not is_state(average):
-        raise ValueError(
-            f"{where}: its averaged weights (`ema`) are not tensors by name: it is not a checkpoint of train.py"
-        )
-    state = {**checkpoint["state_dict"], **(average or {})}
-    for name, value in state.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(
-                f"{where}: the weights are not finite ({name}): this training had collapsed, take an earlier one"
-            )
-    return state
 
 
 def load_weights(learner: nn.Module, path: str | Path, option: str = "init_from") -> None:
@@ -100,23 +56,6 @@ def misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
         key for key in state.keys() & own.keys()
         if state[key].shape != own[key].shape or state[key].is_floating_point() != own[key].is_floating_point()
     )  # fmt: skip
-
-
-@cache
-def inside(file: str) -> dict[str, Any]:
-    """The config that a checkpoint was trained with, as it is: build nothing of it but what `trusted` returns."""
-    config = read_checkpoint(file).get("config")
-    if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
-        raise ValueError(f"{file} holds no config: it is not a checkpoint of train.py")
-    return dict(config)
-
-
-def section_of(file: str, name: str, weights_dir: str | None = None) -> Any:
-    """A section of the config inside a checkpoint, safe to build; see `trusted`."""
-    config = inside(file)
-    if name not in config:
-        raise ValueError(f"{file}: its config has no {name}: it is not a checkpoint of train.py")
-    return trusted(config[name], f"{file}: {name}", weights_dir)
 
 
 def image_size_of(file: str) -> int:

@@ -8,10 +8,10 @@ from typing import Any, final
 from jaxtyping import Float
 from numpy import ndarray
 
-from talkinghead.learners.checkpoints import git_commit, image_size_of, inside, networks, section_of
+from talkinghead.learners.checkpoints import git_commit, image_size_of, networks
 from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor
-from talkinghead.learners.trusted import built
 from talkinghead.models.person import files
+from talkinghead.models.trusted import built, inside, section_of
 from talkinghead.pretrained import digest
 
 PARTS = ("_target_", "embedder", "generator", "discriminator", "content", "weights", "steps")  # no numbers of FineTuner

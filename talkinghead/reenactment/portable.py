@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from talkinghead.atomic import write_atomic
-from talkinghead.learners.checkpoints import inside, read_checkpoint, section_of, weights_of
+from talkinghead.models.trusted import inside, read_checkpoint, section_of, weights_of
 
 SHIPPED = Path(__file__).with_name("shipped") / "synthetic_64.ckpt"  # experiment=meta_shipped; it has seen no real face
 NETWORKS = ("embedder", "generator", "discriminator")
@@ -26,11 +26,11 @@ def shrink(path: Path, target: Path) -> int:
     if target.exists() and path.exists() and target.samefile(path):
         raise ValueError(f"{target} is the checkpoint itself, with all that training needs to go on: give another name")
     checkpoint, config = read_checkpoint(path), inside(str(path))
-    for name in ("model", "loss"):
-        section_of(str(path), name)  # what would not be loaded is not passed on
     missing = [name for name in NETWORKS if name not in config["model"]]
     if missing:
         raise ValueError(f"{path} is no checkpoint of ours: its model has no {', '.join(missing)}")
+    for name in ("model", "loss"):
+        section_of(str(path), name)  # what would not be loaded is not passed on
     weights = weights_of(checkpoint, str(path))
     state = {name: half(name, value) for name, value in weights.items() if name.split(".")[0] in NETWORKS}
     content = io.BytesIO()

@@ -9,10 +9,14 @@ has them.
 import importlib
 import inspect
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 _MODELS = {
     "fsth": ("Embedder", "Generator", "Discriminator"),
@@ -145,3 +149,63 @@ def built(build: Callable[..., Any], section: Any, where: str) -> Any:
             raise cause from None
         reason = (str(cause) or type(cause).__name__).splitlines()[0][:200]
         raise ValueError(f"{where} cannot be built: {reason}") from None
+
+
+def read_checkpoint(path: str | Path, option: str = "checkpoint") -> dict[str, Any]:
+    """A checkpoint as nested dicts of plain values and tensors; nothing in it is run.
+
+    Raises FileNotFoundError, or ValueError when the file is not a checkpoint of ours, or not whole.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{option}={path}: there is no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{option}={path} is not a checkpoint of this project, or holds objects that loading would run: "
+            "it is refused"
+        ) from None
+    except Exception as error:  # of many kinds, for bytes that are no checkpoint
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ValueError(f"{option}={path} is no checkpoint, or not whole ({reason}): copy it again") from None
+    if not isinstance(checkpoint, dict) or not is_state(checkpoint.get("state_dict")):
+        raise ValueError(f"{option}={path} holds no `state_dict` of weights: it is not a checkpoint of train.py")
+    return checkpoint
+
+
+def is_state(state: Any) -> bool:
+    """Whether it is a dictionary of tensors by name."""
+    return isinstance(state, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+
+
+def weights_of(checkpoint: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """The weights of a checkpoint, averaged ones where it has them. Raises ValueError where one is NaN or infinite."""
+    average = (checkpoint.get("ema") or {}).get("state_dict") if isinstance(checkpoint.get("ema"), Mapping) else None
+    if average is not None and not is_state(average):
+        raise ValueError(
+            f"{where}: its averaged weights (`ema`) are not tensors by name: it is not a checkpoint of train.py"
+        )
+    state = {**checkpoint["state_dict"], **(average or {})}
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(
+                f"{where}: the weights are not finite ({name}): this training had collapsed, take an earlier one"
+            )
+    return state
+
+
+@cache
+def inside(file: str) -> dict[str, Any]:
+    """The config that a checkpoint was trained with, as it is: build nothing of it but what `trusted` returns."""
+    config = read_checkpoint(file).get("config")
+    if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
+        raise ValueError(f"{file} holds no config: it is not a checkpoint of train.py")
+    return dict(config)
+
+
+def section_of(file: str, name: str, weights_dir: str | None = None) -> Any:
+    """A section of the config inside a checkpoint, safe to build; see `trusted`."""
+    config = inside(file)
+    if name not in config:
+        raise ValueError(f"{file}: its config has no {name}: it is not a checkpoint of train.py")
+    return trusted(config[name], f"{file}: {name}", weights_dir)

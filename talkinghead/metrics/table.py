@@ -9,7 +9,7 @@ from typing import NamedTuple
 from talkinghead.atomic import write_atomic
 from talkinghead.metrics.orderings import Orderings, build_orderings
 from talkinghead.metrics.plot import draw
-from talkinghead.metrics.results import Results, Row
+from talkinghead.metrics.results import Results, Row, read_csv
 from talkinghead.metrics.summary import (
     Column,
     Estimate,
@@ -40,6 +40,11 @@ class Style(NamedTuple):
     down: str
 
 
+SPLIT_NOTES = {
+    "mixed": "Hold-out frames lie between the shots in time (frame_choice.split=mixed).",
+    "parts": "Shots are from the first part, hold-out frames from the last (frame_choice.split=parts).",
+    "given": "Shots and hold-out frames are as the folders have them.",
+}
 MARKDOWN = Style("**{}**", " ({} to {})", "†", "", "↑", "↓")
 LATEX = Style(r"\textbf{{{}}}", r" {{\scriptsize ({} to {})}}", r"$^\dagger$", "", r"$\uparrow$", r"$\downarrow$")
 
@@ -48,7 +53,7 @@ def build_cells(table: Table, lines: Lines, style: Style) -> list[list[str]]:
     """Header and lines as text: T, method, then the columns that have numbers; T by T, methods in the table's order."""
     wanted = [("measured", name) for name in table.metrics] + [("paper", name) for name in table.paper_metrics]
     columns = [column for column in wanted if any(column in line for line in lines.values())]
-    header = ["T", "method"]
+    header = ["T", "method", *(["seeds", "identities"] if table.counts else [])]
     for source, name in columns:
         metric = find_metric(name)
         prefix = "paper: " if source == "paper" else ""
@@ -59,8 +64,14 @@ def build_cells(table: Table, lines: Lines, style: Style) -> list[list[str]]:
         for label in (method.label for method in table.methods if (shots, method.label) in lines):
             line = lines[shots, label]
             texts = [print_cell(line.get(column), column, best[column], style) for column in columns]
-            cells.append([str(shots), label, *texts])
+            cells.append([str(shots), label, *(print_counts(line) if table.counts else []), *texts])
     return cells
+
+
+def print_counts(line: dict[Column, Estimate]) -> list[str]:
+    """Which seeds a line is of, and of how many identities."""
+    seeds = sorted({seed for value in line.values() for seed in value.seeds}, key=lambda seed: (len(seed), seed))
+    return [", ".join(seeds), str(max((value.people for value in line.values()), default=0))]
 
 
 def print_cell(value: Estimate | None, column: Column, best: float | None, style: Style) -> str:
@@ -84,12 +95,13 @@ def explain(lines: Lines) -> str:
     text = []
     if counts:
         number = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        text.append(f"In brackets: 95 % bootstrap interval of the mean over {number} people.")
+        text.append(f"In brackets: 95 % interval of the mean over {number} identities.")
     if answers:
         number = str(max(answers)) if len(answers) == 1 else f"{min(answers)} to {max(answers)}"
         text.append(
             f"USER: share of fakes found, 0.33 by chance; in brackets Wilson's 95 % interval of {number} answers."
         )
+    text += [SPLIT_NOTES[split] for split in sorted({split for value in values for split in value.splits})]
     if not all(value.verified for value in values):
         text.append("†: the paper's number from memory, not verified.")
     return " ".join(text)
@@ -127,7 +139,7 @@ def fill_block(text: str, name: str, body: str) -> str:
 
 def summarize(folder: Path, table: Table, rows: Sequence[Row]) -> Lines:
     """The numbers of one table, and those of the folder's paper.csv if it has one."""
-    return merge(publish(table, Results(folder / "paper.csv").rows()), measure(table, rows))
+    return merge(publish(table, read_csv(folder / "paper.csv", ("method", "T"))), measure(table, rows))
 
 
 def read_rows(results: Sequence[Path]) -> list[Row]:

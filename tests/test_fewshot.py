@@ -19,12 +19,13 @@ from torch import nn
 
 import evaluate
 from talkinghead.callbacks.sheets import PeopleSheets
+from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import FrameChoice, SelfReenactment
+from talkinghead.data.people import SelfReenactment
 from talkinghead.learners.copies import MeanFrame, NearestFrame
 from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
-from talkinghead.learners.kept import KeptFrames, load_strip, save_strip
 from talkinghead.learners.harness import take, uncached_autocast
+from talkinghead.learners.kept import KeptFrames, load_strip, save_strip
 from talkinghead.metrics.frechet import FrechetDistance
 from talkinghead.metrics.results import EVERYBODY, Results
 from talkinghead.metrics.suite import ImageMetrics

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 
 from talkinghead.atomic import write_atomic
+from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import CrossReenactment, FrameChoice
+from talkinghead.data.people import CrossReenactment
 from talkinghead.metrics.landmarks import to_uint8
 from talkinghead.provenance import Card, marked
 

@@ -17,13 +17,13 @@ from talkinghead.data.datasets import Skipped
 from talkinghead.data.loaders import SkipReport
 from talkinghead.data.people import People, PeopleSource
 from talkinghead.learners.finetune import FineTuner
-from talkinghead.learners.kept import KeptFrames
 from talkinghead.learners.harness import number_of, take, timed, uncached_autocast
+from talkinghead.learners.kept import KeptFrames
 from talkinghead.learners.watching import StepPreviews
 from talkinghead.metrics.frechet import FrechetDistance
 from talkinghead.metrics.results import EVERYBODY, ResultKey, Results, name_people
 from talkinghead.metrics.suite import ImageMetrics
-from talkinghead.types import FewShotMethod, Frames, Person, Reenactor
+from talkinghead.types import FewShotMethod, Person, Reenactor
 
 _logger = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """How sure a mean over people is: intervals that cover at the few people in use, and Holm's correction of many claims.
 
-Two 95 % intervals are made, and the wider bound of either is taken: Student's t, right for a few normal values, and the
-bootstrap-t (Efron 1982; Hall 1988: second-order correct), right for skewed ones. The percentile bootstrap, which resamples
-as well, covers 80 % at four people and 88 % at eight where it says 95. And how sure a share of answers is: Wilson (1927).
+Two intervals are made, and the wider bound of either is taken: Student's t, right for a few normal values, and the
+bootstrap-t (Efron 1982; Hall 1988: second-order correct), right for skewed ones. The percentile bootstrap covers 80 %
+at four people and 88 % at eight where it says 95. And how sure a share of answers is: Wilson's interval (1927).
 """
 
 from collections.abc import Sequence

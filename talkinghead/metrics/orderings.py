@@ -1,7 +1,8 @@
 """Does one method beat another on the same people? Paired differences, judged together, as a Markdown table.
 
-A claim is answered where all of this is so, and is not clear otherwise: at least `MIN_IDENTITIES` identities and `MIN_SEEDS`
-seeds, a difference of the same sign with each seed, and p below 5 % after Holm's correction for all claims of the table.
+A claim is answered where all of this is so, and is not clear otherwise: at least `MIN_IDENTITIES` identities and
+`MIN_SEEDS` seeds, a difference of the same sign with each seed, and p below 5 % after Holm's correction for all claims
+of the table.
 """
 
 from collections.abc import Iterable, Sequence
@@ -96,9 +97,9 @@ def build_orderings(orderings: Orderings, rows: Sequence[Row]) -> str:
     return (
         "| is | better than | in | by | identities | seeds | p (Holm) | holds |\n" + "| --- " * 8 + "|\n"
         + "".join(lines)
-        + "\nBy: mean over the identities both were tested on, with the 95 % interval of the paired difference; positive is "
-        f"better. p: corrected by Holm for the {len(found)} lines of the table. Not clear: p above {LEVEL}, fewer than "
-        f"{MIN_IDENTITIES} identities or {MIN_SEEDS} seeds, or another sign with another seed (docs/metrics.md).\n"
+        + "\nBy: mean over the identities both were tested on, with the 95 % interval of the paired difference; "
+        f"positive is better. p: corrected by Holm for the {len(found)} lines of the table. Not clear: p above "
+        f"{LEVEL}, fewer than {MIN_IDENTITIES} identities or {MIN_SEEDS} seeds, or another sign with another seed (docs/metrics.md).\n"
     )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ class Results:
 def read_csv(path: Path, required: Sequence[str] = ()) -> list[Row]:
     """The rows of a csv as text; none where there is no file.
 
-    Raises ValueError, in one line, for what is no csv with the required columns: a folder, a binary file, cells too many.
+    Raises ValueError, in one line, for what is no csv with the required columns: a folder, a binary file, odd cells.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the csv file in it")

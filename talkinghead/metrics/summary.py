@@ -1,8 +1,8 @@
 """From rows to numbers: means over people with intervals, and the paper's own (arXiv 1905.08233, Table 1).
 
-Rows are those of the few-shot protocol: one per data set, method, variant, T, seed and person (a clip, a video or a folder
-of pictures), one column per metric. Means and intervals are over identities: what is measured of several clips of somebody,
-or with several seeds, is averaged first. Metrics of a whole test set (fid) stand in rows of person `*`.
+Rows are those of the few-shot protocol: one per data set, method, variant, T, seed and person (a clip, a video or a
+folder of pictures), one column per metric. Means and intervals are over identities: what is measured of several clips
+of somebody, or with several seeds, is averaged first. Metrics of a whole test set (fid) stand in rows of person `*`.
 """
 
 import math

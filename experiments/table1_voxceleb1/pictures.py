@@ -27,7 +27,7 @@ NUM_PEOPLE, NUM_FRAMES, SIDE = 5, 2, 96  # SIDE: pixels of a printed frame
 
 def find_strip(outputs: list[Path], method: str, shots: int | None, person: str) -> np.ndarray:
     """The frames of a person as one strip. Raises FileNotFoundError where no output has it."""
-    folder = f"{method}*/T={shots}" if shots else f"{method}*"
+    folder = f"{method}*/T{shots}" if shots else f"{method}*"
     for output in outputs:
         for path in sorted((output / "frames" / DATA).glob(f"{folder}/{person}.png")):
             return cv2.imread(str(path))

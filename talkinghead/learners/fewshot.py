@@ -70,12 +70,18 @@ class PeopleDataModule(L.LightningDataModule):
         """Make what can be made."""
         self.source.prepare()
 
-    def test_dataloader(self) -> People:
-        """This rank's people."""
+    def find(self) -> None:
+        """Look who there is, once. Raises ValueError where it is nobody."""
+        if self.everybody:
+            return
         self.everybody, skipped = self.source.keys()
         self.report.add(skipped)
         if not self.everybody:
             raise ValueError(nobody(self.source, skipped))
+
+    def test_dataloader(self) -> People:
+        """This rank's people."""
+        self.find()
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return People(self.source, self.everybody[rank::world], self.report.add)
 
@@ -253,6 +259,15 @@ class FewShotLearner(L.LightningModule):
         everybody = set(self.trainer.datamodule.everybody)  # type: ignore[attr-defined]
         rows = self.results.of(self._key(candidate, num_shots, EVERYBODY))
         return [row for row in rows if row["person"] in everybody]
+
+    def rows(self) -> list[dict[str, str]]:
+        """What `results` has of this run: its people one by one, and all of them together."""
+        found = []
+        for num_shots in self.shots:
+            for candidate in self.candidates:
+                together = self.results.find(self._set_key(candidate, num_shots))
+                found += self._rows(candidate, num_shots) + ([together] if together else [])
+        return found
 
     def _means(self, candidate: Candidate, num_shots: int) -> dict[str, float]:
         rows = self._rows(candidate, num_shots)

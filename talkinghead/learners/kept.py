@@ -23,7 +23,7 @@ COPIES = "nearest"  # the method whose outputs are source frames
 
 
 class KeptFrames:
-    """`<folder>/<data>/target…/<person>.png`, and `<folder>/<data>/<method …>/T=8/<person>.png` for each row."""
+    """`<folder>/<data>/target…/<person>.png`, and `<folder>/<data>/<method …>/T8/<person>.png` for each row."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -32,7 +32,8 @@ class KeptFrames:
         """Where the outputs of a row lie; another checkpoint, config or seed has another folder."""
         parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash, seed_of(key))
         method = "_".join(part for part in parts if part != "-")
-        return self.folder / key.data / method / f"T={key.T}" / f"{key.person}.png"
+        shots = f"T={key.T}" if key.seed == "-" else f"T{key.T}"  # in folders of before there were seeds
+        return self.folder / key.data / method / shots / f"{key.person}.png"
 
     def has(self, key: ResultKey) -> bool:
         """Whether its picture is there and whole; what is left of one is not."""

@@ -94,13 +94,13 @@ def build_orderings(orderings: Orderings, rows: Sequence[Row]) -> str:
         return "*Not run yet.*\n"
     adjusted = holm([gain.interval.p for _, _, gain in found])
     lines = [print_gain(*one, p) for one, p in zip(found, adjusted, strict=True)]
-    return (
-        "| is | better than | in | by | identities | seeds | p (Holm) | holds |\n" + "| --- " * 8 + "|\n"
-        + "".join(lines)
-        + "\nBy: mean over the identities both were tested on, with the 95 % interval of the paired difference; "
-        f"positive is better. p: corrected by Holm for the {len(found)} lines of the table. Not clear: p above "
-        f"{LEVEL}, fewer than {MIN_IDENTITIES} identities or {MIN_SEEDS} seeds, or another sign with another seed (docs/metrics.md).\n"
-    )  # fmt: skip
+    header = "| is | better than | in | by | identities | seeds | p (Holm) | holds |\n" + "| --- " * 8 + "|\n"
+    note = (
+        "By: mean over the identities both were tested on, with the 95 % interval of the paired difference; positive "
+        f"is better. p: corrected by Holm for the {len(found)} lines of the table. Not clear: p above {LEVEL}, fewer "
+        f"than {MIN_IDENTITIES} identities or {MIN_SEEDS} seeds, or another sign with another seed (docs/metrics.md).\n"
+    )
+    return header + "".join(lines) + "\n" + note
 
 
 def print_gain(claim: Claim, name: str, gain: Gain, adjusted: float) -> str:

@@ -1,6 +1,10 @@
-"""The tables of experiments/: Markdown and LaTeX, the best of each T in bold, the paper's numbers beside ours."""
+"""The tables of experiments/: Markdown and LaTeX, the best of each T in bold, the paper's numbers beside ours.
+
+`python -m talkinghead.metrics.table results.csv …` prints those of any rows.
+"""
 
 import re
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +12,7 @@ from typing import NamedTuple
 
 from talkinghead.atomic import write_atomic
 from talkinghead.metrics.orderings import Orderings, build_orderings
+from talkinghead.metrics.overview import build_overview
 from talkinghead.metrics.plot import draw
 from talkinghead.metrics.results import Results, Row, read_csv
 from talkinghead.metrics.summary import (
@@ -168,3 +173,24 @@ def write_tables(folder: Path, blocks: Sequence[Table | Orderings], results: Seq
         if (figure := draw(table, lines)) is not None:
             figure.savefig(folder / f"{table.name}.png", dpi=110, metadata={"Software": None})
     write_atomic(folder / "README.md", build_readme(folder, blocks, results).encode())
+
+
+def main(files: Sequence[str]) -> None:
+    """Print the tables of some results.csv as Markdown."""
+    if not files or files[0] in ("-h", "--help"):
+        sys.exit("usage: python -m talkinghead.metrics.table results.csv [more.csv …]")
+    try:
+        missing = [name for name in files if not Path(name).exists()]
+        if missing:
+            raise FileNotFoundError(f"there is no {missing[0]}")
+        overview = build_overview(read_rows([Path(name) for name in files]))
+    except (ValueError, OSError) as error:
+        sys.exit(f"talkinghead.metrics.table: {error}")
+    if not overview:
+        sys.exit(f"talkinghead.metrics.table: no rows in {', '.join(files)}")
+    for table, lines in overview:
+        print(f"## {table.data}\n\n{build_markdown(table, lines)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -381,9 +381,7 @@ def test_a_baseline_alone_is_built_from_its_own_checkpoint(trained: tuple[Path, 
 @pytest.mark.slow
 def test_a_sweep_of_train_py_ends_with_a_table_of_its_rows(trained: tuple[Path, Path]) -> None:
     root, checkpoint = trained
-    mine = options(
-        root, "experiment=finetune_synthetic", f"init_from={checkpoint}", "learner.max_steps=1", "logger=csv"
-    )
+    mine = options(root, "experiment=finetune_synthetic", f"init_from={checkpoint}", "learner.max_steps=1")
     done = start(
         "train.py", "-m", *mine, "logger=csv", "shots=1,4", "seed=range(2)", f"hydra.sweep.dir={root / 'sweep'}"
     )

@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import Logger
 from rich import get_console
 from rich.table import Table as RichTable
 
-from talkinghead.metrics.overview import COLUMNS, Overview, build_overview, flatten
+from talkinghead.metrics.overview import COLUMNS, Overview, build_overview, explain_missing, flatten
 from talkinghead.metrics.results import Results, Row, write_csv
 from talkinghead.metrics.summary import Estimate, Lines, Table, find_metric
 from talkinghead.metrics.table import print_counts
@@ -53,6 +53,8 @@ def finish(rows: Sequence[Row], folder: Path, of: str, loggers: Sequence[Logger]
     overview = build_overview(rows)
     for table, lines in overview:
         get_console().print(draw(table, lines))
+    if note := explain_missing(rows):
+        get_console().print(note, soft_wrap=True, highlight=False)
     flat = flatten(overview)
     write_csv(folder / TABLE, COLUMNS, flat)
     get_console().print(f"table of {of}: {folder / TABLE}", soft_wrap=True, highlight=False)
@@ -98,5 +100,6 @@ def log(logger: Logger, overview: Overview, flat: Sequence[Row]) -> None:
                 for (_, name), value in line.items()
             }  # fmt: skip
             logger.log_metrics(values, step=shots)
+    logger.save()
     if hasattr(logger, "log_table"):  # wandb
         logger.log_table("table", columns=list(COLUMNS), data=[[row[name] for name in COLUMNS] for row in flat])

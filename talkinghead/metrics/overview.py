@@ -63,6 +63,14 @@ def find_names(rows: Iterable[Row]) -> list[str]:
     return known + families + [name for name in TIMES if any(row.get(name) for row in rows)]
 
 
+def explain_missing(rows: Sequence[Row]) -> str:
+    """Which metrics are in no table, in one line; nothing where all are."""
+    there = dict.fromkeys(name for row in rows for name, text in row.items() if text and name not in (*HEAD, *TAIL))
+    bounds = ("_low", "_high", "_answers")
+    missing = [name for name in there if not name.endswith(bounds) and not is_declared(name)]
+    return f"not in the table: {', '.join(missing)}: declare them in metrics/summary.py" if missing else ""
+
+
 def is_declared(name: str) -> bool:
     try:
         find_metric(name)

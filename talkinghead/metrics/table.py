@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from talkinghead.atomic import write_atomic
 from talkinghead.metrics.orderings import Orderings, build_orderings
-from talkinghead.metrics.overview import build_overview
+from talkinghead.metrics.overview import build_overview, explain_missing
 from talkinghead.metrics.plot import draw
 from talkinghead.metrics.results import Results, Row, read_csv
 from talkinghead.metrics.summary import (
@@ -183,13 +183,16 @@ def main(files: Sequence[str]) -> None:
         missing = [name for name in files if not Path(name).exists()]
         if missing:
             raise FileNotFoundError(f"there is no {missing[0]}")
-        overview = build_overview(read_rows([Path(name) for name in files]))
+        rows = read_rows([Path(name) for name in files])
+        overview = build_overview(rows)
     except (ValueError, OSError) as error:
         sys.exit(f"talkinghead.metrics.table: {error}")
     if not overview:
         sys.exit(f"talkinghead.metrics.table: no rows in {', '.join(files)}")
     for table, lines in overview:
         print(f"## {table.data}\n\n{build_markdown(table, lines)}")
+    if note := explain_missing(rows):
+        print(note)
 
 
 if __name__ == "__main__":

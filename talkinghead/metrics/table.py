@@ -45,6 +45,7 @@ class Style(NamedTuple):
     down: str
 
 
+COUNTS = ("T", "method", "seeds", "identities")
 SPLIT_NOTES = {
     "mixed": "Hold-out frames lie between the shots in time (frame_choice.split=mixed).",
     "parts": "Shots are from the first part, hold-out frames from the last (frame_choice.split=parts).",
@@ -58,7 +59,7 @@ def build_cells(table: Table, lines: Lines, style: Style) -> list[list[str]]:
     """Header and lines as text: T, method, then the columns that have numbers; T by T, methods in the table's order."""
     wanted = [("measured", name) for name in table.metrics] + [("paper", name) for name in table.paper_metrics]
     columns = [column for column in wanted if any(column in line for line in lines.values())]
-    header = ["T", "method", *(["seeds", "identities"] if table.counts else [])]
+    header = list(COUNTS if table.counts else COUNTS[:2])
     for source, name in columns:
         metric = find_metric(name)
         prefix = "paper: " if source == "paper" else ""
@@ -142,6 +143,18 @@ def fill_block(text: str, name: str, body: str) -> str:
     return block.sub(lambda found: found[1] + body + found[2], text)
 
 
+def keep_numbers(text: str, table: Table, lines: Lines) -> None:
+    """Raises ValueError where a block has measured numbers and would get none."""
+    block = re.search(rf"<!-- table: {re.escape(table.name)} -->\n(\|.*)\n", text)
+    before = [cell.strip() for cell in block[1].split("|")[1:-1]] if block else []
+    measured = [cell for cell in before if cell not in COUNTS and not cell.startswith("paper: ")]
+    if measured and not any(source == "measured" for line in lines.values() for source, _ in line):
+        raise ValueError(
+            f"the table {table.name} has {measured[0]} of {table.data}, but no csv has rows of it any more: results of "
+            "another data set go beside results.csv, not over it"
+        )
+
+
 def summarize(folder: Path, table: Table, rows: Sequence[Row]) -> Lines:
     """The numbers of one table, and those of the folder's paper.csv if it has one."""
     return merge(publish(table, read_csv(folder / "paper.csv", ("method", "T"))), measure(table, rows))
@@ -159,7 +172,9 @@ def build_readme(folder: Path, blocks: Sequence[Table | Orderings], results: Seq
         if isinstance(block, Orderings):
             text = fill_block(text, block.name, build_orderings(block, rows))
         else:
-            text = fill_block(text, block.name, build_markdown(block, summarize(folder, block, rows)))
+            lines = summarize(folder, block, rows)
+            keep_numbers(text, block, lines)
+            text = fill_block(text, block.name, build_markdown(block, lines))
     return text
 
 

@@ -39,10 +39,11 @@ def test(cfg: DictConfig) -> float | None:
     try:
         data, learner = build(cfg)
     except (ValueError, FileNotFoundError, InstantiationException) as error:  # what a user can mend: no traceback
-        mendable = not isinstance(error, InstantiationException) or isinstance(error.__cause__, FileNotFoundError)
+        mendable = not isinstance(error, InstantiationException) or isinstance(error.__cause__, (ValueError, OSError))
         if not mendable:
             raise
-        sys.exit(f"{Path(sys.argv[0]).name}: {error.__cause__ or error}")
+        said = error.__cause__ if isinstance(error, InstantiationException) else error
+        sys.exit(f"{Path(sys.argv[0]).name}: {said}")
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
     loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)

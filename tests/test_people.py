@@ -1,6 +1,8 @@
 """The protocol's choice of people and frames: disjoint, the same for every method, the smaller T within the larger."""
 
+import shutil
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -319,3 +321,20 @@ def test_pictures_that_are_not_square_say_what_to_do(tmp_path: Path) -> None:
         StillsReenactment(tmp_path, SIZE, CHOICE, detect).load("anna")
     with pytest.raises(ValueError, match="detector"):
         StillsReenactment(tmp_path, SIZE, CHOICE, None)
+
+
+CASES = Path(__file__).parents[2] / "shared" / "cases"
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases")
+def test_the_shared_folder_with_one_bad_picture_and_a_gigapixel_one(tmp_path: Path) -> None:
+    with tarfile.open(CASES / "13_stills_one_bad.tgz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    shutil.copy(CASES / "16_1_gigapixel.png", tmp_path / "p1/test/gigapixel.png")
+    source = StillsReenactment(tmp_path, SIZE, FrameChoice(4, 4, 1), lambda image: frame_points(0, 0))
+    keys, skipped = source.keys()
+    assert (keys, skipped) == (["p1"], [])
+    person = source.load("p1")
+    assert len(person.shots.images) == 4
+    assert len(person.target.images) >= 1

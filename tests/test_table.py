@@ -268,6 +268,27 @@ def test_a_folder_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "made_up.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_rows_of_another_data_set_do_not_take_the_place_of_those_there(tmp_path: Path) -> None:
+    """A block with numbers is not emptied by a results.csv of something else."""
+    results = Results(tmp_path / "results.csv")
+    for data in ("set/test", "other/test"):
+        results.path.unlink(missing_ok=True)
+        results.add(ResultKey(data, "ours", "FT", 1, "a"), {"ssim": 0.5})
+        if data == "set/test":
+            (tmp_path / "README.md").write_text("<!-- table: made_up -->\n<!-- end of table -->\n")
+            write_tables(tmp_path, [TABLE], [results.path])
+    before = (tmp_path / "README.md").read_text()
+    with pytest.raises(ValueError, match=r"made_up has SSIM ↑ of set/test.*beside results\.csv, not over it"):
+        write_tables(tmp_path, [TABLE], [results.path])
+    assert (tmp_path / "README.md").read_text() == before
+    for folder in ("table1_voxceleb1", "table1_voxceleb2", "ablations"):
+        text = (ROOT / "experiments" / folder / "README.md").read_text()
+        assert not re.search(r"cp outputs/\S+/results\.csv experiments/\w+/\n(?=.*\n*.*<!-- table: voxceleb)", text)
+        (copied,) = set(re.findall(r"cp \S+ experiments/\w+/(voxceleb\d\.csv)", text))
+        script = runpy.run_path(str(ROOT / "experiments" / folder / "table.py"))
+        assert copied in {path.name for path in script["RESULTS"]}
+
+
 def test_before_the_first_run_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("<!-- table: made_up -->\n<!-- end of table -->\n")
     write_tables(tmp_path, [TABLE], [tmp_path / "results.csv"])

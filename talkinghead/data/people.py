@@ -64,7 +64,7 @@ class Shards:
         numbers: dict[str, list[int]] = {}
         for one in chosen:
             numbers.setdefault(one.clip.key, []).append(one.number)
-        decoded = {}
+        decoded: dict[tuple[str, int], tuple[np.ndarray, ...]] = {}
         for clip in {one.clip.key: one.clip for one in chosen}.values():
             sample = make_sample(clip, clip.landmarks(), numbers[clip.key], self.size, flip=False)
             parts = zip(sample.images, sample.landmarks, sample.points, strict=True)

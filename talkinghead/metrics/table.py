@@ -180,14 +180,14 @@ def build_readme(folder: Path, blocks: Sequence[Table | Orderings], results: Seq
 
 def write_tables(folder: Path, blocks: Sequence[Table | Orderings], results: Sequence[Path]) -> None:
     """Write README.md of an experiment, and `<name>.tex` and `<name>.png` of each table that has numbers."""
-    rows = read_rows(results)
+    rows, readme = read_rows(results), build_readme(folder, blocks, results)
     for table in (block for block in blocks if isinstance(block, Table)):
         lines = summarize(folder, table, rows)
         if lines:
             write_atomic(folder / f"{table.name}.tex", build_latex(table, lines).encode())
         if (figure := draw(table, lines)) is not None:
             figure.savefig(folder / f"{table.name}.png", dpi=110, metadata={"Software": None})
-    write_atomic(folder / "README.md", build_readme(folder, blocks, results).encode())
+    write_atomic(folder / "README.md", readme.encode())
 
 
 def main(files: Sequence[str]) -> None:

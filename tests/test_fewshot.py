@@ -310,6 +310,11 @@ def test_every_method_composes(method: str) -> None:
     assert ("learner" in section) != ("changes" in section)
 
 
+def test_methods_of_ones_own_are_chosen_as_the_docs_say() -> None:
+    config = compose_config("evaluate", "baseline@method=[nearest,mean]", "methods=[nearest]")
+    assert set(config.method) == {"ff", "ft", "nearest", "mean"}
+
+
 @pytest.mark.parametrize("people", ["self", "cross", "stills"])
 def test_every_source_of_people_composes(people: str) -> None:
     config = compose_config("evaluate", f"people={people}", *(["people.root=faces"] if people == "stills" else []))

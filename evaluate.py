@@ -15,11 +15,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from talkinghead.callbacks.sweep import ROWS, finish
 from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
 from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
 from talkinghead.learners.kept import KeptFrames
 from talkinghead.learners.watching import StepPreviews
-from talkinghead.metrics.results import Results
+from talkinghead.metrics.results import Results, write_csv
 from talkinghead.models.trusted import inside, section_of
 from talkinghead.pretrained import digest
 
@@ -39,21 +40,35 @@ def test(cfg: DictConfig) -> float | None:
     try:
         data, learner = build(cfg)
     except (ValueError, FileNotFoundError, InstantiationException) as error:  # what a user can mend: no traceback
-        mendable = not isinstance(error, InstantiationException) or isinstance(error.__cause__, FileNotFoundError)
+        mendable = not isinstance(error, InstantiationException) or isinstance(error.__cause__, (ValueError, OSError))
         if not mendable:
             raise
-        sys.exit(f"{Path(sys.argv[0]).name}: {error.__cause__ or error}")
+        said = error.__cause__ if isinstance(error, InstantiationException) else error
+        sys.exit(f"{Path(sys.argv[0]).name}: {said}")
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
     loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
     for logger in trainer.loggers:
         logger.log_hyperparams({**plain(cfg), "git_commit": learner.commit})
     trainer.test(learner, datamodule=data, verbose=False)
-    if data.skipped:
-        log.warning("not used: %s", ", ".join(f"{count} x {cause}" for cause, count in data.skipped.items()))
-    log.info("rows: %s", cfg.results)
+    conclude(cfg, data, learner, trainer)
     metric = trainer.callback_metrics.get(cfg.get("optimized_metric") or "")
     return None if metric is None else float(metric)
+
+
+def conclude(cfg: DictConfig, data: PeopleDataModule, learner: FewShotLearner, trainer: L.Trainer) -> None:
+    """Say what was left out, and show the table of this run's rows; a run without any has failed."""
+    unused = ", ".join(f"{count} x {cause}" for cause, count in data.skipped.items())
+    if unused:
+        log.warning("not used: %s", unused)
+    rows = learner.rows()
+    if not rows:
+        sys.exit(f"{Path(sys.argv[0]).name}: nothing was measured: {data.source.name}: {unused or 'nobody to test'}")
+    if trainer.is_global_zero:
+        folder = Path(cfg.paths.output_dir)
+        write_csv(folder / ROWS, list(dict.fromkeys(name for row in rows for name in row)), rows)
+        finish(rows, folder, "this run", trainer.loggers)
+    log.info("rows: %s", cfg.results)
 
 
 def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
@@ -64,15 +79,31 @@ def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
     adopt(cfg)
     data = PeopleDataModule(instantiate(cfg.people))
     data.prepare_data()
+    data.find()  # whoever is there to test, before anything is learned
+    shots = [cfg.shots] if isinstance(cfg.shots, int) else list(cfg.shots)
+    check_shots(shots, cfg.frame_choice.max_shots)
+    results = Results(cfg.results)
+    results.rows()  # a file that is something else is said now
     output = Path(cfg.results).parent
     learner = FewShotLearner(
         [one for name in cfg.methods for one in adapted(cfg, candidate(cfg, name))], data.source.name,
-        [cfg.shots] if isinstance(cfg.shots, int) else list(cfg.shots), instantiate(cfg.metrics), Results(cfg.results),
-        KeptFrames(output / "frames") if cfg.keep_frames else None, instantiate(cfg.set_metrics),
+        shots, instantiate(cfg.metrics), results,
+        KeptFrames(output / "frames") if cfg.keep_frames else None, instantiate(cfg.get("set_metrics")),
         StepPreviews(output / "previews", cfg.preview_every) if cfg.preview_every else None, cfg.seed,
-        git_commit(Path(__file__).parent),
+        git_commit(Path(__file__).parent), data.source.protocol,
     )  # fmt: skip
     return data, learner
+
+
+def check_shots(shots: list[Any], most: int) -> None:
+    """Raises ValueError for counts of shots that nobody has."""
+    if not shots or any(not isinstance(count, int) or count < 1 for count in shots):
+        raise ValueError(f"shots={shots}: whole numbers from 1 on, such as shots=[1,8,32]")
+    if max(shots) > most:
+        raise ValueError(
+            f"shots={max(shots)}, but {most} frames of each clip are kept for learning: set "
+            f"frame_choice.max_shots={max(shots)} (other hold-out frames: compare with rows of the same setting only)"
+        )
 
 
 def adopt(cfg: DictConfig) -> None:
@@ -133,7 +164,10 @@ def settings(cfg: DictConfig, name: str) -> dict[str, Any]:
     method = plain(cfg.method[name])
     if "learner" in method:
         method["learner"] = {k: v for k, v in method["learner"].items() if k not in method.get("networks", ())}
-    return {**method, "people": plain(cfg.people), "seed": cfg.seed}
+    people = plain(cfg.people)
+    if people["choice"]["seed"] == cfg.seed:  # the seed has a column of its own
+        people["choice"].pop("seed")
+    return {**method, "people": people}
 
 
 def checkpoint_of(cfg: DictConfig, name: str) -> str | None:
@@ -142,7 +176,8 @@ def checkpoint_of(cfg: DictConfig, name: str) -> str | None:
     if "checkpoint" not in method:
         return None
     if method.checkpoint is None:
-        key = "checkpoint" if "networks" in method else f"checkpoints.{name}"
+        ours = "init_from" if "init_from" in cfg else "checkpoint"  # train.py has the one, evaluate.py the other
+        key = ours if "networks" in method else f"checkpoints.{name}"
         raise ValueError(f"method {name} needs its trained networks: {key}=FILE, or leave it out of methods=[…]")
     if not Path(method.checkpoint).is_file():
         raise FileNotFoundError(f"method {name}: there is no checkpoint {method.checkpoint}")

@@ -50,10 +50,11 @@ class Person(NamedTuple):
     cross-reenactment another person drives, and `target` is the ground truth: this person with the driver's motion.
     """
 
-    key: str  # which clip, for tables and reports
+    key: str  # which clip, video or folder of pictures, for tables and reports
     shots: Frames  # T frames to learn from
     driving: Frames  # M frames that give pose and expression
     target: Frames  # M frames to reproduce
+    identity: str = ""  # whose; several clips may be of one identity
 
 
 Reenactor = Callable[[Frames], Float[Tensor, "M 3 H W"]]  # driving frames -> x_hat in [-1, 1]

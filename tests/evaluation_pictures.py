@@ -18,7 +18,7 @@ def write_evaluation(
     kept, results = KeptFrames(root / "frames"), Results(root / "results.csv")
     methods = [("ours", "FF", "0123456789ab"), ("ours", "FT", "0123456789ab"), ("nearest", "-", "-")]
     for person in names or [f"person{n}" for n in range(people)]:
-        kept.save_target("tiny/test", person, torch.full((12, 3, side, side), REAL))
+        kept.save_target(ResultKey("tiny/test", "-", "-", 1, person), torch.full((12, 3, side, side), REAL))
         for method, variant, checkpoint in methods:
             for T in shots:
                 key = ResultKey("tiny/test", method, variant, T, person, checkpoint)

@@ -19,13 +19,15 @@ from torch import nn
 
 import evaluate
 from talkinghead.callbacks.sheets import PeopleSheets
+from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import FrameChoice, SelfReenactment
+from talkinghead.data.people import SelfReenactment
 from talkinghead.learners.copies import MeanFrame, NearestFrame
-from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule, take, uncached_autocast
+from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
+from talkinghead.learners.harness import take, uncached_autocast
 from talkinghead.learners.kept import KeptFrames, load_strip, save_strip
 from talkinghead.metrics.frechet import FrechetDistance
-from talkinghead.metrics.results import EVERYBODY, Results
+from talkinghead.metrics.results import EVERYBODY, Results, read_csv
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.pretrained import digest
 from talkinghead.types import Frames
@@ -33,7 +35,7 @@ from tests.data_sets import SIZE, make_clip, write_data_set
 
 ROOT = Path(__file__).parents[1]
 CHOICE = FrameChoice(max_shots=4, num_targets=4, min_targets=2)
-METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
+METHODS = sorted(path.stem for group in ("method", "baseline") for path in (ROOT / "conf" / group).glob("*.yaml"))
 
 
 class ColourLearner(nn.Module):
@@ -145,7 +147,7 @@ def test_a_row_without_a_metric_or_without_its_pictures_is_done_again(tmp_path: 
     again = ColourLearner()
     run(learner(tmp_path, again, shots=(4,)), people(tmp_path))
     assert len(again.seen) == 3
-    next((tmp_path / "frames/tiny/test").glob("ours*/T=4/clip002.png")).unlink()
+    next((tmp_path / "frames/tiny/test").glob("ours*/T4/clip002.png")).unlink()
     once_more = ColourLearner()
     run(learner(tmp_path, once_more, shots=(4,)), people(tmp_path))
     assert once_more.seen == [one for one in again.seen if one in once_more.seen]
@@ -171,10 +173,48 @@ def test_set_metrics_have_their_own_rows_and_survive_a_restart(tmp_path: Path) -
         learner(tmp_path, kept=None, set_metrics=distance())
 
 
+def test_the_distance_of_a_larger_set_is_not_overwritten(tmp_path: Path) -> None:
+    def evaluated(count: int | None, seed: int = 0) -> None:
+        metrics: dict[str, FrechetDistance | None] = {"fd_pixels": FrechetDistance("fd_pixels", Pixels())}
+        data = people(tmp_path)
+        data.source.num_people = count
+        run(learner(tmp_path, shots=(4,), set_metrics=metrics, seed=seed), data)
+
+    evaluated(None)
+    path = tmp_path / "results.csv"
+    before = [row for row in Results(path).rows() if row["person"] == EVERYBODY]
+    evaluated(2)
+    after = [row for row in Results(path).rows() if row["person"] == EVERYBODY]
+    assert [row for row in after if row in before] == before
+    assert sorted((row["method"], row["num_targets"]) for row in after) == [
+        ("mean", "12"), ("mean", "8"), ("nearest", "12"), ("nearest", "8"),
+    ]  # fmt: skip
+    assert {row["people"][:2] for row in after} == {"3-", "2-"}
+    evaluated(2, seed=1)
+    rows = Results(path).rows()
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    assert [row for row in rows if row in after] == after
+    assert {row["identity"] for row in rows if row["seed"] == "1"} <= {"person0", "person1", "person2", ""}
+    assert len(list((tmp_path / "frames/tiny/test").glob("target*"))) == 2, "another seed holds out other frames"
+
+
+def test_half_a_kept_picture_is_made_again(tmp_path: Path) -> None:
+    run(learner(tmp_path, ColourLearner(), shots=(4,)), people(tmp_path))
+    (path,) = (tmp_path / "frames/tiny/test").glob("ours*/T4/clip002.png")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"clip002\.png is no strip"):
+        load_strip(path)
+    again = ColourLearner()
+    run(learner(tmp_path, again, shots=(4,)), people(tmp_path))
+    assert len(again.seen) == 1
+    assert path.read_bytes() == whole
+
+
 def test_contact_sheets_and_kept_pictures(tmp_path: Path) -> None:
     run(learner(tmp_path, shots=(4,)), people(tmp_path), PeopleSheets(tmp_path / "people", num_rows=2))
     sheets = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "people").rglob("*.png"))
-    assert sheets == [f"people/tiny/test/T=4/clip{n:03d}.png" for n in range(3)]
+    assert sheets == [f"people/tiny/test/T4/clip{n:03d}.png" for n in range(3)]
     images = torch.rand(3, 3, SIZE, SIZE) * 2 - 1
     save_strip(tmp_path / "strip.png", images)
     assert (load_strip(tmp_path / "strip.png") - images).abs().max() <= 1 / 255 + 1e-6
@@ -246,7 +286,7 @@ def test_two_ranks_share_the_people(tmp_path: Path, count: int) -> None:
 
 TINY = [
     "trainer=cpu", "logger=none", "metrics=default", "metrics.detector=null", "metrics.distances=null", "data=folder",
-    "set_metrics=null", "frame_choice.max_shots=4", "frame_choice.num_targets=4", "frame_choice.min_targets=2",
+    "set_metrics=none", "frame_choice.max_shots=4", "frame_choice.num_targets=4", "frame_choice.min_targets=2",
 ]  # fmt: skip
 NETWORKS = [
     "model.image_size=32", "model.embedder.channels=[8,16]", "model.generator.embedding_size=16", "num_videos=3",
@@ -268,6 +308,11 @@ def test_every_method_composes(method: str) -> None:
     section = OmegaConf.to_container(config.method, resolve=True)[method]
     assert {"name", "variant"} <= set(section)
     assert ("learner" in section) != ("changes" in section)
+
+
+def test_methods_of_ones_own_are_chosen_as_the_docs_say() -> None:
+    config = compose_config("evaluate", "baseline@method=[nearest,mean]", "methods=[nearest]")
+    assert set(config.method) == {"ff", "ft", "nearest", "mean"}
 
 
 @pytest.mark.parametrize("people", ["self", "cross", "stills"])
@@ -329,7 +374,7 @@ def test_a_baseline_alone_is_built_from_its_own_checkpoint(trained: tuple[Path, 
     inside = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("model", "loss", "learner")}
     torch.save({"state_dict": instantiate(config.learner).state_dict(), "config": inside}, root / "x2face.ckpt")
     config = compose_config(
-        "evaluate", *options(root, f"checkpoints.x2face={root / 'x2face.ckpt'}", "methods=[x2face]")
+        "evaluate", *options(root, f"checkpoints.x2face={root / 'x2face.ckpt'}", "methods=[x2face]", "shots=4")
     )
     _, learner = evaluate.build(config)
     assert [candidate.name for candidate in learner.candidates] == ["x2face"]
@@ -339,14 +384,32 @@ def test_a_baseline_alone_is_built_from_its_own_checkpoint(trained: tuple[Path, 
 
 
 @pytest.mark.slow
-def test_a_sweep_of_train_py_gathers_its_rows(trained: tuple[Path, Path]) -> None:
+def test_a_sweep_of_train_py_ends_with_a_table_of_its_rows(trained: tuple[Path, Path]) -> None:
     root, checkpoint = trained
     mine = options(root, "experiment=finetune_synthetic", f"init_from={checkpoint}", "learner.max_steps=1")
-    done = start("train.py", "-m", *mine, "shots=1,4", f"hydra.sweep.dir={root / 'sweep'}")
+    done = start(
+        "train.py", "-m", *mine, "logger=csv", "shots=1,4", "seed=range(2)", f"hydra.sweep.dir={root / 'sweep'}"
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     rows = Results(root / "outputs/finetune_synthetic/results.csv").rows()
-    assert sorted((row["variant"], row["T"]) for row in rows) == [("FT", "1")] * 2 + [("FT", "4")] * 2
-    assert "test/T=4/FT  ssim" in done.stdout
+    assert sorted({(row["variant"], row["T"], row["seed"]) for row in rows}) == [
+        ("FT", "1", "0"), ("FT", "1", "1"), ("FT", "4", "0"), ("FT", "4", "1"),
+    ]  # fmt: skip
+    assert len(rows) == 8
+    assert {path.name for path in (root / "sweep").iterdir() if path.is_dir()} == {"0", "1", "2", "3"}
+    table = read_csv(root / "sweep/table.csv")
+    ssim = [row for row in table if row["metric"] == "ssim"]
+    assert [(row["T"], row["method"], row["seeds"], row["identities"]) for row in ssim] == [
+        ("1", "FT", "0 1", "2"), ("4", "FT", "0 1", "2"),
+    ]  # fmt: skip
+    assert float(ssim[0]["low"]) <= float(ssim[0]["mean"]) <= float(ssim[0]["high"])
+    end = done.stdout[done.stdout.rindex("tiny/test: mean over identities") :]
+    assert "0, 1" in end
+    assert "table of the sweep" in end
+    assert "table/tiny/test/FT/ssim" in (root / "sweep/3/metrics/metrics.csv").read_text()
+    again = root / "sweep/0/a.ckpt"
+    again.write_bytes(checkpoint.read_bytes())
+    assert compose_config("evaluate", f"checkpoint={again}").checkpoint == str(again), "no sign to quote in its path"
 
 
 def test_settings_have_a_hash_that_does_not_know_where_files_lie(trained: tuple[Path, Path]) -> None:
@@ -360,7 +423,9 @@ def test_settings_have_a_hash_that_does_not_know_where_files_lie(trained: tuple[
 
     usual = hash_of()
     assert usual == hash_of("paths.root_dir=elsewhere", "people.num_people=3", "output=other")
-    changes = ["learner.epochs=41", "seed=1", "frame_choice.num_targets=3", "people.split=val"]
+    assert usual == hash_of("seed=1"), "it has a column of its own"
+    changes = ["learner.epochs=41", "frame_choice.seed=1", "frame_choice.num_targets=3", "people.split=val"]
+    changes += ["frame_choice.split=mixed", "frame_choice.shots=even", "people.unit=video"]
     assert len({usual, *(hash_of(change) for change in changes)}) == 1 + len(changes)
 
 
@@ -370,7 +435,7 @@ def test_settings_have_a_hash_that_does_not_know_where_files_lie(trained: tuple[
         (["methods=[ft]"], "method ft needs its trained networks: checkpoint=FILE"),
         (["methods=[x2face]"], r"checkpoints\.x2face=FILE"),
         (["methods=[ff]", "checkpoint=nowhere.ckpt"], r"there is no checkpoint nowhere\.ckpt"),
-        (["methods=[magic]"], "no magic; there are ff, ft"),
+        (["methods=[magic]"], "no magic; there are ff, ft, x2face, pix2pixhd, nearest, mean"),
     ],
 )
 def test_evaluate_says_what_is_missing(tmp_path: Path, overrides: list[str], message: str) -> None:

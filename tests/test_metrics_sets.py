@@ -265,7 +265,7 @@ def test_evaluation_config_works_without_any_file(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(pretrained, "_NOTICED", set())
-    overrides = ["metrics=evaluation", "+metrics@set_metrics=frechet", f"paths.root_dir={tmp_path}"]
+    overrides = ["metrics=evaluation", "+set_metrics=frechet", f"paths.root_dir={tmp_path}"]
     with initialize_config_dir(CONF, version_base=None):
         config = compose("config", [*overrides, f"paths.weights_dir={tmp_path}"])
     metrics = hydra.utils.instantiate(config.metrics)

@@ -1,17 +1,26 @@
 """The protocol's choice of people and frames: disjoint, the same for every method, the smaller T within the larger."""
 
+import shutil
+import struct
+import tarfile
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from talkinghead.data.choice import FrameChoice, evenly
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import CrossReenactment, FrameChoice, People, SelfReenactment, one_of_each
+from talkinghead.data.people import CrossReenactment, People, SelfReenactment, one_of_each
 from talkinghead.data.reader import UnusableClip
 from talkinghead.data.shards import Clip
 from talkinghead.data.stills import StillsReenactment
+from talkinghead.preparation.clip import Settings
+from talkinghead.preparation.runner import Runner
+from talkinghead.preparation.sources import VoxCeleb1
 from tests.data_sets import SIZE, frame_points, make_clip, read_frame, write_data_set
+from tests.preparation_videos import GreenFace, green_frame, write_video
 
 CHOICE = FrameChoice(max_shots=8, num_targets=8, min_targets=2)
 
@@ -41,6 +50,45 @@ def test_shots_and_hold_out_are_disjoint_and_depend_on_seed_and_clip_alone() -> 
     assert (shots, held_out) != CHOICE(range(20), "b")
     assert (shots, held_out) != FrameChoice(8, 8, 2, seed=1)(range(20), "a")
     assert shots != sorted(shots), "the first shot would always be the first frame"
+
+
+def test_hold_out_frames_come_after_the_shots() -> None:
+    shots, held_out = CHOICE(range(40), "a")
+    assert max(shots) < 20 <= min(held_out), "halves of the time"
+    shots, held_out = CHOICE(range(10), "a")
+    assert (sorted(shots), held_out) == (list(range(8)), [8, 9]), "a short clip keeps its shots"
+    shots, held_out = CHOICE(range(17), "a")
+    assert max(shots) < min(held_out)
+    assert (len(shots), len(held_out)) == (8, 8)
+    mixed = FrameChoice(8, 8, 2, split="mixed")
+    shots, held_out = mixed(range(40), "a")
+    assert min(held_out) < max(shots)
+    assert mixed(range(20), "a") == (
+        [17, 15, 1, 19, 2, 3, 9, 16],
+        [5, 8, 10, 11, 12, 13, 14, 18],
+    ), "the frames of the shipped tables"
+
+
+@pytest.mark.parametrize("split", ["parts", "mixed"])
+def test_even_shots_are_spread_for_every_T_and_leave_the_hold_out_frames_alone(split: str) -> None:
+    even, random = (FrameChoice(32, 32, 8, split=split, shots=shots) for shots in ("even", "random"))
+    shots, held_out = even(range(64), "a")
+    assert held_out == random(range(64), "a")[1]
+    if split == "parts":
+        assert sorted(shots) == list(range(32))
+        assert sorted(shots[:8]) == [0, 4, 8, 12, 16, 20, 24, 28]
+        assert shots[0] == 16, "the middle one"
+    assert shots == FrameChoice(32, 32, 8, seed=0, split=split, shots="even")(range(64), "a")[0]
+    for count in (1, 2, 3, 7, 8, 32):
+        assert sorted(evenly(range(100), count)) == [(2 * n + 1) * 100 // (2 * count) for n in range(count)]
+
+
+def test_choices_that_are_not_there_are_named() -> None:
+    with pytest.raises(ValueError, match=r"frame_choice\.split=half: choose parts or mixed"):
+        FrameChoice(split="half")
+    with pytest.raises(ValueError, match=r"frame_choice\.shots=first: choose random or even"):
+        FrameChoice(shots="first")
+    assert str(FrameChoice()) == "parts_random_32_32"
 
 
 @pytest.mark.parametrize(("frames", "targets"), [(40, 8), (16, 8), (13, 5), (10, 2)])
@@ -97,6 +145,57 @@ def test_one_clip_of_each_identity_comes_first(tmp_path: Path) -> None:
     clips = [make_clip(n, 12) for n in range(5)]
     some = self_reenactment(tmp_path / "1", clips, num_people=2).keys()[0]
     assert some == self_reenactment(tmp_path / "2", clips).keys()[0][:2]
+
+
+def utterances() -> list[Clip]:
+    """Two videos of one person with three clips each, one of them without a face, and one of another person."""
+    clips = []
+    for number, (identity, video) in enumerate([("a", "a/x")] * 3 + [("a", "a/y")] * 3 + [("b", "b/z")]):
+        clip = make_clip(number, 6 if identity == "a" else 12)
+        clips.append(Clip(clip.key, clip.meta | {"identity": identity, "video": video}, clip.landmarks, clip.frames))
+    clips[1].landmarks[:] = np.nan
+    return clips
+
+
+def test_a_video_is_all_its_clips_in_order_of_time(tmp_path: Path) -> None:
+    source = self_reenactment(tmp_path, utterances(), unit="video")
+    assert source.protocol == "video_parts_random_8_8"
+    assert set(source.keys()[0]) == {"a_x", "a_y", "b_z"}
+    person = source.load("a_x")
+    assert person.identity == "a"
+    shots = [read_frame(face) for face in person.shots.points.numpy()]
+    held_out = [read_frame(face) for face in person.target.points.numpy()]
+    assert {clip for clip, _ in shots + held_out} == {0, 2}, "a clip without a face does not cost the video"
+    assert max(shots) < min(held_out)
+    assert sorted(shots) != shots
+    assert held_out == sorted(held_out)
+    green = (person.shots.images[:, 1].mean((1, 2)) + 1) * 127.5  # pictures go with their landmarks, across clips
+    assert green.round().int().tolist() == pytest.approx([7 * frame for _, frame in shots], abs=3)
+    clips = self_reenactment(tmp_path / "clips", utterances())
+    assert clips.keys()[0] == ["clip006"], "the others have six frames each"
+    with pytest.raises(ValueError, match=r"people\.unit=person"):
+        self_reenactment(tmp_path / "no", utterances(), unit="person")
+
+
+def test_a_video_at_one_frame_per_second_gathers_64_frames_from_several_utterances(tmp_path: Path) -> None:
+    """VoxCeleb1 as the paper used it: utterances of 17 s have 17 frames each, the video has 68."""
+    write_video(tmp_path / "videos/abc.mp4", [green_frame(96, 128, 40, 30, 40)] * 140, fps=2)
+    for number in range(4):
+        text = tmp_path / f"txt/id10270/abc/{number:05d}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"{n:06d}\t0.31\t0.31\t0.31\t0.42" for n in range(425 * number, 425 * number + 425)]  # 25 per second
+        text.write_text("Identity  : \tid10270\n\nFRAME \tX \tY \tW \tH \n" + "\n".join(lines))
+    settings = Settings(image_size=32, fps=1.0, min_frames=1, min_face=20)
+    Runner(VoxCeleb1(str(tmp_path)), GreenFace(), settings, str(tmp_path / "data"), 0, 4, "test", None).run()
+    clips = SelfReenactment(open_data(tmp_path / "data"), SIZE, FrameChoice())
+    assert clips.keys()[0] == []
+    video = SelfReenactment(open_data(tmp_path / "data"), SIZE, FrameChoice(), unit="video")
+    assert video.keys() == (["id10270_abc"], [])
+    person = video.load("id10270_abc")
+    assert (len(person.shots.images), len(person.target.images)) == (32, 32)
+    numbers = {clip.meta()["clip"]: len(clip.meta()["frame_numbers"]) for clip in video.units["id10270_abc"]}
+    assert len(numbers) == 4
+    assert all(16 <= count <= 18 for count in numbers.values())
 
 
 def cross_set(root: Path) -> EpisodeDataModule:
@@ -180,6 +279,27 @@ def test_a_face_not_found_does_not_cost_the_person(tmp_path: Path) -> None:
         source.load("bert")
 
 
+def test_a_bad_picture_costs_itself_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Half a file, one of too many pixels for OpenCV, and one that is not square."""
+    write_stills(tmp_path / "anna/train", range(10, 20))
+    write_stills(tmp_path / "anna/test", range(20, 25))
+    (tmp_path / "anna/train/half.png").write_bytes((tmp_path / "anna/train/010.png").read_bytes()[:40])
+    huge = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + huge + struct.pack(">I", zlib.crc32(huge))
+    (tmp_path / "anna/train/huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    cv2.imwrite(str(tmp_path / "anna/test/wide.png"), np.zeros((10, 20, 3), np.uint8))
+    source = StillsReenactment(tmp_path, SIZE, FrameChoice(max_shots=10, num_targets=8, min_targets=2), detect)
+    person = source.load("anna")
+    assert sorted(numbers(person.shots.points)) == list(range(10, 20))
+    assert numbers(person.target.points) == [20, 21, 22, 23, 24]
+    assert {path.name for path in source.unusable} == {"half.png", "huge.png", "wide.png"}
+    for name in ("half.png", "huge.png", "wide.png"):
+        assert f"{name} is left out" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert person.identity == "anna"
+    assert source.protocol == "stills_given_random_10_8"
+
+
 def test_a_flat_folder_is_chosen_from_as_a_clip_is(tmp_path: Path) -> None:
     write_stills(tmp_path / "anna", range(14))
     write_stills(tmp_path / "bert", range(9))
@@ -201,3 +321,20 @@ def test_pictures_that_are_not_square_say_what_to_do(tmp_path: Path) -> None:
         StillsReenactment(tmp_path, SIZE, CHOICE, detect).load("anna")
     with pytest.raises(ValueError, match="detector"):
         StillsReenactment(tmp_path, SIZE, CHOICE, None)
+
+
+CASES = Path(__file__).parents[2] / "shared" / "cases"
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases")
+def test_the_shared_folder_with_one_bad_picture_and_a_gigapixel_one(tmp_path: Path) -> None:
+    with tarfile.open(CASES / "13_stills_one_bad.tgz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    shutil.copy(CASES / "16_1_gigapixel.png", tmp_path / "p1/test/gigapixel.png")
+    source = StillsReenactment(tmp_path, SIZE, FrameChoice(4, 4, 1), lambda image: frame_points(0, 0))
+    keys, skipped = source.keys()
+    assert (keys, skipped) == (["p1"], [])
+    person = source.load("p1")
+    assert len(person.shots.images) == 4
+    assert len(person.target.images) >= 1

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import FrameChoice, SelfReenactment
+from talkinghead.data.people import SelfReenactment
 from talkinghead.preparation.build import PreparedVideos
 from talkinghead.preparation.clip import Settings
 from talkinghead.preparation.sources import Folder

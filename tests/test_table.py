@@ -14,11 +14,11 @@ from talkinghead.metrics.orderings import (
     Side,
     build_orderings,
     find_gain,
-    find_values,
+    find_rows,
     judge,
 )
 from talkinghead.metrics.plot import draw
-from talkinghead.metrics.results import ResultKey, Results
+from talkinghead.metrics.results import ResultKey, Results, name_people
 from talkinghead.metrics.summary import Estimate, Method, Table, estimate, find_metric, measure, merge, publish
 from talkinghead.metrics.table import build_latex, build_markdown, build_readme, fill_block, write_tables
 
@@ -64,10 +64,11 @@ def test_means_over_people_and_sets() -> None:
     assert ssim.mean == pytest.approx(0.6)
     assert ssim.people == 2
     low, high = ssim.interval or (0.0, 0.0)
-    assert 0.5 <= low < 0.6 < high <= 0.7
+    assert (low < 0.5, high) == (True, 1.0), "two people say little: Student's t is far wider than what was seen"
     nme = lines[1, "ours"]["measured", "nme"]
     assert (nme.mean, nme.interval, nme.people) == (0.10, None, 1)  # b has none: no face was found
-    assert lines[1, "ours"]["measured", "fid"] == Estimate(40.0)  # of the set, not a mean over people
+    assert lines[1, "ours"]["measured", "fid"] == Estimate(40.0, seeds=("-",))  # of the set, not a mean over people
+    assert lines[1, "ours"]["measured", "ssim"].splits == ("mixed",)  # rows of before there was a choice
     assert ("measured", "fid") not in lines[8, "ours"]
     assert estimate([row("ours", 1, "a", nme="nan")], "nme") is None
 
@@ -105,11 +106,12 @@ def test_markdown_has_the_best_in_bold_beside_the_paper() -> None:
     assert header == "| T | method | SSIM ↑ | NME ↓ | FID ↓ | paper: FID ↓ | paper: CSIM ↑ |"
     cells = [cell.strip() for cell in ours.split("|")[1:-1]]
     assert cells[:2] == ["1", "ours"]
-    assert cells[2].startswith("**0.600** (0.")
+    assert cells[2].startswith("**0.600** (-0.6")
     assert cells[3:] == ["**0.100**", "**40.0**", "43.0", "0.15†"]
     assert "**" not in nearest
     assert "**" not in ours_8  # alone at T = 8
-    assert "2 people" in text
+    assert "2 identities" in text
+    assert "frame_choice.split=mixed" in text
 
 
 def test_ties_as_printed_are_all_bold() -> None:
@@ -148,32 +150,96 @@ def test_plot_shows_means_and_intervals_over_shots() -> None:
     assert draw(TABLE, publish(TABLE, PAPER)) is None  # nothing was measured
 
 
-def test_orderings_compare_the_same_people() -> None:
+def compared(count: int, seeds: tuple[str, ...], gain: float = 0.02) -> list[dict[str, str]]:
+    """Two methods on the same people, who differ far more than the methods."""
     rows = []
-    for number in range(6):
-        hard = 0.1 * number  # people differ far more than the methods
-        rows += [
-            row("ours", 8, f"p{number}", ssim=0.9 - hard, nme=0.1),
-            row("nearest", 8, f"p{number}", ssim=0.88 - hard),
-        ]
+    for number in range(count):
+        hard, luck = 0.05 * number, 0.001 * (-1) ** number
+        for seed in seeds:
+            one = {"seed": seed, "ssim": 0.9 - hard + luck}
+            rows += [row("ours", 8, f"p{number}", **one, nme=0.1)]
+            rows += [row("nearest", 8, f"p{number}", **one | {"ssim": 0.9 - gain - hard})]
+    return rows
+
+
+def holds(rows: list[dict[str, str]], *claims: Claim) -> list[str]:
+    text = build_orderings(Orderings("orderings", "set/test", claims), rows)
+    return [line.split("|")[-2].strip() for line in text.splitlines()[2:] if line.startswith("|")]
+
+
+CLAIM = Claim(Side(OURS, 8), Side(NEAREST, 8), ("ssim", "nme"))
+
+
+def test_orderings_compare_the_same_people() -> None:
+    rows = compared(8, ("0", "1"))
     rows += [row("ours", 8, "alone", ssim=0.0), row("ours", 8, "*", ssim=None, fid=3.0)]
-    assert find_values(rows, "set/test", Side(NEAREST, 8), "ssim").keys() == {f"p{number}" for number in range(6)}
-    claim = Claim(Side(OURS, 8), Side(NEAREST, 8), ("ssim", "nme"))
-    text = build_orderings(
-        Orderings("orderings", "set/test", [claim, Claim(claim.worse, claim.better, ("ssim",))]), rows
-    )
-    assert "| ours (T = 8) | nearest frame (T = 8) | SSIM | +0.020 (+0.020 to +0.020) | yes |" in text
-    assert "| nearest frame (T = 8) | ours (T = 8) | SSIM | -0.020 (-0.020 to -0.020) | **no** |" in text
-    assert "NME" not in text  # the copy has none
+    assert len(find_rows(rows, "set/test", Side(NEAREST, 8), "ssim")) == 16
+    text = build_orderings(Orderings("o", "set/test", [CLAIM, Claim(CLAIM.worse, CLAIM.better, ("ssim",))]), rows)
+    assert "| ours (T = 8) | nearest frame (T = 8) | SSIM | +0.020 (+0.019 to +0.021) | 8 | 2 | < 0.001 | yes |" in text
+    assert "| -0.020 (-0.021 to -0.019) | 8 | 2 | < 0.001 | **no** |" in text
+    assert "NME" not in text.split("\n\n")[0]  # the copy has none
     lower = [row("ours", 1, name, nme=0.1) for name in "ab"] + [row("nearest", 1, name, nme=0.3) for name in "ab"]
     gain = find_gain(lower, "set/test", Claim(Side(OURS, 1), Side(NEAREST, 1), ()), "nme")
     assert gain is not None
-    assert gain.mean == pytest.approx(0.2)  # less is better
-    unclear = [row("ours", 1, name, ssim=0.5) for name in "ab"]
-    unclear += [row("nearest", 1, "a", ssim=0.6), row("nearest", 1, "b", ssim=0.4)]
-    gain = find_gain(unclear, "set/test", Claim(Side(OURS, 1), Side(NEAREST, 1), ()), "ssim")
+    assert gain.interval.mean == pytest.approx(0.2)  # less is better
+
+
+def test_a_claim_needs_identities_seeds_and_the_same_sign() -> None:
+    assert holds(compared(8, ("0", "1")), CLAIM) == ["yes"]
+    assert holds(compared(7, ("0", "1")), CLAIM) == ["not clear"], "too few identities"
+    assert holds(compared(8, ("0",)), CLAIM) == ["not clear"], "one seed"
+    old = [{name: value for name, value in one.items() if name != "seed"} for one in compared(8, ("0",))]
+    assert holds(old, CLAIM) == ["not clear"], "rows that do not say their seed are of one"
+    clips = [{**one, "identity": f"id{int(one['person'][1:]) // 2}"} for one in compared(8, ("0", "1"))]
+    assert holds(clips, CLAIM) == ["not clear"], "two clips of each: four identities"
+    mixed = compared(8, ("0",), 0.5) + compared(8, ("1",), -0.01)
+    assert holds(mixed, CLAIM) == ["not clear"], "another sign with another seed"
+
+
+def test_many_claims_are_judged_together() -> None:
+    rows = compared(8, ("0", "1"))
+    for number, one in enumerate(rows):
+        one["nme"] = str(0.1 + 0.01 * (number * 7 % 5))
+    gain = find_gain(rows, "set/test", CLAIM, "ssim")
     assert gain is not None
-    assert judge(gain) == "not clear"
+    assert judge(gain, 0.04) == "yes"
+    assert judge(gain, 0.06) == "not clear"
+    noise = [Claim(CLAIM.better, CLAIM.worse, ("nme",))] * 400
+    one = compared(8, ("0", "1"), 0.0)
+    for entry in one:
+        if entry["method"] == "ours":
+            entry["ssim"] = str(float(entry["ssim"]) + 0.0015)
+        entry["nme"] = "0.1" if entry["person"] == "p0" else "0.2"
+    alone, among = holds(one, Claim(*CLAIM[:2], ("ssim",))), holds(one, *noise, Claim(*CLAIM[:2], ("ssim",)))
+    assert alone == ["yes"]
+    assert among[-1] == "not clear"
+
+
+def test_seeds_and_clips_of_an_identity_count_as_one() -> None:
+    rows = [
+        row("ours", 1, f"id{n}_{clip}", ssim=0.1 * n + 0.02 * clip + 0.01 * seed, identity=f"id{n}", seed=seed)
+        for n in range(3)
+        for clip in range(2)
+        for seed in range(2)
+    ]
+    one = estimate(rows, "ssim")
+    assert one is not None
+    assert (one.people, one.seeds) == (3, ("0", "1"))
+    assert one.mean == pytest.approx(0.1 + 0.01 + 0.005)
+    lines = measure(Table("t", "set/test", (OURS,), ("ssim",), counts=True), rows)
+    text = build_markdown(Table("t", "set/test", (OURS,), ("ssim",), counts=True), lines)
+    assert text.startswith("| T | method | seeds | identities | SSIM ↑ |\n")
+    assert "| 1 | ours | 0, 1 | 3 | 0.115" in text
+
+
+def test_a_metric_of_the_set_is_of_the_people_of_the_table() -> None:
+    rows = [row("ours", 1, name, ssim=0.5) for name in "ab"]
+    rows += [
+        {**row("ours", 1, "*", fid=value, num_targets=count), "people": people}
+        for value, count, people in ((9.0, 320, name_people("abcd")), (4.0, 64, name_people("ab")), (7.0, 640, "-"))
+    ]
+    assert estimate(rows, "fid").mean == 4.0
+    assert estimate(rows[1:], "fid").mean == 7.0, "no such set: the largest"
 
 
 def test_blocks_of_a_readme() -> None:
@@ -195,11 +261,32 @@ def test_a_folder_is_written(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# x\n<!-- table: made_up -->\n<!-- end of table -->\n")
     write_tables(tmp_path, [TABLE], [results.path])
     text = (tmp_path / "README.md").read_text()
-    assert "| 1 | ours | **0.600** (" in text
+    assert "| 1 | ours | **0.600** (-0.6" in text
     assert "| 43.0 | 0.15† |" in text
     assert build_readme(tmp_path, [TABLE], [results.path]) == text  # building it again changes nothing
     assert "toprule" in (tmp_path / "made_up.tex").read_text()
     assert (tmp_path / "made_up.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_another_data_set_do_not_take_the_place_of_those_there(tmp_path: Path) -> None:
+    """A block with numbers is not emptied by a results.csv of something else."""
+    results = Results(tmp_path / "results.csv")
+    for data in ("set/test", "other/test"):
+        results.path.unlink(missing_ok=True)
+        results.add(ResultKey(data, "ours", "FT", 1, "a"), {"ssim": 0.5})
+        if data == "set/test":
+            (tmp_path / "README.md").write_text("<!-- table: made_up -->\n<!-- end of table -->\n")
+            write_tables(tmp_path, [TABLE], [results.path])
+    before = (tmp_path / "README.md").read_text()
+    with pytest.raises(ValueError, match=r"made_up has SSIM ↑ of set/test.*beside results\.csv, not over it"):
+        write_tables(tmp_path, [TABLE], [results.path])
+    assert (tmp_path / "README.md").read_text() == before
+    for folder in ("table1_voxceleb1", "table1_voxceleb2", "ablations"):
+        text = (ROOT / "experiments" / folder / "README.md").read_text()
+        assert not re.search(r"cp outputs/\S+/results\.csv experiments/\w+/\n(?=.*\n*.*<!-- table: voxceleb)", text)
+        (copied,) = set(re.findall(r"cp \S+ experiments/\w+/(voxceleb\d\.csv)", text))
+        script = runpy.run_path(str(ROOT / "experiments" / folder / "table.py"))
+        assert copied in {path.name for path in script["RESULTS"]}
 
 
 def test_before_the_first_run_it_says_so(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_sweep_reaches_its_first_job(tmp_path: Path) -> None:
     )
     assert "python prepare.py source=voxceleb2" in result.stderr
     (sweep,) = (tmp_path / "outputs/meta_voxceleb").iterdir()
-    assert (sweep / "0_seed=0/.hydra/overrides.yaml").is_file()
+    assert (sweep / "0/.hydra/overrides.yaml").is_file()
 
 
 def test_missing_data_is_one_clear_message(tmp_path: Path) -> None:

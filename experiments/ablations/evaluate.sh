@@ -4,7 +4,8 @@
 # Rows gather in outputs/ablations/evaluation/results.csv; what is there is not done again.
 set -euo pipefail
 outputs=${OUTPUTS:-outputs/ablations}
-common=(trainer=cpu learner=finetune_small people.num_people=4 output="$outputs/evaluation")
+# The shipped rows are of four people and of split=mixed; frame_choice.split=parts people.num_people=8 tell more.
+common=(trainer=cpu learner=finetune_small people.num_people=4 frame_choice.split=mixed output="$outputs/evaluation")
 for row in default no_mch no_fm no_facenet w_detached two_d_steps; do
   if [ -e "$outputs/$row/done" ]; then
     "${PYTHON:-python}" evaluate.py row="$row" checkpoint="$outputs/$row/checkpoints/last.ckpt" "methods=[ff,ft]" "${common[@]}" "$@"

@@ -7,7 +7,7 @@ from talkinghead.metrics.summary import Method, Table
 from talkinghead.metrics.table import write_tables
 
 HERE = Path(__file__).parent
-RESULTS = [HERE / "results.csv"]
+RESULTS = [HERE / "results.csv", HERE / "voxceleb2.csv"]  # of the synthetic data set, and beside it of VoxCeleb2
 META = {
     "default": "default",
     "no_mch": "without L_MCH",

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.landmarks import interocular
-from talkinghead.data.people import CrossReenactment, FrameChoice
+from talkinghead.data.people import CrossReenactment
 from talkinghead.metrics.landmarks import find_detector, to_uint8
 from talkinghead.reenactment.adaptation import MODES, adapt, face_of, most_alike
 from talkinghead.reenactment.facemodel import load_facemodel

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 
 from talkinghead.atomic import write_atomic
+from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import CrossReenactment, FrameChoice
+from talkinghead.data.people import CrossReenactment
 from talkinghead.metrics.landmarks import to_uint8
 from talkinghead.provenance import Card, marked
 
@@ -27,7 +28,7 @@ def draw(output: Path, data: Path) -> np.ndarray:
     folder = output / "frames" / source.name
     rows = [np.concatenate([caption(name) for name in COLUMNS], 1)]
     for path in sorted((folder / "target").glob("*.png")):
-        if not all(any(folder.glob(f"ours_FT_*_{mode}_*/T={SHOTS}/{path.name}")) for mode in MODES):
+        if not all(any(folder.glob(f"ours_FT_*_{mode}_*/T{SHOTS}/{path.name}")) for mode in MODES):
             continue  # not driven in all ways
         person = source.load(path.stem)
         number = len(person.driving.images) // 2
@@ -35,7 +36,7 @@ def draw(output: Path, data: Path) -> np.ndarray:
             to_uint8((images[[index]] + 1) / 2)[0, ..., ::-1]
             for images, index in ((person.shots.images, 0), (person.driving.images, number))
         ]
-        strips = [newest(folder, f"ours_FT_*_{mode}_*/T={SHOTS}/{path.name}") for mode in MODES]
+        strips = [newest(folder, f"ours_FT_*_{mode}_*/T{SHOTS}/{path.name}") for mode in MODES]
         shown += [frame_of(strip, number) for strip in [*strips, path]]
         rows.append(np.concatenate([cv2.resize(picture, (SIDE, SIDE)) for picture in shown], 1))
     return np.concatenate(rows)

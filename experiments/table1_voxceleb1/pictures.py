@@ -27,7 +27,7 @@ NUM_PEOPLE, NUM_FRAMES, SIDE = 5, 2, 96  # SIDE: pixels of a printed frame
 
 def find_strip(outputs: list[Path], method: str, shots: int | None, person: str) -> np.ndarray:
     """The frames of a person as one strip. Raises FileNotFoundError where no output has it."""
-    folder = f"{method}*/T={shots}" if shots else method
+    folder = f"{method}*/T{shots}" if shots else f"{method}*"
     for output in outputs:
         for path in sorted((output / "frames" / DATA).glob(f"{folder}/{person}.png")):
             return cv2.imread(str(path))
@@ -36,7 +36,7 @@ def find_strip(outputs: list[Path], method: str, shots: int | None, person: str)
 
 def draw(outputs: list[Path]) -> np.ndarray:
     """People below each other, methods and shot counts beside each other."""
-    people = sorted(path.stem for path in (outputs[0] / "frames" / DATA / "target").glob("*.png"))[:NUM_PEOPLE]
+    people = sorted(path.stem for path in (outputs[0] / "frames" / DATA).glob("target*/*.png"))[:NUM_PEOPLE]
     columns = []
     for title, entries in COLUMNS.items():
         for method, shots in entries:

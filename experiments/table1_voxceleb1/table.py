@@ -8,7 +8,11 @@ from talkinghead.metrics.summary import Method, Table, measure
 from talkinghead.metrics.table import build_markdown, fill_block, read_rows, write_tables
 
 HERE = Path(__file__).parent
-RESULTS = [HERE / "results.csv", HERE.parent / "table1_voxceleb2" / "results.csv"]  # ours is measured there
+RESULTS = [  # of the synthetic data set, where ours is measured in the other folder, and beside it of VoxCeleb1
+    HERE / "results.csv",
+    HERE.parent / "table1_voxceleb2" / "results.csv",
+    HERE / "voxceleb1.csv",
+]
 X2FACE, PIX2PIXHD = Method("X2Face", "x2face", paper="x2face"), Method("Pix2pixHD", "pix2pixhd", paper="pix2pixhd")
 OURS, NEAREST, MEAN = (
     Method("ours", "ours", "FT", paper="ours"),

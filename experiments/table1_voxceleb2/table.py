@@ -7,7 +7,7 @@ from talkinghead.metrics.summary import Method, Table
 from talkinghead.metrics.table import write_tables
 
 HERE = Path(__file__).parent
-RESULTS = [HERE / "results.csv"]
+RESULTS = [HERE / "results.csv", HERE / "voxceleb2.csv"]  # of the synthetic data set, and beside it of VoxCeleb2
 FF, FT = Method("ours, FF", "ours", "FF", paper="ours-ff"), Method("ours, FT", "ours", "FT", paper="ours-ft")
 METHODS = (FF, FT)
 PAPER = ("fid", "ssim", "csim", "user")

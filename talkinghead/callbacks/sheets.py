@@ -13,7 +13,7 @@ from talkinghead.types import Person
 
 
 class PeopleSheets(L.Callback):
-    """Writes `<dirpath>/<data>/T=8/<person>.png`: first shot | driving landmarks | target | each method.
+    """Writes `<dirpath>/<data>/T8/<person>.png`: first shot | driving landmarks | target | each method.
 
     num_rows    hold-out frames, spread evenly over those there are
     """
@@ -30,7 +30,7 @@ class PeopleSheets(L.Callback):
         folder = self.dirpath / str(pl_module.data)
         for prefix in dict.fromkeys(name.split("/")[0] for name in outputs):
             mine = {name.split("/")[1]: x_hat for name, x_hat in outputs.items() if name.split("/")[0] == prefix}
-            write_png(folder / prefix / f"{batch.key}.png", draw_grid(self._columns(batch, mine)))
+            write_png(folder / prefix.replace("=", "") / f"{batch.key}.png", draw_grid(self._columns(batch, mine)))
 
     def _columns(self, person: Person, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         num_targets = len(person.target.images)

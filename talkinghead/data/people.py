@@ -1,22 +1,17 @@
-"""Who is learned from few shots, and from which frames: the test protocol (arXiv 1905.08233, Sec. 4).
-
-Of every clip some frames are held out, to be reproduced, and of the others T are learned from. The choice depends on
-the seed and the clip alone, so every method sees the same; the hold-out frames are the same for every T, and the shots
-of a small T are the first ones of a larger T.
-"""
+"""Who is learned from few shots: clips or whole videos of a data set (arXiv 1905.08233, Sec. 4)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from random import Random
-from typing import Protocol, final, runtime_checkable
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.datasets import Skipped
 from talkinghead.data.episodes import is_decodable, make_sample, usable_frames
@@ -25,44 +20,12 @@ from talkinghead.data.reader import ShardPool, StoredClip, UnusableClip
 from talkinghead.types import Frames, Person
 
 
-@dataclass(frozen=True)
-class FrameChoice:
-    """Which frames of a clip are shots, and which are held out.
-
-    max_shots    the largest T: as many frames of every clip are kept for learning, whatever T is in use
-    num_targets  frames to reproduce; of a clip with fewer than `max_shots` beside them, what it has
-    min_targets  a clip that leaves fewer than that is not used
-    """
-
-    max_shots: int = 32
-    num_targets: int = 32
-    min_targets: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.max_shots, self.min_targets) < 1 or self.num_targets < self.min_targets:
-            raise ValueError(f"{self}: max_shots >= 1 and num_targets >= min_targets >= 1 are needed")
-
-    @property
-    def needed(self) -> int:
-        """Frames a clip must have."""
-        return self.max_shots + self.min_targets
-
-    def __call__(self, frames: Sequence[int], key: str) -> tuple[list[int], list[int]]:
-        """Shots in random order, and hold-out frames in order of time; `key` is the clip's."""
-        if len(frames) < self.needed:
-            raise UnusableClip("too few usable frames", f"clip {key}: {len(frames)}, the protocol needs {self.needed}")
-        shuffled = Random(repr((self.seed, key))).sample(list(frames), len(frames))
-        num_targets = min(self.num_targets, len(frames) - self.max_shots)
-        held_out, shots = shuffled[:num_targets], shuffled[num_targets:]
-        return shots[: self.max_shots], sorted(held_out)
-
-
 @runtime_checkable
 class PeopleSource(Protocol):
-    """Test people by key. `name` is the data set and the split, as in result rows."""
+    """Test people by key. `name` is the data set and the split, `protocol` unit and choice, as in result rows."""
 
     name: str
+    protocol: str
     choice: FrameChoice
 
     def prepare(self) -> None:
@@ -96,49 +59,89 @@ class Shards:
         pool = ShardPool(self.data.path, splits[split].shards, max_open=len(splits[split].shards))
         return {clip.key: clip for clip in readable(pool)}
 
-    def frames(self, clip: StoredClip, numbers: Sequence[int]) -> Frames:
-        """Some frames of a clip, decoded."""
-        sample = make_sample(clip, clip.landmarks(), list(numbers), self.size, flip=False)
-        return as_frames(sample.images, sample.landmarks, sample.points)
+    def frames(self, chosen: Sequence["PlacedFrame"]) -> Frames:
+        """Frames of one clip or of several, decoded, in the given order."""
+        numbers: dict[str, list[int]] = {}
+        for one in chosen:
+            numbers.setdefault(one.clip.key, []).append(one.number)
+        decoded: dict[tuple[str, int], tuple[np.ndarray, ...]] = {}
+        for clip in {one.clip.key: one.clip for one in chosen}.values():
+            sample = make_sample(clip, clip.landmarks(), numbers[clip.key], self.size, flip=False)
+            parts = zip(sample.images, sample.landmarks, sample.points, strict=True)
+            decoded |= {(clip.key, n): frame for n, frame in zip(numbers[clip.key], parts, strict=True)}
+        images, landmarks, points = zip(*(decoded[one.clip.key, one.number] for one in chosen), strict=True)
+        return as_frames(np.stack(images), np.stack(landmarks), np.stack(points))
+
+
+class PlacedFrame(NamedTuple):
+    """A frame by its clip and its number there."""
+
+    clip: StoredClip
+    number: int
 
 
 @final
 class SelfReenactment:
-    """Each clip of a split drives itself: T of its frames to learn from, others of them to reproduce.
+    """Each clip or video of a split drives itself: T of its frames to learn from, others of them to reproduce.
 
-    num_people  so many clips at most: first one of each identity, then a second one, and so on; None: all
+    unit        clip: one clip each (of VoxCeleb, an utterance); video: all clips of a video together, in the order of
+                their keys, as the loader of the paper's first author lists them
+    num_people  so many of them at most: first one of each identity, then a second one, and so on; None: all
     """
 
     def __init__(
         self, data: EpisodeDataModule, size: int, choice: FrameChoice, split: str = "test",
-        num_people: int | None = None,
+        num_people: int | None = None, unit: str = "clip",
     ) -> None:  # fmt: skip
+        if unit not in ("clip", "video"):
+            raise ValueError(f"people.unit={unit}: choose clip or video")
         self.shards, self.choice = Shards(data, size), choice
-        self.split, self.num_people = split, num_people
+        self.split, self.num_people, self.unit = split, num_people, unit
         self.name = f"{self.shards.dataset}/{split}"
+        self.protocol = f"{unit}_{choice}"
 
     def prepare(self) -> None:
         """Render synthetic heads that are missing."""
         self.shards.data.prepare_data()
 
     @cached_property
-    def clips(self) -> dict[str, StoredClip]:
-        return self.shards.clips(self.split)
+    def units(self) -> dict[str, list[StoredClip]]:
+        """The clips of each unit by its key."""
+        clips = self.shards.clips(self.split)
+        if self.unit == "clip":
+            return {key: [clip] for key, clip in clips.items()}
+        videos: dict[str, list[StoredClip]] = {}
+        for key in sorted(clips):
+            videos.setdefault(str(clips[key].meta().get("video", key)), []).append(clips[key])
+        return {name.replace("/", "_"): own for name, own in videos.items()}
 
     def keys(self) -> tuple[list[str], list[Skipped]]:
-        """Clips with enough frames."""
-        order = one_of_each({key: clip.meta().get("identity", key) for key, clip in self.clips.items()})
-        return first_usable(order, self.num_people, lambda key: self._usable(self.clips[key]))
+        """Units with enough frames."""
+        order = one_of_each({key: self._identity(key) for key in self.units})
+        return first_usable(order, self.num_people, self._usable)
 
     def load(self, key: str) -> Person:
         """The target is the driving video itself."""
-        clip = self.clips[key]
-        shots, held_out = self.choice([n for n in self._usable(clip) if is_decodable(clip, n)], key)
-        target = self.shards.frames(clip, held_out)
-        return Person(key, self.shards.frames(clip, shots), driving=target, target=target)
+        usable = [one for one in self._usable(key) if is_decodable(one.clip, one.number)]
+        shots, held_out = self.choice(range(len(usable)), key)
+        target = self.shards.frames([usable[n] for n in held_out])
+        learn = self.shards.frames([usable[n] for n in shots])
+        return Person(key, learn, driving=target, target=target, identity=self._identity(key))
 
-    def _usable(self, clip: StoredClip) -> list[int]:
-        return usable_frames(clip.landmarks(), self.choice.needed, f"clip {clip.key} of {clip.file}").tolist()
+    def _identity(self, key: str) -> str:
+        return str(self.units[key][0].meta().get("identity", key))
+
+    def _usable(self, key: str) -> list[PlacedFrame]:
+        """Frames with landmarks, in order of time."""
+        frames = [
+            PlacedFrame(clip, number)
+            for clip in self.units[key]
+            for number in np.flatnonzero(np.isfinite(clip.landmarks()).all(axis=(1, 2))).tolist()
+        ]
+        if len(frames) < self.choice.needed:
+            detail = f"{self.unit} {key}: {len(frames)}, the protocol needs {self.choice.needed}"
+            raise UnusableClip("too few usable frames", detail)
+        return frames
 
 
 @final
@@ -152,6 +155,7 @@ class CrossReenactment:
     def __init__(self, data: EpisodeDataModule, size: int, choice: FrameChoice, num_people: int | None = None) -> None:
         self.shards, self.choice, self.num_people = Shards(data, size), choice, num_people
         self.name = f"{self.shards.dataset}/cross"
+        self.protocol = f"clip_{choice}"
 
     def prepare(self) -> None:
         """Render synthetic heads that are missing."""
@@ -173,8 +177,12 @@ class CrossReenactment:
         """Another one's motion, this one's looks."""
         person, driver, target = self._clips(key)
         shots, held_out = self._frames(key)
-        images = self.shards.frames
-        return Person(key, images(person, shots), images(driver, held_out), images(target, held_out))
+
+        def images(clip: StoredClip, numbers: Sequence[int]) -> Frames:
+            return self.shards.frames([PlacedFrame(clip, number) for number in numbers])
+
+        identity = str(person.meta().get("identity", person.key))
+        return Person(key, images(person, shots), images(driver, held_out), images(target, held_out), identity)
 
     def _clips(self, key: str) -> tuple[StoredClip, StoredClip, StoredClip]:
         target = self.driven[key]

@@ -1,5 +1,6 @@
 """Test people as folders of pictures, of the shape of the paper's public evaluation images (50 x (32 + 32))."""
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +11,13 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from talkinghead.data.choice import FrameChoice, evenly
 from talkinghead.data.datasets import Skipped
-from talkinghead.data.people import FrameChoice, draw_frames, first_usable
+from talkinghead.data.people import draw_frames, first_usable
 from talkinghead.data.reader import UnusableClip
 from talkinghead.types import Frames, Person
 
+_logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 LEARN = ("train", "shots", "source", "learn", "finetune", "few_shot")  # names of folders, in any case
 REPRODUCE = ("test", "target", "hold_out", "holdout", "driving", "eval")
@@ -45,11 +48,19 @@ class StillsReenactment:
         self.root, self.size, self.choice, self.detector = Path(root), size, choice, detector
         self.num_people = num_people
         self.name = f"{name or self.root.name}/test"
+        self.unusable: dict[Path, str] = {}  # pictures, and why
 
     def prepare(self) -> None:
         """There is nothing to make."""
         if not self.root.is_dir():
             raise FileNotFoundError(f"no folder {self.root}: set people.root to the folder of people")
+
+    @property
+    def protocol(self) -> str:
+        """`stills_given_…` where folders tell what to learn from, as soon as one person's do."""
+        given = any(self._parts(person)[1] for person in {self._person(path) for path in self._pictures})
+        choice = f"{self.choice}"
+        return f"stills_{choice.replace(self.choice.split, 'given', 1) if given else choice}"
 
     def keys(self) -> tuple[list[str], list[Skipped]]:
         """The people, sorted by name. Raises ValueError where there is none."""
@@ -61,22 +72,31 @@ class StillsReenactment:
     def load(self, key: str) -> Person:
         """Detects faces, in no more pictures than are needed."""
         learn, reproduce = self._parts(key)
-        order = Random(repr((self.choice.seed, key))).sample
         if reproduce:
-            shots = self._detect(order(learn, len(learn)), self.choice.max_shots)
+            shots = self._detect(self._order(learn, key), self.choice.max_shots)
             held_out = self._detect(reproduce, self.choice.num_targets)
             if 2 * len(shots) >= self.choice.max_shots:  # a few faces not found must not cost the person
                 shots = (2 * shots)[: self.choice.max_shots]
         else:
             found = self._detect(learn, len(learn))
-            first, second = self.choice(range(len(found)), key)
+            first, second = self.choice(range(len(found)), key) if len(found) >= self.choice.needed else ((), ())
             shots, held_out = ([found[n] for n in numbers] for numbers in (first, second))
+            if not first:
+                shots = found
         enough = len(shots) >= self.choice.max_shots and len(held_out) >= self.choice.min_targets
         if not enough:
             counts = f"{len(shots)} to learn from, {len(held_out)} to reproduce"
-            raise UnusableClip("too few pictures with a face", f"{self.root / key}: {counts}")
+            bad = [reason for path, reason in self.unusable.items() if path in {*learn, *reproduce}]
+            because = f"; {len(bad)} unusable, the first: {bad[0]}" if bad else ""
+            raise UnusableClip("too few pictures with a face", f"{self.root / key}: {counts}{because}")
         target = self._draw(held_out)
-        return Person(key, self._draw(shots), driving=target, target=target)
+        return Person(key, self._draw(shots), driving=target, target=target, identity=key)
+
+    def _order(self, pictures: list[Path], key: str) -> list[Path]:
+        """In which order pictures to learn from are used."""
+        if self.choice.shots == "even":
+            return [pictures[n] for n in evenly(range(len(pictures)), len(pictures))]
+        return Random(repr((self.choice.seed, key))).sample(pictures, len(pictures))
 
     @cached_property
     def _pictures(self) -> list[Path]:
@@ -103,12 +123,18 @@ class StillsReenactment:
             raise UnusableClip("too few pictures", f"{self.root / key}: {counts}")
 
     def _detect(self, pictures: list[Path], count: int) -> list["Still"]:
-        """The first `count` pictures that show a face, brought to `size`."""
+        """The first `count` pictures that show a face, brought to `size`; a bad one costs only itself, and is told."""
         stills: list[Still] = []
         for path in pictures:
             if len(stills) == count:
                 break
-            image = read_square(self.root / path)
+            try:
+                image = read_square(self.root / path)
+            except UnusableClip as error:
+                if path not in self.unusable:
+                    _logger.warning("%s is left out: %s", self.root / path, error)
+                self.unusable[path] = f"{error}"
+                continue
             points = self.detector(image)
             if points is not None:
                 factor = self.size / len(image)
@@ -127,7 +153,10 @@ Still = tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "68 2"]]
 
 def read_square(path: Path) -> UInt8[np.ndarray, "H H 3"]:
     """An RGB picture; UnusableClip when it cannot be read or is not square."""
-    image = cv2.imread(str(path))
+    try:
+        image = cv2.imread(str(path))
+    except cv2.error as error:  # larger than OpenCV decodes, for one
+        raise UnusableClip("unreadable picture", f"{path}: {' '.join(str(error).split())[-80:]}") from error
     if image is None:
         raise UnusableClip("unreadable picture", str(path))
     if image.shape[0] != image.shape[1]:

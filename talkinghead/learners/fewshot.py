@@ -1,31 +1,31 @@
 """The few-shot protocol: methods x shot counts on people never seen, as rows of one csv (arXiv 1905.08233, Sec. 4)."""
 
-import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
-from typing import NamedTuple, TypeVar, final
+from typing import NamedTuple, final
 
 import pytorch_lightning as L
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from talkinghead.data.datasets import Skipped
 from talkinghead.data.loaders import SkipReport
 from talkinghead.data.people import People, PeopleSource
 from talkinghead.learners.finetune import FineTuner
+from talkinghead.learners.harness import number_of, take, timed, uncached_autocast
 from talkinghead.learners.kept import KeptFrames
 from talkinghead.learners.watching import StepPreviews
 from talkinghead.metrics.frechet import FrechetDistance
-from talkinghead.metrics.results import EVERYBODY, ResultKey, Results
+from talkinghead.metrics.results import EVERYBODY, ResultKey, Results, name_people
 from talkinghead.metrics.suite import ImageMetrics
-from talkinghead.types import FewShotMethod, Frames, Person, Reenactor
+from talkinghead.types import FewShotMethod, Person, Reenactor
 
 _logger = logging.getLogger(__name__)
-Value = TypeVar("Value")
 
 
 class Candidate(NamedTuple):
@@ -70,16 +70,18 @@ class PeopleDataModule(L.LightningDataModule):
         """Make what can be made."""
         self.source.prepare()
 
-    def test_dataloader(self) -> People:
-        """This rank's people."""
+    def find(self) -> None:
+        """Look who there is, once. Raises ValueError where it is nobody."""
+        if self.everybody:
+            return
         self.everybody, skipped = self.source.keys()
         self.report.add(skipped)
         if not self.everybody:
-            needed = self.source.choice.needed
-            raise ValueError(
-                f"{self.source.name}: of {len(skipped)} clips none has the {needed} frames that the protocol needs; "
-                "lower frame_choice.max_shots or frame_choice.min_targets"
-            )
+            raise ValueError(nobody(self.source, skipped))
+
+    def test_dataloader(self) -> People:
+        """This rank's people."""
+        self.find()
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return People(self.source, self.everybody[rank::world], self.report.add)
 
@@ -91,6 +93,7 @@ class FewShotLearner(L.LightningModule):
     Needs a Trainer with `inference_mode=False`. What `results` has is not done again.
 
     data        name of data set and split, for the rows
+    protocol    unit and choice of frames, for the rows: `PeopleSource.protocol`
     shots       T
     metrics     per-image metrics
     kept        keeps all outputs as pictures, so that a run that goes on has those of before; None: nothing is kept
@@ -103,7 +106,7 @@ class FewShotLearner(L.LightningModule):
         self, candidates: Sequence[Candidate], data: str, shots: Iterable[int], metrics: ImageMetrics,
         results: Results, kept: KeptFrames | None = None,
         set_metrics: Mapping[str, FrechetDistance | None] | None = None, previews: StepPreviews | None = None,
-        seed: int = 0, commit: str = "unknown",
+        seed: int = 0, commit: str = "unknown", protocol: str = "-",
     ) -> None:  # fmt: skip
         super().__init__()
         labels = [candidate.label for candidate in candidates]
@@ -111,10 +114,10 @@ class FewShotLearner(L.LightningModule):
             raise ValueError(f"methods {labels}: each may be given once")
         distances = {name: metric for name, metric in (set_metrics or {}).items() if metric is not None}
         if distances and kept is None:
-            raise ValueError(f"{', '.join(distances)} compare all outputs: set keep_frames=true, or set_metrics={{}}")
+            raise ValueError(f"{', '.join(distances)} compare all outputs: set keep_frames=true, or set_metrics=none")
         self.candidates, self.data, self.shots = list(candidates), data, sorted(set(shots))
         self.results, self.kept, self.previews = results, kept, previews
-        self.seed, self.commit = seed, commit
+        self.seed, self.commit, self.protocol = seed, commit, protocol
         networks = {c.label: c.method for c in candidates if isinstance(c.method, nn.Module)}
         self.methods = nn.ModuleDict(networks)  # so that they follow to the device
         self._metrics, self._set_metrics = [metrics], distances
@@ -135,7 +138,7 @@ class FewShotLearner(L.LightningModule):
         began = time.monotonic()
         self._met.append(person.key)
         if self.kept is not None:
-            self.kept.save_target(self.data, person.key, person.target.images)
+            self.kept.save_target(self._key(self.candidates[0], 0, person.key), person.target.images)
         outputs = {}
         for num_shots in self.shots:
             known = person._replace(shots=take(person.shots, num_shots))
@@ -162,7 +165,8 @@ class FewShotLearner(L.LightningModule):
         if self.kept is not None:
             self.kept.save(key, x_hat)
         speed = {"learning_s": learning_s, "ms_per_frame": 1000 * seconds / num_targets}
-        self.results.add(key, {"num_targets": num_targets, **measured, **speed, "commit": self.commit})
+        known = {"identity": person.identity or person.key, "num_targets": num_targets}
+        self.results.add(key, {**known, **measured, **speed, "commit": self.commit})
         return x_hat
 
     def _learned(self, candidate: Candidate, person: Person, key: ResultKey) -> tuple[Reenactor, float]:
@@ -189,7 +193,15 @@ class FewShotLearner(L.LightningModule):
 
     def _key(self, candidate: Candidate, num_shots: int, person: str) -> ResultKey:
         c = candidate
-        return ResultKey(self.data, c.name, c.variant, num_shots, person, c.checkpoint, c.config, c.config_hash)
+        return ResultKey(
+            self.data, c.name, c.variant, num_shots, person, c.checkpoint, c.config, c.config_hash, str(self.seed),
+            self.protocol,
+        )  # fmt: skip
+
+    def _set_key(self, candidate: Candidate, num_shots: int) -> ResultKey:
+        """Of all people of this run together: another number of people is another row."""
+        people = name_people(row["person"] for row in self._rows(candidate, num_shots))
+        return replace(self._key(candidate, num_shots, EVERYBODY), people=people)
 
     # All people.
 
@@ -210,21 +222,22 @@ class FewShotLearner(L.LightningModule):
                 _logger.info("%s  %s", prefix, "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
 
     def _lacks_set_metrics(self, candidate: Candidate, num_shots: int) -> bool:
-        """Whether there are outputs that the row of person `*` does not know."""
+        """Whether the row of just these people is not there, or not of all their outputs."""
         total = self._num_outputs(candidate, num_shots)
-        row = self.results.find(self._key(candidate, num_shots, EVERYBODY)) or {}
+        row = self.results.find(self._set_key(candidate, num_shots)) or {}
         known = row.get("num_targets") == str(total) and all(row.get(name) for name in self._set_metrics)
         return bool(self._set_metrics and total and not known)
 
     def _add_set_metrics(self, kept: KeptFrames, missing: Sequence[tuple[Candidate, int]]) -> None:
         """Rows of person `*`. The distances ask all ranks: each comes to each of them, with people or without."""
         people = sorted({row["person"] for row in self._rows(*missing[0])})
-        content = kept.digest_targets(self.data, people)
+        targets = self._key(missing[0][0], missing[0][1], EVERYBODY)
+        content = kept.digest_targets(targets, people)
         for metric in self._set_metrics.values():
             metric.to(self.device).reset(real=True)
             if not metric.load_real(content):
                 for person in self._met:
-                    metric.update_real(kept.load_target(self.data, person).to(self.device))
+                    metric.update_real(kept.load_target(replace(targets, person=person)).to(self.device))
                 metric.save_real(content)
         for candidate, num_shots in missing:
             values = {}
@@ -235,7 +248,7 @@ class FewShotLearner(L.LightningModule):
                 values[name] = float(metric.compute())
             if self.trainer.is_global_zero:
                 total = self._num_outputs(candidate, num_shots)
-                key = self._key(candidate, num_shots, EVERYBODY)
+                key = self._set_key(candidate, num_shots)
                 self.results.add(key, {"num_targets": total, **values, "commit": self.commit})
 
     def _num_outputs(self, candidate: Candidate, num_shots: int) -> int:
@@ -247,47 +260,29 @@ class FewShotLearner(L.LightningModule):
         rows = self.results.of(self._key(candidate, num_shots, EVERYBODY))
         return [row for row in rows if row["person"] in everybody]
 
+    def rows(self) -> list[dict[str, str]]:
+        """What `results` has of this run: its people one by one, and all of them together."""
+        found = []
+        for num_shots in self.shots:
+            for candidate in self.candidates:
+                together = self.results.find(self._set_key(candidate, num_shots))
+                found += self._rows(candidate, num_shots) + ([together] if together else [])
+        return found
+
     def _means(self, candidate: Candidate, num_shots: int) -> dict[str, float]:
         rows = self._rows(candidate, num_shots)
         names = [*self.names, "learning_s", "ms_per_frame"]
         columns = {name: [float(row[name]) for row in rows if row.get(name)] for name in names}
         measured = {name: [v for v in values if not math.isnan(v)] for name, values in columns.items()}
         means = {name: fmean(measured[name]) if measured[name] else math.nan for name in names if columns[name]}
-        together = self.results.find(self._key(candidate, num_shots, EVERYBODY)) or {}
+        together = self.results.find(self._set_key(candidate, num_shots)) or {}
         return means | {name: float(together[name]) for name in self._set_metrics if together.get(name)}
 
 
-def take(frames: Frames, count: int) -> Frames:
-    """The first `count` frames. Raises ValueError where there are fewer."""
-    if not 1 <= count <= len(frames.images):
-        raise ValueError(
-            f"T={count}, but {len(frames.images)} frames of each clip are kept for learning: set "
-            f"frame_choice.max_shots={count} (other hold-out frames: compare with rows of the same setting only)"
-        )
-    return Frames(*(part[:count] for part in frames))
-
-
-def number_of(*names: object) -> int:
-    """A seed of 32 bits."""
-    return int.from_bytes(hashlib.sha256(repr(names).encode()).digest()[:4], "big")
-
-
-def timed(device: torch.device, call: Callable[[], Value]) -> tuple[Value, float]:
-    """What it returns, and the seconds it took, until the device is done with it."""
-    began = time.perf_counter()
-    value = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return value, time.perf_counter() - began
-
-
-@contextmanager
-def uncached_autocast(device_type: str) -> Iterator[None]:
-    """The trainer's autocast without its cache of cast weights.
-
-    It is emptied only where autocast ends, here after the whole test step: a method that learns inside would go on
-    computing with the weights of its first step.
-    """
-    enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
-    with torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False):
-        yield
+def nobody(source: PeopleSource, skipped: Sequence[Skipped]) -> str:
+    """What is wrong where no clip can be used."""
+    example = f"; {skipped[0].detail}" if skipped else ""
+    return (
+        f"{source.name}: of {len(skipped)} clips none has the {source.choice.needed} frames that the protocol needs; "
+        f"lower frame_choice.max_shots or frame_choice.min_targets{example}"
+    )

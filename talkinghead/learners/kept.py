@@ -5,6 +5,7 @@ What a method has made says so in its metadata; targets, and frames that are onl
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,23 +18,26 @@ from talkinghead.atomic import write_atomic
 from talkinghead.metrics.results import ResultKey
 from talkinghead.provenance import Card, marked
 
+END = b"\0\0\0\0IEND\xaeB`\x82"  # the last bytes of every PNG
 COPIES = "nearest"  # the method whose outputs are source frames
 
 
 class KeptFrames:
-    """`<folder>/<data>/target/<person>.png`, and `<folder>/<data>/<method …>/T=8/<person>.png` for each row."""
+    """`<folder>/<data>/target…/<person>.png`, and `<folder>/<data>/<method …>/T8/<person>.png` for each row."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
     def path(self, key: ResultKey) -> Path:
-        """Where the outputs of a row lie; another checkpoint or config has another folder."""
-        parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash)
+        """Where the outputs of a row lie; another checkpoint, config or seed has another folder."""
+        parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash, seed_of(key))
         method = "_".join(part for part in parts if part != "-")
-        return self.folder / key.data / method / f"T={key.T}" / f"{key.person}.png"
+        shots = f"T={key.T}" if key.seed == "-" else f"T{key.T}"  # in folders of before there were seeds
+        return self.folder / key.data / method / shots / f"{key.person}.png"
 
     def has(self, key: ResultKey) -> bool:
-        return self.path(key).is_file()
+        """Whether its picture is there and whole; what is left of one is not."""
+        return is_whole(self.path(key))
 
     def save(self, key: ResultKey, x_hat: Float[Tensor, "M 3 H W"]) -> None:
         save_strip(self.path(key), x_hat, None if key.method == COPIES else Card())
@@ -41,19 +45,35 @@ class KeptFrames:
     def load(self, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
         return load_strip(self.path(key))
 
-    def target_path(self, data: str, person: str) -> Path:
-        return self.folder / data / "target" / f"{person}.png"
+    def target_path(self, key: ResultKey) -> Path:
+        """Where the hold-out frames lie that a row is about; another protocol or seed holds out others."""
+        name = "_".join(["target", *(part for part in (key.protocol, seed_of(key)) if part != "-")])
+        return self.folder / key.data / name / f"{key.person}.png"
 
-    def save_target(self, data: str, person: str, x: Float[Tensor, "M 3 H W"]) -> None:
-        save_strip(self.target_path(data, person), x)
+    def save_target(self, key: ResultKey, x: Float[Tensor, "M 3 H W"]) -> None:
+        save_strip(self.target_path(key), x)
 
-    def load_target(self, data: str, person: str) -> Float[Tensor, "M 3 H W"]:
-        return load_strip(self.target_path(data, person))
+    def load_target(self, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
+        return load_strip(self.target_path(key))
 
-    def digest_targets(self, data: str, people: Iterable[str]) -> str:
+    def digest_targets(self, key: ResultKey, people: Iterable[str]) -> str:
         """SHA-256 of these people's targets: what statistics of real images are kept under."""
-        content = (self.target_path(data, person).read_bytes() for person in people)
+        content = (self.target_path(replace(key, person=person)).read_bytes() for person in people)
         return hashlib.sha256(b"".join(hashlib.sha256(picture).digest() for picture in content)).hexdigest()
+
+
+def seed_of(key: ResultKey) -> str:
+    """Part of a folder's name."""
+    return "-" if key.seed == "-" else f"seed{key.seed}"
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG is there to its end: a decoder may take half of one for a picture that is black below."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(END)))
+        return file.read() == END
 
 
 def save_strip(path: Path, images: Float[Tensor, "M 3 H W"], card: Card | None = None) -> None:
@@ -66,7 +86,7 @@ def save_strip(path: Path, images: Float[Tensor, "M 3 H W"], card: Card | None =
 
 def load_strip(path: Path) -> Float[Tensor, "M 3 H W"]:
     """Square frames in [-1, 1]."""
-    pixels = cv2.imread(str(path))
+    pixels = cv2.imread(str(path)) if is_whole(path) else None
     if pixels is None or pixels.shape[0] % pixels.shape[1]:
         raise ValueError(f"{path} is no strip of square frames: delete it, and its row in results.csv")
     side = pixels.shape[1]

@@ -14,7 +14,7 @@ from talkinghead.types import Person
 
 @final
 class StepPreviews:
-    """Writes `<folder>/<data>/T=8/<person>.png`: a row of targets, then a row of outputs after every `every` steps.
+    """Writes `<folder>/<data>/T8/<person>.png`: a row of targets, then a row of outputs after every `every` steps.
 
     num_frames  driving frames, spread evenly over those there are
     """
@@ -29,7 +29,7 @@ class StepPreviews:
         total = len(person.target.images)
         chosen = torch.linspace(0, total - 1, min(self.num_frames, total)).round().long()
         y, rows = person.driving.landmarks[chosen], [person.target.images[chosen].float()]
-        path = self.folder / key.data / f"T={key.T}" / f"{person.key}.png"
+        path = self.folder / key.data / f"T{key.T}" / f"{person.key}.png"
 
         @torch.no_grad()
         def draw(progress: Progress) -> None:

@@ -1,6 +1,8 @@
-"""How sure a mean over people is: percentile bootstrap (Efron 1979), for one method and for two on the same people.
+"""How sure a mean over people is: intervals that cover at the few people in use, and Holm's correction of many claims.
 
-And how sure a share of answers is: Wilson's interval (1927).
+Two intervals are made, and the wider bound of either is taken: Student's t, right for a few normal values, and the
+bootstrap-t (Efron 1982; Hall 1988: second-order correct), right for skewed ones. The percentile bootstrap covers 80 %
+at four people and 88 % at eight where it says 95. And how sure a share of answers is: Wilson's interval (1927).
 """
 
 from collections.abc import Sequence
@@ -10,54 +12,85 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import t as student
 
 Values = Sequence[float] | Float[np.ndarray, " P"]
+SMALLEST_SPREAD = 0.1  # of a resample, in spreads of the values: one of equal values alone has none, and t is infinite
 
 
 class Interval(NamedTuple):
-    """A mean over people, and the bounds in which it lies with the given confidence. NaN: not known."""
+    """A mean over units, and the bounds in which it lies with the given confidence. NaN: not known."""
 
     mean: float
     low: float
     high: float
-    people: int  # who had a value
+    units: int  # who had a value: identities, unless a caller says otherwise
+    p: float = float("nan")  # two-sided, of a mean of 0
 
 
-def bootstrap_interval(
-    values: Values, resamples: int = 10_000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Bounds of the mean of one value per person: where it would lie for other people of the same kind.
+def mean_interval(values: Values, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval:
+    """The mean of one value per unit, and where it would lie for other units of the same kind.
 
-    People without a value (NaN) are left out. One person says nothing of others: both bounds are NaN.
-    The same values and seed give the same bounds.
+    Units without a value (NaN) are left out. One unit says nothing of others: both bounds are NaN. The same values and
+    seed give the same bounds. `p` is the smallest 1 - level at which 0 is outside.
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level} must lie between 0 and 1")
     known = with_value(values)
-    if len(known) < 2:
-        return float("nan"), float("nan")
-    chosen = np.random.default_rng(seed).integers(len(known), size=(resamples, len(known)))
-    low, high = np.quantile(known[chosen].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    count = len(known)
+    mean = float(known.mean()) if count else float("nan")
+    if count < 2:
+        return Interval(mean, float("nan"), float("nan"), count)
+    error = float(known.std(ddof=1)) / sqrt(count)
+    if error <= 1e-12 * max(1e-300, abs(mean)):  # equal values
+        return Interval(mean, mean, mean, count, 1.0 if mean == 0 else 0.0)
+    statistics = bootstrap_t(known, resamples, seed)
+    above, below = np.quantile(statistics, [(1 + level) / 2, (1 - level) / 2])
+    half = float(student.ppf((1 + level) / 2, count - 1))
+    low, high = mean - max(float(above), half) * error, mean - min(float(below), -half) * error
+    return Interval(mean, low, high, count, p_value(mean / error, count, statistics))
 
 
-def bootstrap_mean(values: Values, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval:
-    """The mean of one value per person with its bounds."""
-    known = with_value(values)
-    mean = float(known.mean()) if len(known) else float("nan")
-    return Interval(mean, *bootstrap_interval(known, resamples, seed, level), len(known))
+def bootstrap_t(known: Float[np.ndarray, " K"], resamples: int, seed: int) -> Float[np.ndarray, " R"]:
+    """(mean of a resample - mean) / its standard error, for resamples of the values; their spread is bounded below."""
+    chosen = known[np.random.default_rng(seed).integers(len(known), size=(resamples, len(known)))]
+    spread = np.maximum(chosen.std(axis=1, ddof=1), SMALLEST_SPREAD * known.std(ddof=1))
+    return (chosen.mean(axis=1) - known.mean()) * sqrt(len(known)) / spread
 
 
-def bootstrap_difference(a: Values, b: Values, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval:
-    """The mean of a - b over people, `a[n]` and `b[n]` two methods' values of one person.
+def p_value(statistic: float, count: int, statistics: Float[np.ndarray, " R"]) -> float:
+    """Two-sided: the larger of Student's and the bootstrap's, as the wider bound is the interval's."""
+    extreme = (statistics >= statistic) if statistic > 0 else (statistics <= statistic)
+    resampled = 2 * (extreme.sum() + 1) / (len(statistics) + 1)
+    return float(min(1.0, max(resampled, 2 * student.sf(abs(statistic), count - 1))))
 
-    The methods differ where 0 is outside the bounds. Far narrower than two intervals side by side, because an easy
-    person is easy for both. ValueError where the two do not have as many people.
+
+def difference_interval(a: Values, b: Values, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval:
+    """The mean of a - b over units, `a[n]` and `b[n]` two methods' values of one unit.
+
+    Far narrower than two intervals side by side, because an easy person is easy for both. Several such differences in
+    one table are judged by `holm` of their `p`. ValueError where the two do not have as many units.
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape:
-        raise ValueError(f"paired values of {first.shape} and {second.shape} people: give both in the same order")
-    return bootstrap_mean(first - second, resamples, seed, level)
+        raise ValueError(f"paired values of {first.shape} and {second.shape} units: give both in the same order")
+    return mean_interval(first - second, resamples, seed, level)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): of those then below 0.05, one or more is chance alone in 5 % of tables.
+
+    The k-th smallest of m is multiplied by m - k + 1, and is never smaller than one before it. NaN stays, uncounted.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if not np.isnan(p))
+    adjusted, largest = list(p_values), 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        adjusted[place] = largest
+    return adjusted
 
 
 def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:

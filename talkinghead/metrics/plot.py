@@ -7,7 +7,7 @@ from talkinghead.metrics.summary import Column, Lines, Table, find_metric
 
 
 def draw(table: Table, lines: Lines) -> Figure | None:
-    """Each measured metric over T: means with 95 % intervals over people. None where nothing was measured."""
+    """Each measured metric over T: means with 95 % intervals over identities. None where nothing was measured."""
     names = [name for name in table.metrics if any(("measured", name) in line for line in lines.values())]
     if not names:
         return None

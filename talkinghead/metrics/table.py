@@ -1,6 +1,10 @@
-"""The tables of experiments/: Markdown and LaTeX, the best of each T in bold, the paper's numbers beside ours."""
+"""The tables of experiments/: Markdown and LaTeX, the best of each T in bold, the paper's numbers beside ours.
+
+`python -m talkinghead.metrics.table results.csv …` prints those of any rows.
+"""
 
 import re
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -8,8 +12,9 @@ from typing import NamedTuple
 
 from talkinghead.atomic import write_atomic
 from talkinghead.metrics.orderings import Orderings, build_orderings
+from talkinghead.metrics.overview import build_overview, explain_missing
 from talkinghead.metrics.plot import draw
-from talkinghead.metrics.results import Results, Row
+from talkinghead.metrics.results import Results, Row, read_csv
 from talkinghead.metrics.summary import (
     Column,
     Estimate,
@@ -40,6 +45,12 @@ class Style(NamedTuple):
     down: str
 
 
+COUNTS = ("T", "method", "seeds", "identities")
+SPLIT_NOTES = {
+    "mixed": "Hold-out frames lie between the shots in time (frame_choice.split=mixed).",
+    "parts": "Shots are from the first part, hold-out frames from the last (frame_choice.split=parts).",
+    "given": "Shots and hold-out frames are as the folders have them.",
+}
 MARKDOWN = Style("**{}**", " ({} to {})", "†", "", "↑", "↓")
 LATEX = Style(r"\textbf{{{}}}", r" {{\scriptsize ({} to {})}}", r"$^\dagger$", "", r"$\uparrow$", r"$\downarrow$")
 
@@ -48,7 +59,7 @@ def build_cells(table: Table, lines: Lines, style: Style) -> list[list[str]]:
     """Header and lines as text: T, method, then the columns that have numbers; T by T, methods in the table's order."""
     wanted = [("measured", name) for name in table.metrics] + [("paper", name) for name in table.paper_metrics]
     columns = [column for column in wanted if any(column in line for line in lines.values())]
-    header = ["T", "method"]
+    header = list(COUNTS if table.counts else COUNTS[:2])
     for source, name in columns:
         metric = find_metric(name)
         prefix = "paper: " if source == "paper" else ""
@@ -59,8 +70,14 @@ def build_cells(table: Table, lines: Lines, style: Style) -> list[list[str]]:
         for label in (method.label for method in table.methods if (shots, method.label) in lines):
             line = lines[shots, label]
             texts = [print_cell(line.get(column), column, best[column], style) for column in columns]
-            cells.append([str(shots), label, *texts])
+            cells.append([str(shots), label, *(print_counts(line) if table.counts else []), *texts])
     return cells
+
+
+def print_counts(line: dict[Column, Estimate]) -> list[str]:
+    """Which seeds a line is of, and of how many identities."""
+    seeds = sorted({seed for value in line.values() for seed in value.seeds}, key=lambda seed: (len(seed), seed))
+    return [", ".join(seeds), str(max((value.people for value in line.values()), default=0))]
 
 
 def print_cell(value: Estimate | None, column: Column, best: float | None, style: Style) -> str:
@@ -84,12 +101,13 @@ def explain(lines: Lines) -> str:
     text = []
     if counts:
         number = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        text.append(f"In brackets: 95 % bootstrap interval of the mean over {number} people.")
+        text.append(f"In brackets: 95 % interval of the mean over {number} identities.")
     if answers:
         number = str(max(answers)) if len(answers) == 1 else f"{min(answers)} to {max(answers)}"
         text.append(
             f"USER: share of fakes found, 0.33 by chance; in brackets Wilson's 95 % interval of {number} answers."
         )
+    text += [SPLIT_NOTES[split] for split in sorted({split for value in values for split in value.splits})]
     if not all(value.verified for value in values):
         text.append("†: the paper's number from memory, not verified.")
     return " ".join(text)
@@ -125,9 +143,21 @@ def fill_block(text: str, name: str, body: str) -> str:
     return block.sub(lambda found: found[1] + body + found[2], text)
 
 
+def keep_numbers(text: str, table: Table, lines: Lines) -> None:
+    """Raises ValueError where a block has measured numbers and would get none."""
+    block = re.search(rf"<!-- table: {re.escape(table.name)} -->\n(\|.*)\n", text)
+    before = [cell.strip() for cell in block[1].split("|")[1:-1]] if block else []
+    measured = [cell for cell in before if cell not in COUNTS and not cell.startswith("paper: ")]
+    if measured and not any(source == "measured" for line in lines.values() for source, _ in line):
+        raise ValueError(
+            f"the table {table.name} has {measured[0]} of {table.data}, but no csv has rows of it any more: results of "
+            "another data set go beside results.csv, not over it"
+        )
+
+
 def summarize(folder: Path, table: Table, rows: Sequence[Row]) -> Lines:
     """The numbers of one table, and those of the folder's paper.csv if it has one."""
-    return merge(publish(table, Results(folder / "paper.csv").rows()), measure(table, rows))
+    return merge(publish(table, read_csv(folder / "paper.csv", ("method", "T"))), measure(table, rows))
 
 
 def read_rows(results: Sequence[Path]) -> list[Row]:
@@ -142,17 +172,43 @@ def build_readme(folder: Path, blocks: Sequence[Table | Orderings], results: Seq
         if isinstance(block, Orderings):
             text = fill_block(text, block.name, build_orderings(block, rows))
         else:
-            text = fill_block(text, block.name, build_markdown(block, summarize(folder, block, rows)))
+            lines = summarize(folder, block, rows)
+            keep_numbers(text, block, lines)
+            text = fill_block(text, block.name, build_markdown(block, lines))
     return text
 
 
 def write_tables(folder: Path, blocks: Sequence[Table | Orderings], results: Sequence[Path]) -> None:
     """Write README.md of an experiment, and `<name>.tex` and `<name>.png` of each table that has numbers."""
-    rows = read_rows(results)
+    rows, readme = read_rows(results), build_readme(folder, blocks, results)
     for table in (block for block in blocks if isinstance(block, Table)):
         lines = summarize(folder, table, rows)
         if lines:
             write_atomic(folder / f"{table.name}.tex", build_latex(table, lines).encode())
         if (figure := draw(table, lines)) is not None:
             figure.savefig(folder / f"{table.name}.png", dpi=110, metadata={"Software": None})
-    write_atomic(folder / "README.md", build_readme(folder, blocks, results).encode())
+    write_atomic(folder / "README.md", readme.encode())
+
+
+def main(files: Sequence[str]) -> None:
+    """Print the tables of some results.csv as Markdown."""
+    if not files or files[0] in ("-h", "--help"):
+        sys.exit("usage: python -m talkinghead.metrics.table results.csv [more.csv …]")
+    try:
+        missing = [name for name in files if not Path(name).exists()]
+        if missing:
+            raise FileNotFoundError(f"there is no {missing[0]}")
+        rows = read_rows([Path(name) for name in files])
+        overview = build_overview(rows)
+    except (ValueError, OSError) as error:
+        sys.exit(f"talkinghead.metrics.table: {error}")
+    if not overview:
+        sys.exit(f"talkinghead.metrics.table: no rows in {', '.join(files)}")
+    for table, lines in overview:
+        print(f"## {table.data}\n\n{build_markdown(table, lines)}")
+    if note := explain_missing(rows):
+        print(note)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -8,6 +8,7 @@ from talkinghead.metrics.intervals import wilson_interval
 from talkinghead.metrics.results import EVERYBODY, HEAD, TAIL, ResultKey, Results, Row
 
 KEY = ("data", "method", "variant", "T", "person", "checkpoint", "config", "config_hash")
+NEWER = ("seed", "protocol")  # columns that older rows and answers do not have
 
 
 class Accuracy(NamedTuple):
@@ -27,7 +28,8 @@ class Accuracy(NamedTuple):
 
 def key_of(row: Row) -> ResultKey:
     """The key of a result row or of an answer."""
-    return ResultKey(**{**{name: row[name] for name in KEY}, "T": int(row["T"])})  # type: ignore[arg-type]
+    known = {name: row[name] for name in KEY} | {name: row.get(name) or "-" for name in NEWER}
+    return ResultKey(**{**known, "T": int(row["T"])})  # type: ignore[arg-type]
 
 
 def condition_of(key: ResultKey) -> ResultKey:

@@ -1,19 +1,17 @@
 """Answers of a user study: one csv, a row per answer, whole at every moment, whoever else is answering."""
 
-import csv
 import fcntl
-import io
 from dataclasses import asdict
 from pathlib import Path
 
-from talkinghead.atomic import write_atomic
-from talkinghead.metrics.results import Row
+from talkinghead.metrics.results import Row, as_text, read_csv, write_csv
 from talkinghead.studio.study import Triplet
 
 COLUMNS = (
     "study", "participant", "triplet", "data", "method", "variant", "T", "person", "checkpoint", "config",
-    "config_hash", "position", "answer", "correct", "seconds",
+    "config_hash", "seed", "protocol", "position", "answer", "correct", "seconds",
 )  # fmt: skip
+NEWER = {"seed": "-", "protocol": "-"}  # columns that older files do not have
 
 
 class Answers:
@@ -24,12 +22,7 @@ class Answers:
 
     def rows(self) -> list[Row]:
         """All rows as text; none where there is no file yet."""
-        if not self.path.is_file():
-            return []
-        rows = list(csv.DictReader(io.StringIO(self.path.read_text())))
-        if rows and set(COLUMNS) - set(rows[0]):
-            raise ValueError(f"{self.path} is no answers.csv of a study: it has no {set(COLUMNS) - set(rows[0])}")
-        return rows
+        return [{**NEWER, **row} for row in read_csv(self.path, [name for name in COLUMNS if name not in NEWER])]
 
     def of(self, study: str, participant: str) -> dict[str, Row]:
         """A participant's rows by triplet."""
@@ -51,9 +44,6 @@ class Answers:
                 "position": triplet.position, "answer": answer, "correct": int(answer == triplet.position),
                 "seconds": f"{seconds:.2f}",
             }  # fmt: skip
-            text = io.StringIO()
-            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows([*rows, given])
-            write_atomic(self.path, text.getvalue().encode())
+            del given["people"]  # of sets only
+            write_csv(self.path, COLUMNS, [*rows, as_text(given)])
         return True

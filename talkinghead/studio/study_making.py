@@ -70,7 +70,7 @@ def find_conditions(
         wanted = key.method not in COPIES if methods is None else label in methods
         if not wanted or (shots and key.T not in shots) or data not in (None, key.data) or key.person == EVERYBODY:
             continue
-        if kept.has(key) and kept.target_path(key.data, key.person).is_file():
+        if kept.has(key) and kept.target_path(key).is_file():
             found.setdefault(condition_of(key), []).append(key.person)
     sets = {key.data for key in found}
     if len(sets) > 1:
@@ -91,7 +91,7 @@ def make_triplets(
     order = islice(cycle(random.sample(clips, len(clips))), count)
     positions = [1, 2, 3] * (count // 3) + random.sample([1, 2, 3], count % 3)
     random.shuffle(positions)
-    totals = {clip: len(load_strip(kept.target_path(condition.data, clip))) for clip in clips}
+    totals = {clip: len(load_strip(kept.target_path(replace(condition, person=clip)))) for clip in clips}
     triplets = []
     for number, (clip, position) in enumerate(zip(order, positions, strict=True)):
         if videos:
@@ -129,8 +129,8 @@ def with_other_videos(clips: Sequence[str]) -> list[str]:
 
 def draw_triplet(triplet: Triplet, kept: KeptFrames) -> bytes:
     """One JPEG of the three pictures; it says that generated pixels are in it, and not where."""
-    fake, data = kept.load(triplet.key), triplet.key.data
-    real = {clip: load_strip(kept.target_path(data, clip)) for clip in triplet.clips}
+    fake = kept.load(triplet.key)
+    real = {clip: load_strip(kept.target_path(replace(triplet.key, person=clip))) for clip in triplet.clips}
     if real[triplet.key.person].shape != fake.shape:
         raise ValueError(f"{kept.path(triplet.key)}: {len(fake)} outputs, not as many as hold-out frames")
     shown = zip(triplet.clips, triplet.frames, strict=True)

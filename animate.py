@@ -23,6 +23,7 @@ from talkinghead.reenactment.files import Files, check_files, file_arguments
 from talkinghead.reenactment.phases import Phases
 from talkinghead.reenactment.pipeline import Learned, Pipeline, Remembered, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
+from talkinghead.reenactment.targets import check_targets
 
 FILES = ("source", "driving", "output", "model", "save_person")
 
@@ -51,12 +52,13 @@ def run(cfg: DictConfig) -> Path:
     sources = [asked.source] if isinstance(asked.source, str) else list(asked.source or [])
     folder = Path(cfg.paths.outputs_dir) / "animate"
     given = check_files([str(path) for path in sources], asked.driving, asked.model, asked.output, folder)
+    look = Look(**plain(cfg.look))
+    check_targets(given.inputs, given.output, look.sheet > 0, None if given.is_person else asked.save_person)
     if given.is_shipped:
         phases.tell(
             "model: the small one that ships with the project. It has seen synthetic heads only, never a real face"
         )
     settings = Settings(**{field.name: cfg[field.name] for field in fields(Settings)})
-    look = Look(**plain(cfg.look))
     signer = find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate))
     device = find_device(cfg.device)
     person, crop = remembered(given, device) if given.is_person else learned(cfg, given, device, phases)

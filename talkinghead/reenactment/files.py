@@ -29,6 +29,12 @@ class Files:
         return self.model.resolve() == SHIPPED.resolve()
 
     @property
+    def inputs(self) -> list[Path]:
+        """All that is read."""
+        model = list(files(self.model)) if self.is_person else [self.model]
+        return [*self.sources, *([] if isinstance(self.driving, int) else [self.driving]), *model]
+
+    @property
     def is_person(self) -> bool:
         """The model is a person, not a checkpoint."""
         return is_person(self.model)
@@ -54,8 +60,6 @@ def check_files(
     path = Path(output) if output else folder / f"{of.stem}_{Path(str(driving)).stem}.mp4"
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"output={path}: the name of an .mp4 file")
-    if path.exists() and any(Path(name).exists() and path.samefile(name) for name in (*sources, str(driving), model)):
-        raise ValueError(f"output={path} is a source or the driver: it would be overwritten")
     given = driving if isinstance(driving, int) else Path(driving)
     return Files(tuple(Path(source) for source in sources), given, Path(model), path)
 

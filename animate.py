@@ -1,5 +1,6 @@
 """Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -23,7 +24,7 @@ from talkinghead.reenactment.files import Files, check_files, file_arguments
 from talkinghead.reenactment.phases import Phases
 from talkinghead.reenactment.pipeline import Learned, Pipeline, Remembered, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
-from talkinghead.reenactment.targets import check_targets
+from talkinghead.reenactment.targets import check_targets, stamp, sweep
 
 FILES = ("source", "driving", "output", "model", "save_person")
 
@@ -31,6 +32,7 @@ FILES = ("source", "driving", "output", "model", "save_person")
 @hydra.main(version_base="1.3", config_path="conf", config_name="animate")
 def main(cfg: DictConfig) -> None:
     """Make the video."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's end of time cleans up as Ctrl-C does
     told(cfg)
 
 
@@ -38,8 +40,8 @@ def told(cfg: DictConfig) -> None:
     """Make the video; what a user can mend ends the program with one line."""
     try:
         run(cfg)
-    except KeyboardInterrupt:
-        sys.exit("animate.py: interrupted; no video was written")
+    except KeyboardInterrupt as stop:
+        sys.exit(f"animate.py: interrupted; {stop or 'no video was written'}")
     except InstantiationException as error:  # a pretrained network that is not there, for example
         sys.exit(f"animate.py: {error.__cause__ or error}")
     except (ValueError, OSError, ImportError, av.FFmpegError) as error:
@@ -64,7 +66,14 @@ def run(cfg: DictConfig) -> Path:
     person, crop = remembered(given, device) if given.is_person else learned(cfg, given, device, phases)
     detector = instantiate(cfg.detector)
     pipeline = Pipeline(detector, Framing(**(crop or cfg.framing)), settings, phases, device, signer)
-    made = pipeline(given.sources, given.driving, person, look, given.output)
+    if swept := sweep(given.output.parent):
+        phases.tell(f"removed what killed runs had left in {given.output.parent}: {len(swept)} temporary files")
+    before = stamp(given.output)
+    try:
+        made = pipeline(given.sources, given.driving, person, look, given.output)
+    except KeyboardInterrupt as stop:
+        new = stamp(given.output) not in (None, before)
+        raise KeyboardInterrupt(f"{given.output} is whole" if new else "no video was written") from stop
     phases.tell(f"{made.video}" + (f" and {made.sheet.name}" if made.sheet else ""))
     return made.video
 

@@ -176,7 +176,7 @@ PARTS = {
     "G'": [(PersonReenactor, "__call__")],
     "composing": [(animation.Composer, "__call__")],
     "encoding": [(Movie, "write"), (Movie, "_finish")],
-    "statements of origin": [(movie, "mark"), (animation, "write_sheet")],
+    "statements of origin": [(movie, "mark"), (animation, "sheet_of")],
 }
 
 

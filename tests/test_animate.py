@@ -1,6 +1,8 @@
 """The verb: a checkpoint, a portrait and a driver become a video; what a user can get wrong is one line."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import av
@@ -204,6 +206,40 @@ def test_an_interruption_is_no_error_to_trace(files: Path, monkeypatch: pytest.M
     monkeypatch.setattr(pipeline, "follow_driver", interrupted)
     with pytest.raises(SystemExit, match="interrupted"):
         animate.told(config(files))
+
+
+@pytest.mark.parametrize("where", ["panels.marked", "movie.mark"])
+def test_a_kill_while_files_are_marked_leaves_none(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """SIGTERM while the contact sheet, or the video, is told to say what it is."""
+    monkeypatch.setattr(f"talkinghead.reenactment.{where}", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        cfg = config(files, f"output={tmp_path}/out.mp4", "max_frames=2", "look.sheet=2")
+        monkeypatch.setattr("sys.argv", ["animate.py"])
+        with pytest.raises(SystemExit, match="interrupted; no video was written"):
+            animate.main.__wrapped__(cfg)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_after_the_video_is_told_as_it_is(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("talkinghead.reenactment.animation.write_atomic", interrupted)
+    with pytest.raises(SystemExit, match=r"interrupted; .*out\.mp4 is whole"):
+        animate.told(config(files, f"output={tmp_path}/out.mp4", "max_frames=2"))
+    assert len(frames(tmp_path / "out.mp4")) == 2
+
+
+def test_what_a_killed_run_left_goes(files: Path, tmp_path: Path) -> None:
+    (left := tmp_path / ".old.mp4.0123abcd.tmp").touch()
+    os.utime(left, (0, 0))
+    animate.run(config(files, f"output={tmp_path}/out.mp4", "max_frames=2", "look.sheet=0"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
 def test_a_small_checkpoint_draws_as_the_large_one(files: Path, tmp_path: Path) -> None:

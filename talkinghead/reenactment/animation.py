@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from talkinghead.atomic import write_atomic
 from talkinghead.data.landmarks import draw_landmarks
 from talkinghead.preparation.crop import cut
 from talkinghead.provenance import Card, Signer
 from talkinghead.reenactment.adaptation import Mode, adapt
 from talkinghead.reenactment.driver import Driver
 from talkinghead.reenactment.movie import Movie
-from talkinghead.reenactment.panels import Column, even, labelled, side_by_side, to_height, write_sheet
+from talkinghead.reenactment.panels import Column, even, labelled, sheet_of, side_by_side, to_height
 from talkinghead.reenactment.paste import Paste
 from talkinghead.reenactment.smoothing import smooth
 from talkinghead.reenactment.source import Portrait, as_frames, as_pictures
@@ -101,10 +102,12 @@ def animate(
             if n in moments:
                 columns.append(Column(driving, draw_landmarks(zoomed(points[n], size, view), view), x_hat))
             tick()
+        if columns:  # made before the video has its name: whoever stops the work meanwhile finds neither
+            content = sheet_of(compose.source, columns, card=Card(True, about or {}), signer=signer, label=look.mark)
     if not columns:
         return None
     sheet = output.with_suffix(".png")
-    write_sheet(sheet, compose.source, columns, card=Card(True, about or {}), signer=signer, label=look.mark)
+    write_atomic(sheet, content)
     return sheet
 
 

@@ -55,7 +55,15 @@ def write_sheet(
     path: Path, source: Image | None, columns: list[Column], tile: int = 160, *, card: Card | None = None,
     signer: Signer | None = None, label: bool = False,
 ) -> None:  # fmt: skip
-    """Write a PNG: the source at the left; driver, its adapted landmarks and the result below each other.
+    """Write what `sheet_of` makes."""
+    write_atomic(path, sheet_of(source, columns, tile, card=card, signer=signer, label=label))
+
+
+def sheet_of(
+    source: Image | None, columns: list[Column], tile: int = 160, *, card: Card | None = None,
+    signer: Signer | None = None, label: bool = False,
+) -> bytes:  # fmt: skip
+    """A PNG file: the source at the left; driver, its adapted landmarks and the result below each other.
 
     card, signer    what the file says of its making; the card of None only says that it is generated in part
     label           the result's pictures say so visibly
@@ -69,8 +77,8 @@ def write_sheet(
     sheet = np.concatenate(parts, axis=1)
     good, content = cv2.imencode(".png", np.ascontiguousarray(sheet[..., ::-1]))
     if not good:
-        raise ValueError(f"{path}: the contact sheet could not be encoded")
-    write_atomic(path, marked(content.tobytes(), card or Card(composite=True), signer))
+        raise ValueError("the contact sheet could not be encoded")
+    return marked(content.tobytes(), card or Card(composite=True), signer)
 
 
 def named(text: str, side: int) -> UInt8[np.ndarray, "side side 3"]:

@@ -62,6 +62,11 @@ def _is_card(path: Path) -> bool:
     return isinstance(card, dict) and card.get("format") == FORMAT
 
 
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Another one for every file that has had this name; None where there is none."""
+    return (about.st_ino, about.st_mtime_ns) if path.is_file() and (about := path.stat()) else None
+
+
 def sweep(folder: Path, idle: float = IDLE) -> list[Path]:
     """Remove what killed runs have left in the folder: files named as unfinished ones, not touched for `idle` seconds.
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from talkinghead.preparation.detectors import Detector
-from talkinghead.preparation.tracking import Sight, best_chain, plausible
+from talkinghead.preparation.tracking import Between, Sight, best_chain, look, plausible
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 
@@ -90,22 +90,18 @@ def track_face(
 
     read        yields (number, picture) for ascending numbers; it is called twice
     every       the detector searches each so-manyth frame; landmarks are found in all of them
-    max_gap     searched frames over which a lost face may come back
+    max_gap     searched frames over which a lost face may come back elsewhere; where it was, it may after any time
     tick        called `num_frames` times in all
 
     Frames without landmarks are interpolated between their neighbours. Raises ValueError when there is no such face.
     """
     searched = sorted({*range(0, num_frames, every), num_frames - 1})
-    sights = [[Sight(n, box) for box in detector.boxes(image)] for n, image in read(searched)]
-    chain = chosen_chain(sights, face, max_gap)
-    boxes = dict(zip(*filled(chain), strict=True))
+    between = Between(chosen_chain([look(n, image, detector) for n, image in read(searched)], face, max_gap))
     known: dict[int, np.ndarray] = {}
     for n, image in read(range(num_frames)):
         tick()
-        if n in boxes:
-            points = detector.landmarks(image, boxes[n])
-            if plausible(points, boxes[n]):
-                known[n] = points
+        if n in between.frames and (points := between.landmarks(n, image, detector)) is not None:
+            known[n] = points
     if not known:
         raise ValueError("a face is seen, but its landmarks are not: the picture is too blurred or too small")
     return interpolated(known, num_frames)
@@ -121,14 +117,6 @@ def chosen_chain(sights: Sequence[Sequence[Sight]], face: int, max_gap: int) -> 
         taken = {id(sight) for sight in chain}
         left = [[sight for sight in faces if id(sight) not in taken] for faces in left]
     return chain
-
-
-def filled(chain: Sequence[Sight]) -> tuple[list[int], Float[np.ndarray, "N 4"]]:
-    """A box for each frame from the first sight to the last."""
-    frames = list(range(chain[0].frame, chain[-1].frame + 1))
-    sides = np.stack([sight.box for sight in chain])
-    known = [sight.frame for sight in chain]
-    return frames, np.stack([np.interp(frames, known, side) for side in sides.T], -1)
 
 
 def interpolated(known: dict[int, np.ndarray], num_frames: int) -> Sightings:

@@ -19,6 +19,7 @@ from talkinghead.reenactment.panels import Column, even, labelled, sheet_of, sid
 from talkinghead.reenactment.paste import Paste
 from talkinghead.reenactment.smoothing import smooth
 from talkinghead.reenactment.source import Portrait, as_frames, as_pictures
+from talkinghead.reenactment.walking import bounded
 from talkinghead.types import Frames, Reenactor
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -70,7 +71,8 @@ def driving_points(
         if mode == "relative":
             raise ValueError("this person model has no landmarks of its source: give source=FILE, or adapt=absolute")
         return points
-    return adapt(points, source_points, mode, reference=reference, anchor=0)
+    adapted = adapt(points, source_points, mode, reference=reference, anchor=0)
+    return adapted if mode == "raw" else bounded(adapted, size)
 
 
 def animate(
@@ -97,7 +99,7 @@ def animate(
         float(timeline.pts[0] * timeline.time_base), look.crf, card, signer,
     ) as movie:  # fmt: skip
         for n, (image, x_hat) in enumerate(drawn(reenact, driver, points, size, device, batch)):
-            driving = cut(image, driver.crop, view)
+            driving = cut(image, driver.crop_of(n), view)
             movie.write(compose(driving, x_hat), timeline.pts[n] - timeline.pts[0])
             if n in moments:
                 columns.append(Column(driving, draw_landmarks(zoomed(points[n], size, view), view), x_hat))
@@ -120,7 +122,7 @@ def drawn(
         some = list(islice(images, batch))
         if not some:
             return
-        crops = np.stack([cut(image, driver.crop, size) for image in some])
+        crops = np.stack([cut(image, driver.crop_of(n), size) for n, image in enumerate(some, first)])
         frames = as_frames(crops, points[first : first + len(some)])
         results = as_pictures(reenact(Frames(*(part.to(device) for part in frames))))
         yield from zip(some, results, strict=True)

@@ -17,6 +17,7 @@ from talkinghead.preparation.video import Video
 from talkinghead.reenactment.faces import Magnified, track_face
 from talkinghead.reenactment.movie import Movie
 from talkinghead.reenactment.reel import Reel
+from talkinghead.reenactment.walking import stays, walk
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 MAX_LOST = 1.0  # seconds that a face may be away and still be the same
@@ -38,10 +39,18 @@ class Driver(NamedTuple):
     points: Float[np.ndarray, "F 68 2"]  # pixels of the frames
     seen: Bool[np.ndarray, " F"]  # False: interpolated
     crop: Crop
+    way: Float[np.ndarray, "F 3"] | None = None  # x, y, side of each frame's crop where the face walks out of `crop`
+    outside: int = 0  # frames in which the face is partly beyond the picture
 
     def points_of(self, size: int) -> Float[np.ndarray, "F 68 2"]:
-        """The landmarks in pixels of the crop as the networks see it."""
-        return to_crop(self.points, self.crop, size)
+        """The landmarks in pixels of the crops as the networks see them."""
+        if self.way is None:
+            return to_crop(self.points, self.crop, size)
+        return (self.points - self.way[:, None, :2] + 0.5) * (size / self.way[:, None, 2:]) - 0.5
+
+    def crop_of(self, frame: int) -> Crop:
+        """The crop of a frame."""
+        return self.crop if self.way is None else Crop(*np.round(self.way[frame]).astype(int).tolist())
 
     def images(self) -> Iterator[Image]:
         """All frames in order; one that cannot be decoded is the one before it."""
@@ -88,7 +97,10 @@ def follow_driver(
     side = float(np.median(sides[:, 2] - sides[:, 0]))
     if side < min_face:
         raise ValueError(f"{path}: the face is {side:.0f} pixels wide, at least {min_face} are needed (min_face)")
-    return Driver(reel, timeline, points, seen, clip_crop(points, width, height, framing))
+    crop = clip_crop(points, width, height, framing)
+    way = None if stays(points, crop) else walk(points, width, height, framing, fps)
+    outside = ((points < -0.5) | (points > np.array([width, height]) - 0.5)).any(-1).mean(1) > 0.1
+    return Driver(reel, timeline, points, seen, crop, way, int(outside.sum()))
 
 
 def read_timeline(path: Path, num_frames: int) -> Timeline:

@@ -231,6 +231,10 @@ class Pipeline:
             )  # fmt: skip
         if (lost := int((~driver.seen).sum())) > 0:
             self.progress.tell(f"the face was not seen in {lost} of {len(driver.seen)} driving frames: interpolated")
+        if driver.way is not None:
+            self.progress.tell("the driver's face walks: the crop follows it, and the result stays in its place")
+        if driver.outside:
+            self.progress.tell(f"the driver's face is partly outside the picture in {driver.outside} frames")
         return driver
 
 

@@ -1,5 +1,6 @@
 """Another person's landmarks on this person's shape, measured on synthetic people who have an exact answer."""
 
+import tracemalloc
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from talkinghead.data.landmarks import PARTS, draw_landmarks, interocular
 from talkinghead.learners.fewshot import Candidate, FewShotLearner
 from talkinghead.metrics.results import Results
 from talkinghead.metrics.suite import ImageMetrics
+from talkinghead.reenactment import fitting
 from talkinghead.reenactment.adaptation import LIDS, MODES, adapt, uncrossed
 from talkinghead.reenactment.facemodel import FILE, FaceModel, load_facemodel
 from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
@@ -325,3 +327,18 @@ def test_learning_the_model(tmp_path: Path) -> None:
     jaws = len(MODEL.knots) * len(PARTS["jaw"].points)
     assert len(model.mean) == jaws + 68 - len(PARTS["jaw"].points)
     np.testing.assert_allclose(model.mean, MODEL.mean, atol=0.1)
+
+
+def test_a_long_clip_is_fitted_in_parts_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the memory of a part: 30,000 frames took 2 GB."""
+    driver, source = clip(1, 2), clip(3, 4)[:1]
+    whole = adapt(driver, source)
+    monkeypatch.setattr(fitting, "BLOCK", 7)
+    np.testing.assert_allclose(adapt(driver, source), whole, atol=1e-3)
+    monkeypatch.undo()
+    long = np.tile(driver, (80, 1, 1))
+    tracemalloc.start()
+    fit_clip(MODEL, long)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.4 * 70e3 * len(long), "not 70 kB a frame"

@@ -224,3 +224,13 @@ def test_a_camera_is_recorded_and_then_a_driver_like_any_other(tmp_path: Path, m
     with pytest.raises(ValueError, match="driving=1: the camera gives no picture"):
         record(1, 60.0, tmp_path / "none.mp4")
     assert not (tmp_path / "none.mp4").exists()
+
+
+def test_pictures_that_are_not_finite_are_no_video(tmp_path: Path) -> None:
+    def broken(frames: Frames) -> torch.Tensor:
+        return torch.where(frames.x > 2, frames.x, torch.nan)
+
+    write_clip(tmp_path / "driver.mp4", 5)
+    with pytest.raises(ValueError, match="driving frames 0 to 3 is not finite"):
+        render(driver_of(tmp_path / "driver.mp4"), tmp_path / "out.mp4", reenact=broken)
+    assert [path.name for path in tmp_path.iterdir()] == ["driver.mp4"]

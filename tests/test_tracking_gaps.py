@@ -73,7 +73,7 @@ def test_a_movement_is_no_cut_and_a_wall_no_face() -> None:
     assert is_cut(view_of(still), view_of(cutaway(1)[0]))
     box, away = np.array([10.0, 30, 50, 70]), np.array([-30.0, 60, 10, 100])
     face = patch_of(still, box)
-    assert likeness(face, patch_of(moved, box + [100, 0, 100, 0])) > 0.99
+    assert likeness(face, patch_of(moved, box + np.array([100, 0, 100, 0]))) > 0.99
     assert likeness(face, patch_of(EMPTY, box)) == 0
     assert patch_of(still, away).shape == face.shape
 

@@ -124,8 +124,13 @@ def drawn(
             return
         crops = np.stack([cut(image, driver.crop_of(n), size) for n, image in enumerate(some, first)])
         frames = as_frames(crops, points[first : first + len(some)])
-        results = as_pictures(reenact(Frames(*(part.to(device) for part in frames))))
-        yield from zip(some, results, strict=True)
+        x_hat = reenact(Frames(*(part.to(device) for part in frames)))
+        if not x_hat.isfinite().all():
+            raise ValueError(
+                f"what the networks draw of driving frames {first} to {first + len(some) - 1} is not finite: the "
+                "checkpoint is broken, or fine-tuning went astray (a smaller finetune.lr_generator, precision=fp32)"
+            )
+        yield from zip(some, as_pictures(x_hat), strict=True)
 
 
 def zoomed(points: Float[np.ndarray, "68 2"], size: int, view: int) -> Float[np.ndarray, "68 2"]:

@@ -21,6 +21,7 @@ DISTANCE = (0.062, 0.02)  # q: mean and standard deviation; heads half a metre t
 MOST_FRAMES = 32  # that a and q are found from
 WORTH = 8  # all of them together say as much of a and q as so many: a detector errs alike in all frames
 STEPS = 4
+BLOCK = 512  # frames that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ def project(fit: Fit, points: Float[np.ndarray, "F 68 3"]) -> Float[np.ndarray, 
 
 def shapes(model: FaceModel, fit: Fit) -> Float[np.ndarray, "F 68 3"]:
     """What the model thinks of the heads' landmarks in space."""
+    if len(fit) <= BLOCK:
+        return _shapes(model, fit)
+    return np.concatenate([_shapes(model, fit.take(slice(n, n + BLOCK))) for n in range(0, len(fit), BLOCK)])
+
+
+def _shapes(model: FaceModel, fit: Fit) -> Float[np.ndarray, "F 68 3"]:
     still = model.at(model.mean + model.identity @ fit.identity, fit.yaw)
     move = model.at(model.expression, fit.yaw)
     return still + np.einsum("fnde,fe->fnd", move, fit.expression, optimize=True)
@@ -73,11 +80,17 @@ def fit_clip(model: FaceModel, points: Float[np.ndarray, "F 68 2"]) -> Fit:
 
 
 def fit_frames(model: FaceModel, points: Float[np.ndarray, "F 68 2"], known: Fit) -> Fit:
-    """Pose and expression of each frame of a person whose identity is known."""
-    fit = replace(start(model, points), identity=known.identity, perspective=known.perspective)
-    for _ in range(STEPS):
-        fit = step(model, fit, points, shared=False)
-    return fit
+    """Pose and expression of each frame of a person whose identity is known: some frames at a time, as none needs
+    another, and the derivatives take 70 kB a frame."""
+    parts = []
+    for n in range(0, len(points), BLOCK):
+        some = points[n : n + BLOCK]
+        fit = replace(start(model, some), identity=known.identity, perspective=known.perspective)
+        for _ in range(STEPS):
+            fit = step(model, fit, some, shared=False)
+        parts.append(fit)
+    names = ("rotation", "scale", "place", "expression")
+    return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def start(model: FaceModel, points: Float[np.ndarray, "F 68 2"]) -> Fit:

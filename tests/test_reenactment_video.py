@@ -228,7 +228,7 @@ def test_a_camera_is_recorded_and_then_a_driver_like_any_other(tmp_path: Path, m
 
 def test_pictures_that_are_not_finite_are_no_video(tmp_path: Path) -> None:
     def broken(frames: Frames) -> torch.Tensor:
-        return torch.where(frames.x > 2, frames.x, torch.nan)
+        return torch.full_like(frames.images, torch.nan)
 
     write_clip(tmp_path / "driver.mp4", 5)
     with pytest.raises(ValueError, match="driving frames 0 to 3 is not finite"):

@@ -18,6 +18,7 @@ from talkinghead.reenactment.adaptation import MODES
 from talkinghead.reenactment.animation import Look, animate, driving_points
 from talkinghead.reenactment.driver import Driver, follow_driver, record
 from talkinghead.reenactment.phases import Reporter
+from talkinghead.reenactment.sameness import check_one_person, find_recognizer
 from talkinghead.reenactment.source import Portrait, points_of, read_source, shots_of
 from talkinghead.types import Frames, Reenactor
 
@@ -35,6 +36,7 @@ class Settings:
     adapt           how the driver's landmarks become the source's, see `adaptation.adapt`
     reference       relative to this driving frame; None: the one most like the source
     smooth          how much the driver's jitter is smoothed away; 0: not at all
+    one_person      source frames of several people are refused; False: they are not compared
     precision       fp32, bf16, or auto: bf16 where the device has units for it
     """
 
@@ -48,6 +50,7 @@ class Settings:
     adapt: Any = "relative"
     reference: int | None = None
     smooth: float | int = 1.0
+    one_person: bool = True
     precision: str = "auto"
     seed: int = 0
 
@@ -212,10 +215,13 @@ class Pipeline:
             return []
         given = self.settings
         with self.progress.phase("looking at the source") as step:
-            return read_source(
+            portraits = read_source(
                 sources, self.detector, self.framing, shots=given.shots, face=given.face, min_face=given.min_face,
                 tell=self.progress.tell, start=step.of,
             )  # fmt: skip
+            if given.one_person and len(portraits) > 1:
+                check_one_person(portraits, find_recognizer())
+            return portraits
 
     def find_driver(self, driving: Path | int, folder: Path) -> Driver:
         """The driver with its face; recorded into the folder first where it is a camera."""

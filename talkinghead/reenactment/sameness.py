@@ -1,0 +1,40 @@
+"""Whether all source frames show one person: several people would be blended into one who does not exist."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+
+import numpy as np
+
+from talkinghead.metrics.identity import DlibIdentity, Recognizer
+from talkinghead.reenactment.source import Portrait
+
+FURTHEST = 0.6  # between two of dlib's descriptors of one person, as its authors have it
+
+
+def check_one_person(portraits: Sequence[Portrait], recognizer: Recognizer | None, furthest: float = FURTHEST) -> None:
+    """Compare each portrait with the one that is nearest to all. None, or one portrait: nothing to compare.
+
+    Raises ValueError that names the portrait that is furthest away, where it is another person.
+    """
+    if recognizer is None or len(portraits) < 2:
+        return
+    rows = np.stack([recognizer(one.image[None], one.points[None])[0] for one in portraits])
+    apart = np.linalg.norm(rows[:, None] - rows, axis=-1)
+    usual = int(np.sort(apart, axis=1)[:, : len(rows) // 2 + 1].sum(1).argmin())  # nearest to half of them
+    odd = int(apart[usual].argmax())
+    if apart[usual, odd] > furthest:
+        strangers = int((apart[usual] > furthest).sum())
+        more = f" (and {strangers - 1} others do)" if strangers > 1 else ""
+        raise ValueError(
+            f"{portraits[odd].name}: shows another person than {portraits[usual].name}{more}, and they would be blended "
+            "into one; leave it out, or give one_person=false if it is the same"
+        )
+
+
+@cache
+def find_recognizer() -> Recognizer | None:
+    """dlib's, where it is installed."""
+    if find_spec("dlib") is None or find_spec("face_recognition_models") is None:
+        return None
+    return DlibIdentity()

@@ -1,0 +1,41 @@
+"""Source frames of several people are refused, and the odd one is named."""
+
+import numpy as np
+import pytest
+
+from talkinghead.preparation.crop import Crop, Framing
+from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.reenactment.sameness import check_one_person, find_recognizer
+from talkinghead.reenactment.source import Portrait, read_source
+
+PORTRAITS = SHIPPED.parent / "portraits"
+
+
+def portrait(name: str, red: int) -> Portrait:
+    return Portrait(name, np.full((8, 8, 3), (red, 0, 0), np.uint8), np.zeros((68, 2)), Crop(0, 0, 8))
+
+
+def by_red(images: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """An embedding of one number."""
+    return images[:, 0, 0, :1] / np.float32(100)
+
+
+def test_the_odd_one_is_named() -> None:
+    same = [portrait("a.jpg", 10), portrait("b.jpg", 20), portrait("c.jpg", 45)]
+    check_one_person(same, by_red)
+    with pytest.raises(ValueError, match=r"^x\.jpg: shows another person than [abc]\.jpg, .*one_person=false"):
+        check_one_person([portrait("x.jpg", 240), *same], by_red)
+    with pytest.raises(ValueError, match="and 1 others do"):
+        check_one_person([*same, portrait("x.jpg", 240), portrait("y.jpg", 200)], by_red)
+    check_one_person([portrait("x.jpg", 240), *same], None)
+    check_one_person(same[:1], by_red)
+
+
+def test_shipped_people_are_told_apart() -> None:
+    pytest.importorskip("dlib")
+    from talkinghead.preparation.detectors import Dlib  # noqa: PLC0415 (an extra)
+
+    mira, dayo = read_source([PORTRAITS / "mira.jpg", PORTRAITS / "dayo.jpg"], Dlib(), Framing(1.8))
+    with pytest.raises(ValueError, match=r"(dayo|mira)\.jpg: shows another person"):
+        check_one_person([mira, dayo], find_recognizer())
+    check_one_person([mira, mira], find_recognizer())

@@ -8,6 +8,7 @@ too large for noise count less (Huber). The steps for a and q, over some frames,
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -90,7 +91,8 @@ def fit_frames(model: FaceModel, points: Float[np.ndarray, "F 68 2"], known: Fit
             fit = step(model, fit, some, shared=False)
         parts.append(fit)
     names = ("rotation", "scale", "place", "expression")
-    return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    whole: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return replace(parts[0], **whole)
 
 
 def start(model: FaceModel, points: Float[np.ndarray, "F 68 2"]) -> Fit:

@@ -27,8 +27,8 @@ def check_one_person(portraits: Sequence[Portrait], recognizer: Recognizer | Non
         strangers = int((apart[usual] > furthest).sum())
         more = f" (and {strangers - 1} others do)" if strangers > 1 else ""
         raise ValueError(
-            f"{portraits[odd].name}: shows another person than {portraits[usual].name}{more}, and they would be blended "
-            "into one; leave it out, or give one_person=false if it is the same"
+            f"{portraits[odd].name}: shows another person than {portraits[usual].name}{more}, and they would be "
+            "blended into one; leave it out, or give one_person=false if it is the same"
         )
 
 

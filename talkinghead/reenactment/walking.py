@@ -31,7 +31,7 @@ def walk(
     return np.concatenate([np.where(room > 0, np.clip(corner, 0, np.maximum(room, 0)), corner), crop], 1)
 
 
-def averaged(values: Float[np.ndarray, "F *N"], width: float) -> Float[np.ndarray, "F *N"]:
+def averaged(values: Float[np.ndarray, "F ..."], width: float) -> Float[np.ndarray, "F ..."]:
     """Over neighbouring frames, by a Gaussian of that standard deviation in frames; a trend goes on beyond the ends."""
     if len(values) == 1:
         return values.astype(float)

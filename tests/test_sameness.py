@@ -31,6 +31,7 @@ def test_the_odd_one_is_named() -> None:
     check_one_person(same[:1], by_red)
 
 
+@pytest.mark.slow
 def test_shipped_people_are_told_apart() -> None:
     pytest.importorskip("dlib")
     from talkinghead.preparation.detectors import Dlib  # noqa: PLC0415 (an extra)
@@ -39,3 +40,9 @@ def test_shipped_people_are_told_apart() -> None:
     with pytest.raises(ValueError, match=r"(dayo|mira)\.jpg: shows another person"):
         check_one_person([mira, dayo], find_recognizer())
     check_one_person([mira, mira], find_recognizer())
+    four = read_source([PORTRAITS], Dlib(), Framing(1.8))
+    with pytest.raises(ValueError, match="shows another person"):
+        check_one_person(four, find_recognizer())
+    check_one_person(
+        read_source([PORTRAITS.parent / "drivers" / "lively.mp4"], Dlib(), Framing(1.8)), find_recognizer()
+    )

@@ -10,6 +10,7 @@ from talkinghead.metrics.identity import DlibIdentity, Recognizer
 from talkinghead.reenactment.source import Portrait
 
 FURTHEST = 0.6  # between two of dlib's descriptors of one person, as its authors have it
+USUAL = 0.52  # half of a person's pictures are nearer than this to the most usual one; of several people, none is
 
 
 def check_one_person(portraits: Sequence[Portrait], recognizer: Recognizer | None, furthest: float = FURTHEST) -> None:
@@ -23,8 +24,10 @@ def check_one_person(portraits: Sequence[Portrait], recognizer: Recognizer | Non
     apart = np.linalg.norm(rows[:, None] - rows, axis=-1)
     usual = int(np.sort(apart, axis=1)[:, : len(rows) // 2 + 1].sum(1).argmin())  # nearest to half of them
     odd = int(apart[usual].argmax())
-    if apart[usual, odd] > furthest:
-        strangers = int((apart[usual] > furthest).sum())
+    others = np.delete(apart[usual], usual)
+    mixed = len(others) > 2 and float(np.median(others)) > USUAL
+    if apart[usual, odd] > furthest or mixed:
+        strangers = int((others > (USUAL if mixed else furthest)).sum())
         more = f" (and {strangers - 1} others do)" if strangers > 1 else ""
         raise ValueError(
             f"{portraits[odd].name}: shows another person than {portraits[usual].name}{more}, and they would be "

@@ -54,7 +54,7 @@ def test_personal_networks_start_as_the_shared_ones(networks) -> None:
     """At step 0, in fp32: G' is the feed-forward output and D' is D with W_i := e_hat, to the last bit."""
     embedder, generator, discriminator = (network.eval() for network in networks)
     e_hat, (x, y, _) = embed(embedder, shots(4)), shots(5)
-    person, judge = generator.personalize(e_hat), discriminator.personalize(e_hat)
+    person, judge = generator.personalize(e_hat), discriminator.personalize(e_hat, "embedding")
     assert all(torch.equal(person(one), generator(one, e_hat)) for one in y.split(1))
     assert (person(y) - generator(y, torch.zeros(5, 16))).abs().max() > 0.01, "psi' has a say"
     discriminator.W.weight.data[1] = e_hat[0]

@@ -24,7 +24,7 @@ class MetaLearner(AdversarialLearner):
 
     num_discriminator_steps     updates of D per update of E and G
     matching_moves_w    W follows e_hat too (paper); False: only e_hat follows W (authors' code)
-    matched_shot        L_MCH compares W_i with the "mean" e_hat_i (paper), or with e_i of the "first" shot (authors' code)
+    matched_shot        L_MCH takes e_hat_i, the "mean" (paper), or e_i of the "first" shot (authors' code)
     generator_first     E and G step before D (authors' code), not after it
     fake_moves_w        in D's step, W learns from x and x_hat; False: from x only (authors' code)
     first_visit         W_i <- e_hat_i when a video is drawn for the first time, in place of noise
@@ -35,7 +35,7 @@ class MetaLearner(AdversarialLearner):
     def __init__(
         self, embedder: Embedder, generator: Generator, discriminator: Discriminator, content: nn.Module,
         weights: Mapping[str, float], metrics: ImageMetrics | None = None, validation_shots: Iterable[int] = (1, 8, 32),
-        num_discriminator_steps: int = 2, matching_moves_w: bool = True, lr_generator: float = 5e-5,
+        *, num_discriminator_steps: int = 2, matching_moves_w: bool = True, lr_generator: float = 5e-5,
         lr_discriminator: float = 2e-4, betas: Sequence[float] = (0.0, 0.999), lr_w: float | None = None,
         eps: float = 1e-8, matched_shot: Literal["mean", "first"] = "mean", generator_first: bool = False,
         fake_moves_w: bool = True, first_visit: bool = False,

@@ -132,7 +132,7 @@ def least_squares(scores: Sequence[Float[Tensor, "B 1 _ _"]], goal: float) -> Fl
 
 
 def multi_scale_matching(real: Verdict, fake: Verdict) -> Float[Tensor, ""]:
-    """L_FM of each scale: sum over its layers of the mean absolute difference (the paper's "improved adversarial loss"); averaged over the scales.
+    """L_FM of each scale: sum over its layers of the mean absolute difference; averaged over the scales.
 
     The average over the scales follows the published code.
     """

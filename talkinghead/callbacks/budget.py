@@ -25,8 +25,8 @@ class TimeBudget(L.Callback):
         if (minutes is not None and minutes <= 0) or skip < 0 or steps < 1:
             raise ValueError(f"callbacks.budget: minutes={minutes}, skip={skip}, steps={steps}: minutes > 0, steps >= 1")
         self.minutes, self.skip, self.steps = minutes, skip, steps
-        self._began = self._mark = self._epoch = time.monotonic()
-        self._count = 0
+        self._began = self._mark = time.monotonic()
+        self._count, self._is_cut = 0, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began, self._count = time.monotonic(), 0
@@ -35,6 +35,8 @@ class TimeBudget(L.Callback):
         if self._count > self.skip + self.steps:  # epochs so far say more than the first steps
             per_epoch = (time.monotonic() - self._began) / self._epochs_done(trainer)
             self._cut(trainer, per_epoch)
+        if self._is_cut and self._epochs_left(trainer) == 1:
+            trainer.check_val_every_n_epoch = 1  # the last epoch ends with a validation
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         self._count += 1
@@ -70,14 +72,14 @@ class TimeBudget(L.Callback):
         fit = in_epoch + (60 * self.minutes - spent) / per_epoch  # epochs, that of now included
         if fit >= self._epochs_left(trainer):
             return
-        whole = max(1, math.floor(fit))
+        whole, self._is_cut = max(1, math.floor(fit)), True
         trainer.fit_loop.max_epochs = trainer.current_epoch + whole
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if fit < 1:
             batches = max(done + 1, math.floor(fit * trainer.num_training_batches))
             trainer.fit_loop.max_batches = trainer.val_check_batch = min(batches, int(trainer.num_training_batches))
         if whole == 1:
-            trainer.check_val_every_n_epoch = 1  # the last epoch ends with a validation
+            trainer.check_val_every_n_epoch = 1
         rank_zero_info(
             f"cut to {trainer.fit_loop.max_epochs} epochs of {trainer.num_training_batches} steps, which fit into "
             f"{self.minutes:g} minutes; callbacks.budget.minutes=null runs all of it"

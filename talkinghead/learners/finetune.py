@@ -17,6 +17,7 @@ from talkinghead.learners.shots import BATCH, draw, shuffled_batches
 from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, PersonalGenerator, Start
 from talkinghead.models.layers import settle_spectral_norm
+from talkinghead.models.layout import lay_out, training_layout
 from talkinghead.models.person import save_person
 from talkinghead.models.quick import QuickGenerator
 from talkinghead.types import Frames
@@ -124,7 +125,10 @@ class FineTuner(nn.Module):
     def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:
         """G' after fine-tuning on the shots; `watch` is told of every step."""
         generator, discriminator = self.personalize(shots)
-        self._frozen[0].to(shots.images.device)
+        device = shots.images.device
+        layout = training_layout(device, torch.is_autocast_enabled(device.type))
+        for network in (generator, discriminator, self._frozen[0].to(device)):
+            lay_out(network, layout)
         return PersonReenactor(self.fine_tune(generator, discriminator, shots, watch))
 
     def personalize(self, shots: Frames) -> tuple[PersonalGenerator, PersonalDiscriminator]:

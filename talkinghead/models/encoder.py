@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from talkinghead.models.layers import IMAGE_CHANNELS, DownBlock, SelfAttention
+from talkinghead.models.layout import layout_of
 
 Pooling = Literal["sum_relu", "relu_sum", "sum", "max"]
 
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Float[Tensor, "B N"], list[Tensor]]:
         """x, y [B, 3, H, W] -> the vector, and the activations after each block."""
-        h = torch.cat([x, y], dim=1).contiguous(memory_format=torch.channels_last)
+        h = torch.cat([x, y], dim=1).contiguous(memory_format=layout_of(self))
         features = []
         for n, block in enumerate(self.blocks):
             h = block(h)

@@ -21,6 +21,7 @@ from talkinghead.models.layers import (
     conv,
     normalized,
 )
+from talkinghead.models.layout import layout_of
 
 Start = Literal["scaled", "embedding", "w0", "random"]
 
@@ -107,7 +108,7 @@ class Synthesizer(nn.Module):
     def synthesize(self, y: Float[Tensor, "B 3 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
         """G(y; psi, psi_hat): the picture for given scales and shifts."""
         layers = list(psi.split(self.psi_sizes, dim=1))
-        h = y.contiguous(memory_format=torch.channels_last)
+        h = y.contiguous(memory_format=layout_of(self))
         for n, block in enumerate(self.down):
             h = block(h)
             h = self.down_attention[str(n)](h) if str(n) in self.down_attention else h

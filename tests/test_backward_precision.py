@@ -48,7 +48,7 @@ def test_autocast_is_back_after_the_backward_pass() -> None:
     assert seen == {"backward": False, "after": True}
 
 
-FAKE_DEVICE = '''
+FAKE_DEVICE = """
 import sys
 import torch
 import torch.utils.backend_registration as registration
@@ -98,7 +98,7 @@ with FakeTensorMode():
             loss["sum"] = DivideByNorm.apply(weight, torch.empty((), device="pretend:0"), u, v).sum()
 print(dtypes, seen)
 assert seen == [torch.float32], seen
-'''
+"""
 
 
 @pytest.mark.slow

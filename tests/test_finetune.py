@@ -182,7 +182,9 @@ def test_scores_before_the_first_step_are_told(networks, caplog: pytest.LogCaptu
 
 def test_nan_fine_tuning_is_an_error(networks) -> None:
     with pytest.raises(FineTuningFailed, match=r"step 1: .*cnt is nan.*smaller learning rates"):
-        tuner(networks, {"cnt": float("nan")}).learn(shots(1)._replace(images=torch.full((1, 3, SIZE, SIZE), torch.nan)))
+        tuner(networks, {"cnt": float("nan")}).learn(
+            shots(1)._replace(images=torch.full((1, 3, SIZE, SIZE), torch.nan))
+        )
     with pytest.raises(FineTuningFailed, match="failed in step"):
         tuner(networks, lr_generator=float("inf")).learn(shots(1), lambda progress: None)
 
@@ -191,7 +193,9 @@ def test_the_averages_spectral_norm_is_settled(networks) -> None:
     """u and v of the average are those of its own weights, not of the live ones."""
     method = tuner(networks, ema_decay=0.9, epochs=5, lr_generator=0.3)
     average = method.fine_tune(*method.personalize(shots(2)), shots(2)).eval()
-    norms = [torch.linalg.matrix_norm(layer.weight.flatten(1), 2) for layer in average.modules() if is_normalized(layer)]
+    norms = [
+        torch.linalg.matrix_norm(layer.weight.flatten(1), 2) for layer in average.modules() if is_normalized(layer)
+    ]
     assert torch.allclose(torch.stack(norms), torch.ones(len(norms)), atol=0.03)
 
 

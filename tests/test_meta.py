@@ -136,7 +136,9 @@ def test_only_real_frames_move_w_if_asked() -> None:
 
 
 def test_the_first_shot_is_matched_if_asked() -> None:
-    first, mean = (fit(make_learner(matched_shot=shot), [make_episode()]).callback_metrics for shot in ("first", "mean"))
+    first, mean = (
+        fit(make_learner(matched_shot=shot), [make_episode()]).callback_metrics for shot in ("first", "mean")
+    )
     assert first["loss/mch"] != mean["loss/mch"]
 
 

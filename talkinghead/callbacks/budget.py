@@ -23,7 +23,9 @@ class TimeBudget(L.Callback):
 
     def __init__(self, minutes: float | int | None = None, skip: int = 3, steps: int = 10) -> None:
         if (minutes is not None and minutes <= 0) or skip < 0 or steps < 1:
-            raise ValueError(f"callbacks.budget: minutes={minutes}, skip={skip}, steps={steps}: minutes > 0, steps >= 1")
+            raise ValueError(
+                f"callbacks.budget: minutes={minutes}, skip={skip}, steps={steps}: minutes > 0, steps >= 1"
+            )
         self.minutes, self.skip, self.steps = minutes, skip, steps
         self._began = self._mark = time.monotonic()
         self._count, self._is_cut = 0, False
@@ -57,7 +59,9 @@ class TimeBudget(L.Callback):
     @staticmethod
     def _epochs_left(trainer: L.Trainer) -> float:
         """Of this start, that of now included."""
-        return float(math.inf if trainer.max_epochs in (None, -1) else (trainer.max_epochs or 0) - trainer.current_epoch)
+        return float(
+            math.inf if trainer.max_epochs in (None, -1) else (trainer.max_epochs or 0) - trainer.current_epoch
+        )
 
     def _epochs_done(self, trainer: L.Trainer) -> float:
         return max(self._count / trainer.num_training_batches, 1e-9)

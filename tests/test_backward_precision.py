@@ -23,9 +23,11 @@ def projection_gradient(autocast: bool) -> Tensor:
     optimizer.register_step_pre_hook(
         lambda *_: gradients.extend(p.grad.clone() for p in generator.projection.parameters() if p.grad is not None)
     )
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        with minimize([optimizer], generator.parameters(), {}) as loss:
-            loss["square"] = generator.project(e_hat).square().sum()
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        minimize([optimizer], generator.parameters(), {}) as loss,
+    ):
+        loss["square"] = generator.project(e_hat).square().sum()
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 

@@ -8,14 +8,20 @@ from talkinghead.models.layout import lay_out, layout_of, training_layout
 
 
 @pytest.mark.parametrize(
-    ("device", "bf16", "avx512", "last"),
+    ("device", "bf16", "avx512", "size", "last"),
     [
-        ("cpu", False, False, False), ("cpu", True, False, True), ("cpu", False, True, True), ("cuda", False, False, True),
+        ("cpu", False, False, 256, False),
+        ("cpu", False, False, 64, True),
+        ("cpu", True, False, 256, True),
+        ("cpu", False, True, 256, True),
+        ("cuda", False, False, 256, True),
     ],
-)  # fmt: skip
-def test_which_layout(monkeypatch: pytest.MonkeyPatch, device: str, bf16: bool, avx512: bool, last: bool) -> None:
+)
+def test_which_layout(
+    monkeypatch: pytest.MonkeyPatch, device: str, bf16: bool, avx512: bool, size: int, last: bool
+) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: avx512)
-    assert training_layout(device, bf16) is (torch.channels_last if last else torch.contiguous_format)
+    assert training_layout(device, bf16, size) is (torch.channels_last if last else torch.contiguous_format)
 
 
 def test_results_and_gradients_are_the_same_within_rounding() -> None:

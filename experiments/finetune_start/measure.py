@@ -63,7 +63,8 @@ def people(number: int, folder: Path) -> Iterator[tuple[str, Frames, Frames]]:
     shards = Shards(data, 64)
     learn = torch.linspace(0, NUM_FRAMES - NUM_HELD_OUT - 1, 8).round().int().tolist()
     for key, clip in sorted(shards.clips("test").items()):
-        yield key, shards.frames(clip, learn), shards.frames(clip, range(NUM_FRAMES - NUM_HELD_OUT, NUM_FRAMES))
+        held_out = range(NUM_FRAMES - NUM_HELD_OUT, NUM_FRAMES)
+        yield key, shards.frames(clip, learn), shards.frames(clip, held_out)
 
 
 def trace(method: FineTuner, shots: Frames, held_out: Frames, about: dict[str, Any]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ def save_whole(trainer: L.Trainer, path: Path) -> None:
     bad = not_finite(trainer.lightning_module)
     if trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
         raise TrainingCollapsed(
-            f"training stopped in step {trainer.fit_loop.total_batch_idx + 1}: {bad or 'weights of another rank'} is NaN "
+            f"training stopped in step {trainer.fit_loop.total_batch_idx + 1}: {bad or 'another rank'} is NaN "
             f"or infinite. {path} is as it was saved before, or not there; go on from it with a smaller learning rate"
         )
     if trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -91,7 +91,8 @@ class EpisodicLearner(L.LightningModule):
         """Before training, lay networks out as it is fastest on this device and in this precision."""
         if stage == "fit":
             bf16 = self.trainer.precision in ("bf16-mixed", "bf16-true")
-            layout = training_layout(self.trainer.strategy.root_device, bf16)
+            size = getattr(getattr(self.trainer, "datamodule", None), "size", 0)
+            layout = training_layout(self.trainer.strategy.root_device, bf16, size)
             for network in (self, *self._frozen):
                 if network is not None:
                     lay_out(network, layout)

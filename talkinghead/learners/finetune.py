@@ -126,7 +126,7 @@ class FineTuner(nn.Module):
         """G' after fine-tuning on the shots; `watch` is told of every step."""
         generator, discriminator = self.personalize(shots)
         device = shots.images.device
-        layout = training_layout(device, torch.is_autocast_enabled(device.type))
+        layout = training_layout(device, torch.is_autocast_enabled(device.type), shots.images.shape[-1])
         for network in (generator, discriminator, self._frozen[0].to(device)):
             lay_out(network, layout)
         return PersonReenactor(self.fine_tune(generator, discriminator, shots, watch))

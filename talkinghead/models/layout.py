@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-
 LARGE = 128  # pixels a side
 
 

@@ -56,8 +56,8 @@ def people(number: int, folder: Path) -> Iterator[tuple[str, Frames, Frames]]:
     """Key, shots from the first part of the clip, hold-out frames from the last part."""
     build = SyntheticDataset(1, 1, number, cross_clips=0, image_size=64, fps=2.5, eval_frames=NUM_FRAMES, workers=1)
     data = EpisodeDataModule(
-        folder / f"finetune_start_{number}", size=64, num_shots=1, episodes_per_epoch=1, batch_size=1, num_workers=0, seed=0,
-        build=build,
+        folder / f"finetune_start_{number}", size=64, num_shots=1, episodes_per_epoch=1, batch_size=1, num_workers=0,
+        seed=0, build=build,
     )  # fmt: skip
     data.prepare_data()
     shards = Shards(data, 64)

@@ -88,7 +88,7 @@ def faulty(step: int, **changes: Any) -> Any:
     ],
 )
 def test_guard_stops_and_keeps_the_batch(tmp_path: Path, fault: Any, message: str) -> None:
-    guard = CollapseGuard(tmp_path, flat_steps=3, saturated_steps=4)
+    guard = CollapseGuard(tmp_path, flat_steps=3, saturated_steps=4, every=1)
     with pytest.raises(TrainingCollapsed, match=message) as error:
         fit(TinyLearner(fault), guard, folder=tmp_path)
     (path,) = tmp_path.glob("collapse-step=*.pt")
@@ -100,12 +100,26 @@ def test_guard_stops_and_keeps_the_batch(tmp_path: Path, fault: Any, message: st
 
 
 def test_guard_leaves_healthy_runs_alone(tmp_path: Path) -> None:
-    fit(TinyLearner(), CollapseGuard(tmp_path, flat_steps=1, saturated_steps=1), folder=tmp_path, epochs=2)
+    fit(TinyLearner(), CollapseGuard(tmp_path, flat_steps=1, saturated_steps=1, every=1), folder=tmp_path, epochs=2)
     assert not list(tmp_path.glob("*.pt"))
 
 
+def test_a_short_run_that_is_flat_to_its_end_fails(tmp_path: Path) -> None:
+    """60 steps of the 500 that the limit wants: the run must not end as if all were well."""
+    flat = TinyLearner(faulty(2, output=lambda x: x * 1e-3 - 1))
+    with pytest.raises(TrainingCollapsed, match=r"led nowhere: outputs are flat.*60 steps in a row"):
+        fit(flat, CollapseGuard(tmp_path), folder=tmp_path, epochs=12)
+
+
+def test_guard_looks_at_every_nth_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    monkeypatch.setattr(CollapseGuard, "collapsed", lambda self, *_: looked.append(self))
+    fit(TinyLearner(), CollapseGuard(tmp_path, every=4), folder=tmp_path, epochs=2)
+    assert len(looked) == 3  # steps 1, 4 and 8 of 10
+
+
 def test_guard_says_nothing_where_the_targets_are_alike(tmp_path: Path) -> None:
-    guard = CollapseGuard(tmp_path, flat_steps=1)
+    guard = CollapseGuard(tmp_path, flat_steps=1, every=1)
     x = episode(0).target[:1].expand(BATCH, -1, -1, -1)
     assert guard.collapsed({}, x.clone(), x) is None
     assert guard.collapsed({}, torch.zeros_like(x), torch.zeros_like(x) + 0.5) is None

@@ -12,6 +12,7 @@ import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 
 from talkinghead.callbacks.ema import EMA
+from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.last import STOP, LastCheckpoint
 from tests.tiny_learner import STEPS, TinyLearner, fit
 
@@ -241,3 +242,23 @@ def test_last_checkpoint_by_the_clock(tmp_path: Path) -> None:
     fit(TinyLearner(), Saves(), LastCheckpoint(tmp_path, every_minutes=60.0), folder=tmp_path)
     assert saved == [5]
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["last.ckpt"]
+
+
+class Poison(L.Callback):
+    """Makes a weight NaN after a step, as a learning rate of 1e3 does, where no guard looks."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.step:
+            pl_module.generator[2].weight.data[0, 0] = torch.nan
+
+
+def test_nan_weights_are_never_saved(tmp_path: Path) -> None:
+    """The run fails, and last.ckpt is the one of the epoch before."""
+    with pytest.raises(TrainingCollapsed, match=r"step 10: generator\.2\.weight is NaN.*last\.ckpt is as it was"):
+        fit(TinyLearner(), Poison(10), LastCheckpoint(tmp_path), folder=tmp_path, epochs=3)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 5
+    assert all(bool(value.isfinite().all()) for value in saved["state_dict"].values())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor, Progress, embed
+from talkinghead.learners.finetune import FeedForward, FineTuner, FineTuningFailed, PersonReenactor, Progress, embed
 from talkinghead.learners.shots import shuffled_batches
 from talkinghead.learners.watching import StepPreviews
 from talkinghead.metrics.results import ResultKey
@@ -54,7 +54,7 @@ def test_personal_networks_start_as_the_shared_ones(networks) -> None:
     """At step 0, in fp32: G' is the feed-forward output and D' is D with W_i := e_hat, to the last bit."""
     embedder, generator, discriminator = (network.eval() for network in networks)
     e_hat, (x, y, _) = embed(embedder, shots(4)), shots(5)
-    person, judge = generator.personalize(e_hat), discriminator.personalize(e_hat)
+    person, judge = generator.personalize(e_hat), discriminator.personalize(e_hat, "embedding")
     assert all(torch.equal(person(one), generator(one, e_hat)) for one in y.split(1))
     assert (person(y) - generator(y, torch.zeros(5, 16))).abs().max() > 0.01, "psi' has a say"
     discriminator.W.weight.data[1] = e_hat[0]
@@ -138,7 +138,69 @@ def test_random_starts_of_the_ablations(networks) -> None:
     (g, d), (g_random, d_random) = plain.personalize(shots(2)), random.personalize(shots(2))
     assert not torch.allclose(g.psi, g_random.psi)
     assert not torch.allclose(d.w, d_random.w)
-    assert torch.equal(g.to_image.bias, g_random.to_image.bias)
+
+
+@pytest.mark.parametrize("start", ["scaled", "random", "w0", "embedding"])
+@pytest.mark.parametrize("normalize_w", [False, True])
+def test_the_persons_part_of_w_has_the_norm_of_a_row(networks, start: str, normalize_w: bool) -> None:
+    """Whatever the norm of e_hat: theta was trained with rows of W, and L_MCH does not bring e_hat there."""
+    embedder, _, _ = networks
+    discriminator = Discriminator(3, SIZE, (8, 16), None, normalize_w=normalize_w).eval()
+    e_hat = 100 * embed(embedder.eval(), shots(2))
+    own = discriminator.personalize(e_hat, start).w - discriminator.common()
+    mean = discriminator.rows(torch.arange(3)).norm(dim=1).mean()
+    expected = {"w0": torch.zeros(()), "embedding": e_hat.norm()}.get(start, mean)
+    assert torch.allclose(own.norm(), expected, rtol=1e-4)
+    if start == "scaled":
+        assert torch.allclose(nn.functional.cosine_similarity(own, e_hat[0], dim=0), torch.ones(()))
+
+
+def test_where_w_was_left_out_of_the_file_the_norm_is_that_of_w0(networks) -> None:
+    embedder, _, discriminator = networks
+    discriminator.W.weight.data.zero_()
+    own = discriminator.personalize(embed(embedder, shots(2))).w - discriminator.w0
+    assert torch.allclose(own.norm(), discriminator.w0.norm())
+
+
+def test_scores_before_the_first_step_are_told(networks, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of D' as it starts; a warning where they are far outside the hinge loss's range."""
+    caplog.set_level("INFO")
+    seen: list[Progress] = []
+    method = tuner(networks)
+    _, discriminator = method.personalize(shots(2))
+    x, y, _ = shots(2)
+    expected = float(discriminator.train()(x, y).score.mean())
+    method.learn(shots(2), seen.append)
+    assert abs(seen[0].scores["real"] - expected) < 0.02
+    assert set(seen[0].scores) == {"real", "fake"}
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    method.discriminator.b.data.fill_(7.0)
+    method.learn(shots(2))
+    assert caplog.records[-1].levelname == "WARNING"
+    assert "far outside -1..1" in caplog.text
+
+
+def test_nan_fine_tuning_is_an_error(networks) -> None:
+    with pytest.raises(FineTuningFailed, match=r"step 1: .*cnt is nan.*smaller learning rates"):
+        tuner(networks, {"cnt": float("nan")}).learn(
+            shots(1)._replace(images=torch.full((1, 3, SIZE, SIZE), torch.nan))
+        )
+    with pytest.raises(FineTuningFailed, match="failed in step"):
+        tuner(networks, lr_generator=float("inf")).learn(shots(1), lambda progress: None)
+
+
+def test_the_averages_spectral_norm_is_settled(networks) -> None:
+    """u and v of the average are those of its own weights, not of the live ones."""
+    method = tuner(networks, ema_decay=0.9, epochs=5, lr_generator=0.3)
+    average = method.fine_tune(*method.personalize(shots(2)), shots(2)).eval()
+    norms = [
+        torch.linalg.matrix_norm(layer.weight.flatten(1), 2) for layer in average.modules() if is_normalized(layer)
+    ]
+    assert torch.allclose(torch.stack(norms), torch.ones(len(norms)), atol=0.03)
+
+
+def is_normalized(layer: nn.Module) -> bool:
+    return nn.utils.parametrize.is_parametrized(layer, "weight")
 
 
 def test_watch_sees_every_step(networks) -> None:

@@ -93,6 +93,87 @@ def test_matching_moves_w_only_if_asked() -> None:
     assert not torch.equal(rows(True), rows(False))
 
 
+def test_whether_e_hat_and_w_meet_is_logged() -> None:
+    learner = make_learner()
+    logged = fit(learner, [make_episode((1, 4))]).callback_metrics
+    assert {f"embedding/{name}" for name in ("e_hat", "w", "cosine", "dead")} <= set(logged)
+    e_hat, i = torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]), torch.tensor([0, 1])
+    learner.discriminator.W = nn.Embedding.from_pretrained(torch.tensor([[3.0, 4, 0, 0], [0, 2, 0, 0]]))
+    values = {name: float(value) for name, value in learner.embeddings(e_hat, i).items()}
+    assert values == {"embedding/e_hat": 3.0, "embedding/w": 3.5, "embedding/cosine": 0.5, "embedding/dead": 0.25}
+
+
+def test_w_starts_at_the_embedding_of_its_videos_first_visit(tmp_path: Path) -> None:
+    """And not at a later one, also in a run that goes on."""
+    frozen = {"first_visit": True, "lr_w": 1e-12, "lr_generator": 1e-12, "lr_discriminator": 1e-12}
+    learner, episodes = make_learner(**frozen), [make_episode((1, 4)), make_episode((1, 2))]
+    noise = learner.discriminator.W.weight.detach().clone()
+    fit(learner, episodes[:1]).save_checkpoint(tmp_path / "half.ckpt")
+    first = learner.discriminator.W.weight.detach().clone()
+    assert ((first - noise).abs() > 1e-6).any(1).tolist() == [False, True, False, False, True, False]
+    again = make_learner(**frozen)
+    trainer = L.Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False)
+    trainer.fit(again, DataLoader(episodes[1:], batch_size=None), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    second = again.discriminator.W.weight.detach()
+    assert ((second - first).abs() > 1e-6).any(1).tolist() == [False, False, True, False, False, False]
+
+
+def test_the_authors_order_of_steps() -> None:
+    players = Players()
+    fit(make_learner(generator_first=True, num_discriminator_steps=1), [make_episode()], callbacks=[players])
+    assert players.seen == [{"embedder", "generator"}, {"discriminator"}, {"discriminator"}]
+
+
+def test_only_real_frames_move_w_if_asked() -> None:
+    learner = make_learner()
+    x, x_hat, y = torch.rand(3, 1, 3, 32, 32)
+    with torch.no_grad():
+        v, _ = learner.discriminator.V.eval()(x, y)
+    learner.discriminator.compare(x, x_hat, y, torch.tensor([2]), fake_moves_w=False)[1].sum().backward()
+    assert learner.discriminator.W.weight.grad is None or not learner.discriminator.W.weight.grad.to_dense().any()
+    learner.discriminator.compare(x, x_hat, y, torch.tensor([2]), fake_moves_w=False)[0].sum().backward()
+    assert torch.allclose(learner.discriminator.W.weight.grad.to_dense()[2], v[0], rtol=0.01)
+
+
+def test_the_first_shot_is_matched_if_asked() -> None:
+    first, mean = (
+        fit(make_learner(matched_shot=shot), [make_episode()]).callback_metrics for shot in ("first", "mean")
+    )
+    assert first["loss/mch"] != mean["loss/mch"]
+
+
+def test_w_under_spectral_norm() -> None:
+    """Rows are those of W / its largest singular value, w0 has norm 1; the gradient stays sparse."""
+    torch.manual_seed(0)
+    discriminator = Discriminator(6, 32, (8, 16), None, normalize_w=True)
+    rows = discriminator.rows(torch.arange(6))
+    assert torch.allclose(torch.linalg.matrix_norm(rows, 2), torch.ones(()), atol=0.02)
+    assert torch.allclose(discriminator.common().norm(), torch.ones(()))
+    rows[1].sum().backward()
+    assert discriminator.W.weight.grad.is_sparse
+
+
+def test_w_has_a_rate_of_its_own() -> None:
+    opt_g, opt_d, opt_w = make_learner(lr_w=0.5, eps=1e-5).configure_optimizers()
+    assert [group["lr"] for opt in (opt_g, opt_d, opt_w) for group in opt.param_groups] == [5e-5, 2e-4, 0.5]
+    assert {group["eps"] for opt in (opt_g, opt_d, opt_w) for group in opt.param_groups} == {1e-5}
+
+
+@pytest.mark.parametrize("gain", ["one", "layer"])
+def test_a_gain_after_p(gain: str) -> None:
+    """G with it starts as G without; old checkpoints have none."""
+    torch.manual_seed(0)
+    plain = Generator(32, 16, (8, 16), 1, (16, 8), None, None)
+    gained = Generator(32, 16, (8, 16), 1, (16, 8), None, None, gain=gain, gain_start=2)
+    missing, unknown = gained.load_state_dict(plain.state_dict(), strict=False)
+    assert (missing, unknown) == (["gain"], [])
+    assert len(gained.gain) == (1 if gain == "one" else len(gained.psi_sizes))
+    e_hat = torch.rand(2, 16)
+    assert torch.allclose(gained.eval().project(e_hat), 2 * plain.eval().project(e_hat))
+    gained.project(e_hat).sum().backward()
+    assert gained.gain.grad.abs().min() > 0
+
+
 class Players(L.Callback):
     """Which parameters had a gradient when each optimizer stepped."""
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from talkinghead.models.fsth import Discriminator, Embedder, Generator, pool
+from talkinghead.models.encoder import pool
+from talkinghead.models.fsth import Discriminator, Embedder, Generator
 from talkinghead.models.layers import (
     DivideByNorm,
     InstanceNorm,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test each row that train.sh left, and the two that differ in fine-tuning only; further arguments go to evaluate.py:
+# Test each row that train.sh left, and those that differ in fine-tuning only; further arguments go to evaluate.py:
 #   experiments/ablations/evaluate.sh [paths.data_dir=DIR]
 # Rows gather in outputs/ablations/evaluation/results.csv; what is there is not done again.
 set -euo pipefail
@@ -11,7 +11,7 @@ for row in default no_mch no_fm no_facenet w_detached two_d_steps; do
     "${PYTHON:-python}" evaluate.py row="$row" checkpoint="$outputs/$row/checkpoints/last.ckpt" "methods=[ff,ft]" "${common[@]}" "$@"
   fi
 done
-for row in random_psi random_w; do
+for row in random_psi random_w w0_start embedding_start; do
   "${PYTHON:-python}" evaluate.py --config-dir experiments/ablations +row="$row" \
     checkpoint="$outputs/default/checkpoints/last.ckpt" "${common[@]}" "$@"
 done

@@ -6,11 +6,11 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from talkinghead.models.layers import settle_spectral_norm
+
 CHECKPOINT_KEY = "ema"
-POWER_ITERATIONS = 15  # as many as torch takes for a new layer
 
 TensorList = tuple[Tensor, ...] | list[Tensor]
 
@@ -117,17 +117,3 @@ def tensors(module: nn.Module) -> Iterator[Tensor]:
     """Parameters, then buffers."""
     yield from module.parameters()
     yield from module.buffers()
-
-
-@torch.no_grad()
-def settle_spectral_norm(module: nn.Module) -> None:
-    """Bring the singular vectors that spectral norm keeps up to date with the averaged weights."""
-    for part in module.modules():
-        parametrizations = part.parametrizations if parametrize.is_parametrized(part) else None
-        if isinstance(parametrizations, nn.ModuleDict):
-            training = part.training
-            part.train()
-            for name in parametrizations:
-                for _ in range(POWER_ITERATIONS):
-                    getattr(part, name)  # one power iteration each
-            part.train(training)

@@ -15,6 +15,7 @@ from talkinghead.atomic import write_atomic
 from talkinghead.types import Episode
 
 MIN_TARGET_SPREAD = 0.02  # of images in [-1, 1]; where the targets themselves vary less, nothing can be said
+MIN_STEPS = 50  # of a short run, before which nothing is said of its end
 
 
 class TrainingCollapsed(RuntimeError):
@@ -22,7 +23,9 @@ class TrainingCollapsed(RuntimeError):
 
 
 class CollapseGuard(L.Callback):
-    """Looks at the losses `loss/*`, the scores and the learner's `last_output` after every step.
+    """Looks at the losses `loss/*`, the scores and the learner's `last_output` after every `every`-th step.
+
+    A run that is bad to its end, and too short for the limits, ends with the error all the same.
 
     dirpath           folder for `collapse-step=….pt`, the batch that did it
     min_spread        outputs are flat, or all the same, where they vary less than this share of what the targets vary
@@ -30,23 +33,29 @@ class CollapseGuard(L.Callback):
     saturated_loss    D has won where loss/dsc is below this and
     saturated_gap     score/real - score/fake above this (2 is enough for a hinge loss of zero)
     saturated_steps   so many steps of that in a row end the run
+    every             looking makes a GPU wait, so not after each step; a NaN is seen that much later
     """
 
     def __init__(
         self, dirpath: Path | str, min_spread: float = 0.05, flat_steps: int = 500, saturated_gap: float = 20.0,
-        saturated_loss: float = 1e-3, saturated_steps: int = 1000,
+        saturated_loss: float = 1e-3, saturated_steps: int = 1000, every: int = 10,
     ) -> None:  # fmt: skip
-        self.dirpath = Path(dirpath)
+        if every < 1:
+            raise ValueError(f"callbacks.guard.every={every} must be at least 1")
+        self.dirpath, self.every = Path(dirpath), every
         self.min_spread = min_spread
         self.saturated_gap, self.saturated_loss = saturated_gap, saturated_loss
         self.limits = {"flat": flat_steps, "same": flat_steps, "saturated": saturated_steps}
         self.counts = dict.fromkeys(self.limits, 0)
+        self.signs: dict[str, str] = {}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Episode, batch_idx: int
     ) -> None:
         learner: Any = pl_module
         x_hat, step = learner.last_output, trainer.fit_loop.total_batch_idx + 1
+        if step % self.every and step != 1:
+            return
         values = {name: v for name, v in trainer.callback_metrics.items() if name.startswith(("loss/", "score/"))}
         reason = not_finite({**values, "output": x_hat}) or self.collapsed(values, x_hat, batch.target)
         if not trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
@@ -63,8 +72,10 @@ class CollapseGuard(L.Callback):
         self, values: Mapping[str, Tensor], x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]
     ) -> str | None:
         """Counts bad steps in a row, and names what has lasted too long."""
-        (flat, same), (flat_x, same_x) = spread(x_hat), spread(x)
-        loss, real, fake = (float(values.get(name, torch.nan)) for name in ("loss/dsc", "score/real", "score/fake"))
+        absent = torch.full((), torch.nan)
+        scores = [values.get(name, absent).detach().float().cpu() for name in ("loss/dsc", "score/real", "score/fake")]
+        flat, same, flat_x, same_x = torch.stack([*spread(x_hat), *spread(x)]).tolist()
+        loss, real, fake = torch.stack(scores).tolist()
         signs = {
             "flat": (flat_x > MIN_TARGET_SPREAD and flat < self.min_spread * flat_x)
             and f"outputs are flat: they vary {flat:.4f} over their pixels, the targets {flat_x:.4f}",
@@ -73,9 +84,15 @@ class CollapseGuard(L.Callback):
             "saturated": (loss < self.saturated_loss and real - fake > self.saturated_gap)
             and f"the discriminator has won: loss/dsc {loss:.2g}, score/real {real:.1f}, score/fake {fake:.1f}",
         }
-        self.counts = {name: self.counts[name] + 1 if sign else 0 for name, sign in signs.items()}
-        reasons = [f"{signs[name]} ({n} steps in a row)" for name, n in self.counts.items() if n >= self.limits[name]]
-        return "; ".join(reasons) or None
+        self.counts = {name: self.counts[name] + self.every if sign else 0 for name, sign in signs.items()}
+        self.signs = {name: f"{sign} ({self.counts[name]} steps in a row)" for name, sign in signs.items() if sign}
+        return "; ".join(sign for name, sign in self.signs.items() if self.counts[name] >= self.limits[name]) or None
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        steps = trainer.fit_loop.total_batch_idx + 1
+        bad = [sign for name, sign in self.signs.items() if self.counts[name] >= max(steps / 2, MIN_STEPS)]
+        if trainer.strategy.reduce_boolean_decision(bool(bad), all=False):
+            raise TrainingCollapsed(f"training has led nowhere: {'; '.join(bad) or 'another rank says why'}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"counts": self.counts}
@@ -86,18 +103,18 @@ class CollapseGuard(L.Callback):
 
 def not_finite(values: Mapping[str, Tensor]) -> str | None:
     """Names what is NaN or infinite."""
-    sums = torch.stack([value.detach().float().sum().cpu() for value in values.values()])
+    sums = torch.stack([value.detach().float().sum() for value in values.values()]).cpu()
     bad = [f"{name} is {total}" for name, total in zip(values, sums.tolist(), strict=True) if not math.isfinite(total)]
     return ", ".join(bad) or None
 
 
-def spread(x: Float[Tensor, "B 3 H W"]) -> tuple[float, float]:
+def spread(x: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:
     """Standard deviation over the pixels of each image, and over the images at each pixel; both averaged."""
     x = x.detach().float()
     square = x.square()  # moments: far faster on the CPU than torch.std
     over_pixels = (square.mean((2, 3)) - x.mean((2, 3)).square()).clamp(min=0).sqrt().mean()
     over_images = (square.mean(0) - x.mean(0).square()).clamp(min=0).sqrt().mean()
-    return float(over_pixels), float(over_images)
+    return over_pixels, over_images
 
 
 def save_evidence(path: Path, reason: str, values: Mapping[str, Tensor], x_hat: Tensor, batch: Episode) -> None:

@@ -165,7 +165,7 @@ def arcface(
     margin: float,
     scale: float,
 ) -> Float[Tensor, ""]:
-    """Cross entropy over people of cosines, with an angle `margin` added to the right one (arXiv 1801.07698, Eq. 3)."""
+    """Cross entropy over people of cosines, with `margin` added to the right angle (arXiv 1801.07698, Sec. 2)."""
     cosine = embedding @ F.normalize(people.float(), dim=1).T
     right = cosine.gather(1, identities[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
     harder = torch.cos((right.acos() + margin).clamp(max=math.pi))

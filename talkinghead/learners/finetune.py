@@ -1,6 +1,8 @@
 """Few-shot learning of a new person by fine-tuning (arXiv 1905.08233, Sec. 3.3)."""
 
 import copy
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, final
@@ -13,10 +15,22 @@ from torch.optim import Adam
 from talkinghead.learners.game import minimize
 from talkinghead.learners.shots import BATCH, draw, shuffled_batches
 from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
-from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, PersonalGenerator
+from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, PersonalGenerator, Start
+from talkinghead.models.layers import settle_spectral_norm
+from talkinghead.models.layout import lay_out, training_layout
 from talkinghead.models.person import save_person
 from talkinghead.models.quick import QuickGenerator
 from talkinghead.types import Frames
+
+SCORES_OK = 5.0  # hinge works within -1..1: where D' starts farther out than this, L_ADV says little of the person
+
+REMEDY = "try smaller learning rates (lr_generator, lr_discriminator), or method=ff"
+
+_logger = logging.getLogger(__name__)
+
+
+class FineTuningFailed(ValueError):
+    """A loss became NaN or infinite; the message says which, when, and what to try."""
 
 
 class Progress(NamedTuple):
@@ -26,6 +40,7 @@ class Progress(NamedTuple):
     num_steps: int
     losses: dict[str, float]
     generator: PersonalGenerator  # to look at, not to change
+    scores: dict[str, float] = {}  # noqa: RUF012  `real` and `fake`: D' of the shots and of G' before this step
 
 
 class PersonReenactor:
@@ -50,7 +65,7 @@ class PersonReenactor:
 
 @torch.no_grad()
 def embed(embedder: Embedder, shots: Frames) -> Float[Tensor, "1 N"]:
-    """e_hat_NEW: the mean of E(x(s), y(s)) over the T shots (Eq. 1)."""
+    """e_hat_NEW: the mean of E(x(s), y(s)) over the T shots."""
     pairs = zip(shots.images.split(BATCH), shots.landmarks.split(BATCH), strict=True)
     return torch.cat([embedder(x, y) for x, y in pairs]).mean(0, keepdim=True)
 
@@ -74,7 +89,7 @@ class FineTuner(nn.Module):
     """FT: psi, psi', theta, w' and b learn the T frames of one person; E is not used any more, and there is no L_MCH.
 
     content         L_CNT, frozen
-    weights         loss name -> weight, as in meta-learning; null is 0, `mch` is not used
+    weights         loss name -> weight, whatever the checkpoint was trained with; null is 0, `mch` is not used
     epochs          passes over the T frames
     batch_size      shots per step
     max_steps       stop there; None: only the epochs count
@@ -82,7 +97,8 @@ class FineTuner(nn.Module):
     frozen          names of parts of G' that keep their weights (`down`, `middle`, `up`, `to_image`, `psi`)
     ema_decay       the result is the moving average of G'; None: its last state
     init_psi        psi' <- P e_hat_NEW; "random": of the same mean and spread (an ablation)
-    init_w          w' <- w0 + e_hat_NEW; "random": w0 and noise of the embedding's spread (an ablation)
+    init_w          w' <- w0 + e_hat_NEW "scaled" to the mean norm of W's rows; "embedding": as it is (paper); "w0"
+                    alone, or w0 and "random" noise of that norm (ablations)
     """
 
     def __init__(
@@ -91,7 +107,7 @@ class FineTuner(nn.Module):
         max_steps: int | None = None,
         num_discriminator_steps: int = 2, lr_generator: float = 5e-5, lr_discriminator: float = 2e-4,
         betas: Sequence[float] = (0.0, 0.999), frozen: Sequence[str] = (), ema_decay: float | None = None,
-        init_psi: Literal["projected", "random"] = "projected", init_w: Literal["embedding", "random"] = "embedding",
+        init_psi: Literal["projected", "random"] = "projected", init_w: Start = "scaled",
     ) -> None:  # fmt: skip
         super().__init__()
         if min(epochs, batch_size) < 1 or (max_steps is not None and max_steps < 1):
@@ -109,18 +125,20 @@ class FineTuner(nn.Module):
     def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:
         """G' after fine-tuning on the shots; `watch` is told of every step."""
         generator, discriminator = self.personalize(shots)
-        self._frozen[0].to(shots.images.device)
+        device = shots.images.device
+        layout = training_layout(device, torch.is_autocast_enabled(device.type), shots.images.shape[-1])
+        for network in (generator, discriminator, self._frozen[0].to(device)):
+            lay_out(network, layout)
         return PersonReenactor(self.fine_tune(generator, discriminator, shots, watch))
 
     def personalize(self, shots: Frames) -> tuple[PersonalGenerator, PersonalDiscriminator]:
-        """G' and D' before the first step: new modules that draw and judge as G and D do with e_hat_NEW."""
+        """G' and D' before the first step: new modules. G' draws what G draws with e_hat_NEW."""
         self.eval()
         e_hat = embed(self.embedder, shots)
-        generator, discriminator = self.generator.personalize(e_hat), self.discriminator.personalize(e_hat)
+        generator = self.generator.personalize(e_hat)
+        discriminator = self.discriminator.personalize(e_hat, self.init_w)
         if self.init_psi == "random":
             generator.psi.data = random_like(generator.psi)
-        if self.init_w == "random":
-            discriminator.w.data = self.discriminator.w0.detach() + random_like(e_hat[0])
         parts = {name.split(".")[0] for name, _ in generator.named_parameters()}
         if unknown := set(self.frozen) - parts:
             raise ValueError(f"finetune.frozen: the generator has no {sorted(unknown)}; it has {sorted(parts)}")
@@ -142,26 +160,36 @@ class FineTuner(nn.Module):
         batches = shuffled_batches(shots, self.epochs, self.batch_size, self.max_steps)
         for step, (num_steps, x, y) in enumerate(batches, start=1):
             with torch.enable_grad():
-                losses = self.step(generator, discriminator, game, x, y)
+                losses, scores = self.step(generator, discriminator, game, x, y)
             if self.ema_decay:
                 follow(average, generator, self.ema_decay, step)
-            if watch is not None:
-                values = {name: float(value.detach()) for name, value in losses.items()}
-                watch(Progress(step, num_steps, values, generator))
-        return average
+            if step == 1:
+                report_start(scores)
+            if watch is not None or step in (1, num_steps):
+                values = checked(losses, step)
+                if watch is not None:
+                    watch(Progress(step, num_steps, values, generator, numbers(scores)))
+        if self.ema_decay:
+            settle_spectral_norm(average)
+        return checked_weights(average)
 
     def step(
         self, generator: PersonalGenerator, discriminator: PersonalDiscriminator, game: "Game",
         x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"],
-    ) -> dict[str, Tensor]:  # fmt: skip
-        """One step on some shots: `num_discriminator_steps` updates of D', one of G'. Returns the losses."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # fmt: skip
+        """One step on some shots: `num_discriminator_steps` updates of D', one of G'.
+
+        Returns the losses, and the scores of the shots and of G' before D' moved.
+        """
         players = [*generator.parameters(), *discriminator.parameters()]
+        scores: dict[str, Tensor] = {}
         x_hat = generator(y)  # G'(y(t); psi, psi')
 
         for _ in range(self.num_discriminator_steps):
             with minimize([game.opt_d], players, self.weights) as loss_d:  # theta, w', b
                 real, fake = discriminator(x, y), discriminator(x_hat.detach(), y)
-                loss_d["dsc"] = hinge(real.score, fake.score)  # Eq. 12
+                loss_d["dsc"] = hinge(real.score, fake.score)
+                scores = scores or {"real": real.score.detach().mean(), "fake": fake.score.detach().mean()}
 
         with minimize([game.opt_g], players, self.weights) as loss_g:  # psi, psi'
             with torch.no_grad():
@@ -170,7 +198,7 @@ class FineTuner(nn.Module):
             loss_g["cnt"] = self._frozen[0](x, x_hat)
             loss_g["adv"] = adversarial(fake.score)
             loss_g["fm"] = feature_matching(real.features, fake.features)
-        return {**loss_d, **loss_g}
+        return {**loss_d, **loss_g}, scores
 
 
 class Game(NamedTuple):
@@ -178,6 +206,36 @@ class Game(NamedTuple):
 
     opt_g: Adam
     opt_d: Adam
+
+
+def numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Tensors of one value as numbers."""
+    return {name: float(value.detach()) for name, value in values.items()}
+
+
+def checked(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
+    """The losses as numbers. Raises FineTuningFailed where one is none."""
+    values = numbers(losses)
+    if bad := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
+        raise FineTuningFailed(f"fine-tuning failed in step {step}: {', '.join(bad)}; {REMEDY}")
+    return values
+
+
+def checked_weights(generator: PersonalGenerator) -> PersonalGenerator:
+    """The generator. Raises FineTuningFailed where its weights are NaN or infinite."""
+    if bad := [name for name, value in generator.named_parameters() if not bool(value.isfinite().all())]:
+        raise FineTuningFailed(f"fine-tuning failed: {len(bad)} weights are NaN or infinite, {bad[0]} first; {REMEDY}")
+    return generator
+
+
+def report_start(scores: Mapping[str, Tensor]) -> None:
+    """Log D' of the shots and of G' before the first step; warn where they are out of the hinge loss's range."""
+    values = numbers(scores)
+    text = f"D' starts at {values['real']:.2f} for the shots and {values['fake']:.2f} for G'"
+    if max(map(abs, values.values())) > SCORES_OK:
+        _logger.warning("%s, far outside -1..1: try init_w=scaled or a smaller weights.adv", text)
+    else:
+        _logger.info("%s", text)
 
 
 @torch.no_grad()

@@ -28,7 +28,10 @@ def minimize(
         with parametrize.cached():
             yield losses
             weighted = [weights.get(name, 1.0) * value for name, value in losses.items()]
-            backward(torch.stack(weighted).sum())
+            total = torch.stack(weighted).sum()
+            # Autocast is for the forward pass: inside it, a backward written in fp32 would multiply in bf16.
+            with torch.autocast(total.device.type, enabled=False):
+                backward(total)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)

@@ -1,15 +1,16 @@
 """Meta-learning stage (arXiv 1905.08233, Sec. 3.2)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 from torch.optim import Adam, Optimizer, SparseAdam
 
 from talkinghead.learners.adversarial import AdversarialLearner
-from talkinghead.learners.rows import average_rows
+from talkinghead.learners.rows import average_rows, fill_rows
 from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
 from talkinghead.losses.matching import matching
 from talkinghead.metrics.suite import ImageMetrics
@@ -24,59 +25,99 @@ class MetaLearner(AdversarialLearner):
     """Learns E, G and D on episodes of K shots and one target. Without `weights.mch` it is the feed-forward variant.
 
     num_discriminator_steps     updates of D per update of E and G
-    matching_moves_w            W follows e_hat too (paper); False: only e_hat follows W (authors' code)
-    lr_generator, lr_discriminator, betas   Adam, Sec. 4
+    matching_moves_w    W follows e_hat too (paper); False: only e_hat follows W (authors' code)
+    matched_shot        L_MCH takes e_hat_i, the "mean" (paper), or e_i of the "first" shot (authors' code)
+    generator_first     E and G step before D (authors' code), not after it
+    fake_moves_w        in D's step, W learns from x and x_hat; False: from x only (authors' code)
+    first_visit         W_i <- e_hat_i when a video is drawn for the first time, in place of noise
+    lr_generator, lr_discriminator, betas, eps  Adam, Sec. 4
+    lr_w                of W; None: lr_discriminator
     """
 
     def __init__(
         self, embedder: Embedder, generator: Generator | WarpGuidedGenerator, discriminator: Discriminator,
         content: nn.Module, weights: Mapping[str, float], metrics: ImageMetrics | None = None,
-        validation_shots: Iterable[int] = (1, 8, 32), num_discriminator_steps: int = 2, matching_moves_w: bool = True,
-        lr_generator: float = 5e-5, lr_discriminator: float = 2e-4, betas: Sequence[float] = (0.0, 0.999),
+        validation_shots: Iterable[int] = (1, 8, 32), *, num_discriminator_steps: int = 2,
+        matching_moves_w: bool = True, lr_generator: float = 5e-5, lr_discriminator: float = 2e-4,
+        betas: Sequence[float] = (0.0, 0.999), lr_w: float | None = None, eps: float = 1e-8,
+        matched_shot: Literal["mean", "first"] = "mean", generator_first: bool = False,
+        fake_moves_w: bool = True, first_visit: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(content, weights, metrics, validation_shots)
+        if matched_shot not in ("mean", "first"):
+            raise ValueError(f"learner.matched_shot={matched_shot}: choose mean or first")
         self.embedder, self.generator, self.discriminator = embedder, generator, discriminator
         self.num_discriminator_steps = num_discriminator_steps
-        self.matching_moves_w = matching_moves_w
+        self.matching_moves_w, self.matched_shot = matching_moves_w, matched_shot
+        self.generator_first, self.fake_moves_w = generator_first, fake_moves_w
         self.lr_generator, self.lr_discriminator = lr_generator, lr_discriminator
-        self.betas = (float(betas[0]), float(betas[1]))
+        self.lr_w = lr_discriminator if lr_w is None else lr_w
+        self.betas, self.eps = (float(betas[0]), float(betas[1])), eps
+        self.visited = torch.zeros(len(discriminator.W.weight), dtype=torch.bool) if first_visit else None
         self._ddp_params_and_buffers_to_ignore = ["discriminator.W.weight"]  # average_rows sends the rows used instead
 
     def embed(self, batch: Episode) -> tuple[Float[Tensor, "B K N"], Float[Tensor, "B N"]]:
-        """e_i(s_k) = E(x_i(s_k), y_i(s_k)), and e_hat_i, their mean over the shots (Eq. 1)."""
+        """e_i(s_k) = E(x_i(s_k), y_i(s_k)), and e_hat_i, their mean over the shots (Sec. 3.2)."""
         e = self.embedder(batch.shots.flatten(0, 1), batch.shots_landmarks.flatten(0, 1))
         e = e.unflatten(0, batch.shots.shape[:2])
         return e, e.mean(1)
 
     def training_step(self, batch: Episode, batch_idx: int) -> None:
         """One episode per row: `num_discriminator_steps` updates of D, one of E and G."""
-        x, y, i = batch.target, batch.target_landmarks, batch.video_index
-        opt_g, opt_d, opt_w = self.game()
-
-        _, e_hat = self.embed(batch)  # the mean of e_i(s_k) over the K shots
+        e, e_hat = self.embed(batch)  # the mean of e_i(s_k) over the K shots
         shown = self.generator.condition(batch)  # y_i(t); to a warp-guided G also a shot, moved to y_i(t)
         x_hat = self.generator(shown, e_hat)  # G(y_i(t), e_hat_i; psi, P)
+        matched = e_hat if self.matched_shot == "mean" else e[:, 0]
+        if self.visited is not None:
+            fill_rows(self.discriminator.W.weight, self.visited, batch.video_index, e_hat.detach())
 
+        if self.generator_first:
+            self.move_generator(batch, x_hat, matched)
         for _ in range(self.num_discriminator_steps):
-            with self.minimize(opt_d, opt_w) as loss:  # theta, w0, b and W
-                loss["dsc"] = hinge(*self.discriminator.compare(x, x_hat.detach(), y, i))  # Eq. 9
-                if self.weights.get("mch") and self.matching_moves_w:
-                    loss["mch"] = matching(e_hat.detach(), self.discriminator.W(i))  # Eq. 7, W's side of it
+            self.move_discriminator(batch, x_hat.detach(), matched.detach())
+        if not self.generator_first:
+            self.move_generator(batch, x_hat, matched)
 
-        with self.minimize(opt_g) as loss:  # phi, psi, P
+        self.last_output = x_hat.detach()
+        self.log_dict(self.embeddings(e_hat.detach(), batch.video_index))
+
+    def move_discriminator(
+        self, batch: Episode, x_hat: Float[Tensor, "B 3 H W"], matched: Float[Tensor, "B N"]
+    ) -> None:
+        """One update of theta, w0, b and W."""
+        x, y, i = batch.target, batch.target_landmarks, batch.video_index
+        _, opt_d, opt_w = self.game()
+        with self.minimize(opt_d, opt_w) as loss:
+            loss["dsc"] = hinge(*self.discriminator.compare(x, x_hat, y, i, self.fake_moves_w))
+            if self.weights.get("mch") and self.matching_moves_w:
+                loss["mch"] = matching(matched, self.discriminator.rows(i))  # W's side of it
+
+    def move_generator(self, batch: Episode, x_hat: Float[Tensor, "B 3 H W"], matched: Float[Tensor, "B N"]) -> None:
+        """One update of phi, psi and P."""
+        x, y, i = batch.target, batch.target_landmarks, batch.video_index
+        opt_g, _, _ = self.game()
+        with self.minimize(opt_g) as loss:
             with torch.no_grad():
                 real = self.discriminator(x, y, i)
             fake = self.discriminator(x_hat, y, i)
-            loss["cnt"] = self.content(x, x_hat)  # Eq. 4
-            loss["adv"] = adversarial(fake.score)  # Eq. 5
+            loss["cnt"] = self.content(x, x_hat)
+            loss["adv"] = adversarial(fake.score)
             loss["fm"] = feature_matching(real.features, fake.features)
             if self.weights.get("mch"):
-                loss["mch"] = matching(e_hat, self.discriminator.W(i))  # Eq. 7, E's side of it
+                loss["mch"] = matching(matched, self.discriminator.rows(i))  # E's side of it
             if self.weights.get("parts"):
                 loss["parts"] = parts(x, x_hat, batch.target_points)  # lips and lids; not in the paper
-
-        self.last_output = x_hat.detach()
         self.log_dict({"score/real": real.score.mean(), "score/fake": fake.score.detach().mean()})
+
+    @torch.no_grad()
+    def embeddings(self, e_hat: Float[Tensor, "B N"], i: Tensor) -> dict[str, Tensor]:
+        """Whether e_hat and W meet, as L_MCH wants: mean norms, mean cosine; components of e_hat that are 0 for all."""
+        rows = self.discriminator.W(i)
+        return {
+            "embedding/e_hat": e_hat.norm(dim=1).mean(), "embedding/w": rows.norm(dim=1).mean(),
+            "embedding/cosine": cosine_similarity(e_hat, rows).mean(),
+            "embedding/dead": (e_hat == 0).all(0).float().mean(),
+        }  # fmt: skip
 
     def reenact(self, batch: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
         """Feed-forward: G(y, e_hat) with e_hat from the first `num_shots` shots."""
@@ -88,11 +129,23 @@ class MetaLearner(AdversarialLearner):
         rows = self.discriminator.W.weight
         theta = [p for p in self.discriminator.parameters() if p is not rows]
         phi_psi = [*self.embedder.parameters(), *self.generator.parameters()]
-        opt_g = Adam(phi_psi, self.lr_generator, self.betas)
-        opt_d = Adam(theta, self.lr_discriminator, self.betas)
-        opt_w = SparseAdam([rows], self.lr_discriminator, self.betas)
+        opt_g = Adam(phi_psi, self.lr_generator, self.betas, self.eps)
+        opt_d = Adam(theta, self.lr_discriminator, self.betas, self.eps)
+        opt_w = SparseAdam([rows], self.lr_w, self.betas, self.eps)
         opt_w.register_step_pre_hook(average_rows)
         return [opt_g, opt_d, opt_w]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the videos drawn so far, where `first_visit` must know them."""
+        super().on_save_checkpoint(checkpoint)
+        if self.visited is not None:
+            checkpoint["visited"] = self.visited.clone()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the videos drawn before; a run without `first_visit` has filled all rows by other means."""
+        super().on_load_checkpoint(checkpoint)
+        if self.visited is not None:
+            self.visited = checkpoint.get("visited", torch.ones_like(self.visited)).cpu()
 
 
 def parts(

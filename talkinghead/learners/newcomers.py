@@ -14,7 +14,7 @@ from talkinghead.models.person import files
 from talkinghead.models.trusted import built, inside, section_of
 from talkinghead.pretrained import digest
 
-PARTS = ("_target_", "embedder", "generator", "discriminator", "content", "weights", "steps")  # no numbers of FineTuner
+PARTS = ("_target_", "embedder", "generator", "discriminator", "content", "steps")  # no numbers of FineTuner
 LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.data.landmarks.draw_landmarks: lines 2 px wide at 256 px"
 
 
@@ -23,7 +23,7 @@ class Newcomers:
     """The networks of a checkpoint, loaded once, and what is learned with them.
 
     build           makes an object of a section of a config: hydra.utils.instantiate
-    numbers         of FineTuner, but for the number of steps
+    numbers         of FineTuner, but for the number of steps; where `weights` is null, those of the loss
     loss            section of the fine-tuning loss; None: the checkpoint's
     weights_dir     where pretrained networks of the checkpoint's loss lie
     """
@@ -44,7 +44,7 @@ class Newcomers:
 
     @cached_property
     def loss(self) -> tuple[Any, dict[str, float]]:
-        """L_CNT and all weights. Raises what the loss raises where its network is not there."""
+        """L_CNT, and the weights of meta-learning. Raises what the loss raises where its network is not there."""
         loss = self._loss or section_of(str(self.checkpoint), "loss", self._weights_dir)
         if not isinstance(loss, Mapping) or not isinstance(loss.get("weights"), Mapping) or "content" not in loss:
             raise ValueError(f"{self.checkpoint}: its loss has no weights and content: give loss=NAME")
@@ -60,7 +60,9 @@ class Newcomers:
         )
         if steps == 0:
             return FeedForward(embedder, generator)
-        return FineTuner(embedder, generator, discriminator, *self.loss, **self._numbers(steps))
+        content, weights = self.loss
+        options = {"weights": weights, **self._numbers(steps)}
+        return FineTuner(embedder, generator, discriminator, content, **options)
 
     def save(
         self, path: str | Path, person: PersonReenactor, steps: int, num_shots: int,
@@ -81,4 +83,5 @@ class Newcomers:
         return files(path)[0]
 
     def _numbers(self, steps: int) -> dict[str, Any]:
-        return {**self.numbers, "epochs": steps, "max_steps": steps}
+        given = {name: value for name, value in self.numbers.items() if name != "weights" or value is not None}
+        return {**given, "epochs": steps, "max_steps": steps}

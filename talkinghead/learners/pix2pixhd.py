@@ -75,16 +75,16 @@ class Pix2PixHDLearner(AdversarialLearner):
 
         with move(opt_d) as loss:
             real, fake = discriminator(x, y), discriminator(x_hat.detach(), y)
-            loss["dsc"] = (least_squares(real.scores, 1.0) + least_squares(fake.scores, 0.0)) / 2  # Eq. 3
+            loss["dsc"] = (least_squares(real.scores, 1.0) + least_squares(fake.scores, 0.0)) / 2
 
         with move(opt_g) as loss:
             with torch.no_grad():
                 real = discriminator(x, y)
             fake = discriminator(x_hat, y)
             if self.weights.get("adv"):
-                loss["adv"] = least_squares(fake.scores, 1.0)  # Eq. 3
+                loss["adv"] = least_squares(fake.scores, 1.0)
             if self.weights.get("fm"):
-                loss["fm"] = multi_scale_matching(real, fake)  # Eq. 4
+                loss["fm"] = multi_scale_matching(real, fake)
             if self.weights.get("cnt"):
                 loss["cnt"] = self.content(x, x_hat)  # the perceptual loss of Sec. 4
         return x_hat, real, fake
@@ -132,7 +132,7 @@ def least_squares(scores: Sequence[Float[Tensor, "B 1 _ _"]], goal: float) -> Fl
 
 
 def multi_scale_matching(real: Verdict, fake: Verdict) -> Float[Tensor, ""]:
-    """L_FM of each scale: sum over its layers of the mean absolute difference (Eq. 4); averaged over the scales.
+    """L_FM of each scale: sum over its layers of the mean absolute difference; averaged over the scales.
 
     The average over the scales follows the published code.
     """

@@ -1,9 +1,10 @@
-"""Gradients of W across ranks: the rows of the batch travel, never the table (arXiv 1905.08233, Sec. 3.1)."""
+"""W across ranks, gradients and first values: rows travel, never the table (arXiv 1905.08233, Sec. 3.1)."""
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,20 +19,51 @@ def average_rows(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, 
                 parameter.grad = _mean_over_ranks(parameter.grad)
 
 
-def _mean_over_ranks(gradient: Tensor) -> Tensor:
-    """Sparse [videos, N] gradient of one rank -> the mean of all ranks', coalesced."""
-    gradient = gradient.coalesce()
-    rows, values = gradient.indices()[0], gradient.values()
+@torch.no_grad()
+def fill_rows(
+    table: Float[Tensor, "R N"], visited: Bool[Tensor, " R"], rows: Int[Tensor, " B"], values: Float[Tensor, "B N"]
+) -> None:
+    """table[row] <- the mean of its values, for rows not visited so far; the same bits on every rank.
+
+    `visited` lies on the CPU and learns of all rows, on every rank.
+    """
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        rows, values = _gather(rows, values.float(), _longest(rows))
+    rows, values = rows.cpu(), values.float()
+    for row in rows.unique().tolist():
+        given = rows == row
+        if not visited[row]:
+            table[row] = values[given.to(values.device)].mean(0).to(table.dtype)
+        visited[row] = True
+
+
+def _longest(rows: Tensor) -> int:
+    """The number of rows of the rank that has most."""
     count = torch.tensor(len(rows), device=rows.device)
     dist.all_reduce(count, dist.ReduceOp.MAX)
-    missing = int(count) - len(rows)
-    # Ranks may use different numbers of rows: fill up with a row used anyway, and nothing to add to it.
-    rows = torch.cat([rows, rows[:1].expand(missing)])
-    values = torch.cat([values, values.new_zeros(missing, values.shape[1])])
+    return int(count)
+
+
+def _gather(rows: Tensor, values: Tensor, count: int, missing: float | None = None) -> tuple[Tensor, Tensor]:
+    """All ranks' rows and values, in the order of the ranks; `count` of each.
+
+    Ranks may use different numbers of rows: they fill up with their first one, and with `missing` for its values.
+    """
+    extra = count - len(rows)
+    rows = torch.cat([rows, rows[:1].expand(extra)])
+    more = values[:1].expand(extra, -1) if missing is None else values.new_full((extra, values.shape[1]), missing)
+    values = torch.cat([values, more])
     world = dist.get_world_size()
     all_rows = [torch.empty_like(rows) for _ in range(world)]
     all_values = [torch.empty_like(values) for _ in range(world)]
     dist.all_gather(all_rows, rows.contiguous())
     dist.all_gather(all_values, values.contiguous())
-    mean = torch.cat(all_values) / world
-    return torch.sparse_coo_tensor(torch.cat(all_rows)[None], mean, gradient.shape).coalesce()
+    return torch.cat(all_rows), torch.cat(all_values)
+
+
+def _mean_over_ranks(gradient: Tensor) -> Tensor:
+    """Sparse [videos, N] gradient of one rank -> the mean of all ranks', coalesced."""
+    gradient = gradient.coalesce()
+    rows, values = gradient.indices()[0], gradient.values()
+    all_rows, all_values = _gather(rows, values, _longest(rows), missing=0.0)
+    return torch.sparse_coo_tensor(all_rows[None], all_values / dist.get_world_size(), gradient.shape).coalesce()

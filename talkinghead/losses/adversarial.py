@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def hinge(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> Float[Tensor, ""]:
-    """L_DSC = max(0, 1 + D(x_hat, y, i)) + max(0, 1 - D(x, y, i)) (Eq. 9), mean over the batch; in [0, inf)."""
+    """L_DSC = max(0, 1 + D(x_hat, y, i)) + max(0, 1 - D(x, y, i)), mean over the batch; in [0, inf)."""
     return (F.relu(1 + fake) + F.relu(1 - real)).mean()
 
 
 def adversarial(fake: Float[Tensor, " B"]) -> Float[Tensor, ""]:
-    """-D(x_hat, y, i), the first term of L_ADV (Eq. 5), mean over the batch."""
+    """-D(x_hat, y, i), the first term of L_ADV, mean over the batch."""
     return -fake.mean()
 
 
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Float[Tensor, ""]:
-    """L_FM: mean absolute difference of D's activations on x and x_hat, averaged over the layers (Eq. 5, second term).
+    """L_FM, second term of L_ADV: mean absolute difference of D's activations on x and x_hat, averaged over the layers.
 
     The mean over layers follows the authors' code; no gradient goes to `real`.
     """

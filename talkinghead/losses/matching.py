@@ -1,4 +1,4 @@
-"""Embedding match (arXiv 1905.08233, Sec. 3.2, Eq. 7)."""
+"""Embedding match (arXiv 1905.08233, Sec. 3.2)."""
 
 import torch.nn.functional as F
 from jaxtyping import Float

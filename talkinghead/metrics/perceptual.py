@@ -15,7 +15,7 @@ EPS = 1e-10  # keeps the length of an activation of zeros from being divided by
 class PerceptualDistance(nn.Module):
     """Mean over layers and pixels of | u(x_hat) - u(x) |^2, u an activation divided by its length over the channels.
 
-    That is LPIPS (arXiv 1801.03924, Eq. 1) without its learned weights, hence not called so; 0 where the images agree,
+    That is LPIPS (arXiv 1801.03924, Sec. 3) without its learned weights, hence not called so; 0 where the images agree,
     at most 2 where no activation is negative. `backbone` maps images in [-1, 1] to activations, shallow to deep.
     """
 

@@ -2,8 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,18 +10,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from talkinghead.models.encoder import Encoder, Pooling
 from talkinghead.models.layers import (
     IMAGE_CHANNELS,
     AdaptiveBlock,
     DownBlock,
     InstanceNorm,
+    RowNorm,
     SelfAttention,
     conv,
     normalized,
 )
+from talkinghead.models.layout import layout_of
 from talkinghead.types import Episode, Frames
 
-Pooling = Literal["sum_relu", "relu_sum", "max"]
+Start = Literal["scaled", "embedding", "w0", "random"]
 
 
 class Realism(NamedTuple):
@@ -42,58 +44,6 @@ class Preset(NamedTuple):
     attention_down: int | None
     attention_up: int | None
     spectral_norm: bool
-
-
-def pool(h: Float[Tensor, "B N h w"], pooling: Pooling) -> Float[Tensor, "B N"]:
-    """Feature map to vector, in fp32: "sum_relu" as ICCV, "relu_sum" as the authors' code, "max" as arXiv v1."""
-    h = h.float()
-    if pooling == "sum_relu":
-        return F.relu(h.sum((2, 3)))
-    if pooling == "relu_sum":
-        return F.relu(h).sum((2, 3))
-    return F.relu(h).amax((2, 3))
-
-
-class Encoder(nn.Module):
-    """Residual down blocks over picture and landmark image, to one vector: E itself, and V of D without its last block.
-
-    channels    widths after each block, which halves the size each; the last is N
-    attention   side of the feature map that self-attention works on; None: no self-attention
-    num_flat    residual blocks at the end that keep the size (V of D has one)
-    """
-
-    def __init__(
-        self, image_size: int, channels: Sequence[int], attention: int | None, pooling: Pooling, spectral_norm: bool,
-        num_flat: int = 0,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        if image_size < 2 ** len(channels):
-            raise ValueError(f"{len(channels)} down blocks need pictures of {2 ** len(channels)} px, not {image_size}")
-        self.pooling = pooling
-        self.blocks = nn.ModuleList()
-        self.attention_after = -1
-        widths = [2 * IMAGE_CHANNELS, *channels]
-        for n, (before, after) in enumerate(pairwise(widths)):
-            self.blocks.append(DownBlock(before, after, first=n == 0, spectral_norm=spectral_norm))
-            if image_size >> (n + 1) == attention:
-                self.attention_after = n
-        if attention is not None and self.attention_after < 0:
-            raise ValueError(f"no block of a {image_size} px encoder gives {attention} px for self-attention; or null")
-        for _ in range(num_flat):
-            self.blocks.append(DownBlock(channels[-1], channels[-1], downsample=False, spectral_norm=spectral_norm))
-        at = channels[self.attention_after]
-        self.attention = SelfAttention(at, spectral_norm) if self.attention_after >= 0 else nn.Identity()
-
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Float[Tensor, "B N"], list[Tensor]]:
-        """x, y [B, 3, H, W] -> the vector, and the activations after each block."""
-        h = torch.cat([x, y], dim=1).contiguous(memory_format=torch.channels_last)
-        features = []
-        for n, block in enumerate(self.blocks):
-            h = block(h)
-            if n == self.attention_after:
-                h = self.attention(h)
-            features.append(h)
-        return pool(h, self.pooling), features
 
 
 class Embedder(nn.Module):
@@ -159,7 +109,7 @@ class Synthesizer(nn.Module):
     def synthesize(self, y: Float[Tensor, "B 3 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
         """G(y; psi, psi_hat): the picture for given scales and shifts."""
         layers = list(psi.split(self.psi_sizes, dim=1))
-        h = y.contiguous(memory_format=torch.channels_last)
+        h = y.contiguous(memory_format=layout_of(self))
         for n, block in enumerate(self.down):
             h = block(h)
             h = self.down_attention[str(n)](h) if str(n) in self.down_attention else h
@@ -176,22 +126,35 @@ class Generator(Synthesizer):
     """G(y, e_hat; psi, P) -> x_hat: landmark image to picture, told whom to draw by AdaIN (Sec. 3.1).
 
     embedding_size  N; the other options are those of `Synthesizer`
+    gain            free factors after P, which spectral norm keeps at norm 1: "one", or one for each AdaIN "layer";
+                    None: none (paper)
+    gain_start      their value before training
     """
 
     def __init__(
         self, image_size: int = 256, embedding_size: int = 512, down_channels: Sequence[int] = (64, 128, 256, 512),
         num_residual: int = 4, up_channels: Sequence[int] = (512, 256, 128, 64), attention_down: int | None = 32,
-        attention_up: int | None = 64, spectral_norm: bool = True,
+        attention_up: int | None = 64, spectral_norm: bool = True, gain: Literal["one", "layer"] | None = None,
+        gain_start: float | int = 1.0,
     ) -> None:  # fmt: skip
         super().__init__(
             image_size, down_channels, num_residual, up_channels, attention_down, attention_up, spectral_norm
         )
         self.projection = normalized(nn.Linear(embedding_size, sum(self.psi_sizes)), spectral_norm)  # P
+        if gain not in (None, "one", "layer"):
+            raise ValueError(f"generator.gain={gain}: choose null, one or layer")
+        count = len(self.psi_sizes) if gain == "layer" else 1
+        self.gain = nn.Parameter(torch.full((count,), float(gain_start))) if gain else None
 
     def project(self, e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B S"]:
         """psi_hat = P e_hat: all scales and shifts of the AdaIN layers, in the order of the layers."""
         with torch.autocast(e_hat.device.type, enabled=False):
-            return self.projection(e_hat.float())
+            psi = self.projection(e_hat.float())
+            if self.gain is None:
+                return psi
+            sizes = torch.tensor(self.psi_sizes, device=psi.device)
+            factors = self.gain.repeat_interleave(sizes) if len(self.gain) > 1 else self.gain
+            return psi * factors
 
     def condition(self, batch: Episode) -> Float[Tensor, "B 3 H W"]:
         """What G is shown of an episode besides e_hat: the target's landmark image y_i(t)."""
@@ -243,14 +206,18 @@ class PersonalGenerator(Synthesizer):
 
 
 class Discriminator(nn.Module):
-    """D(x, y, i; theta, W, w0, b) = V(x, y; theta)^T (W_i + w0) + b (Sec. 3.1, Eq. 6).
+    """D(x, y, i; theta, W, w0, b) = V(x, y; theta)^T (W_i + w0) + b (Sec. 3.1, "discriminator").
 
     W has one row per training video. Its gradient is sparse: a step touches the rows of its batch and no other.
+
+    spectral_norm   of V's layers; W and w0 are as they are learned unless
+    normalize_w     divides W by its largest singular value, and w0 by its norm (authors' code)
     """
 
     def __init__(
         self, num_videos: int, image_size: int = 256, channels: Sequence[int] = (64, 128, 256, 512, 512, 512),
         attention: int | None = 32, pooling: Pooling = "sum_relu", spectral_norm: bool = True,
+        normalize_w: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if num_videos < 1:
@@ -260,27 +227,59 @@ class Discriminator(nn.Module):
         nn.init.normal_(self.W.weight, std=0.02)
         self.w0 = nn.Parameter(0.02 * torch.randn(channels[-1]))
         self.b = nn.Parameter(torch.zeros(()))
+        self.W_norm = RowNorm(self.W.weight) if normalize_w else None
+
+    def rows(self, i: Int[Tensor, " B"]) -> Float[Tensor, "B N"]:
+        """W_i, as the score and L_MCH see it."""
+        return self.W(i) if self.W_norm is None else self.W_norm(self.W(i), self.W.weight)
+
+    def common(self) -> Float[Tensor, " N"]:
+        """w0, as the score sees it."""
+        return self.w0 if self.W_norm is None else F.normalize(self.w0, dim=0)
+
+    @torch.no_grad()
+    def row_norm(self) -> Float[Tensor, ""]:
+        """Mean norm of W's rows; the norm of w0 where W was left out of the file (all zeros)."""
+        norms = self.W.weight.norm(dim=1) / (1 if self.W_norm is None else self.W_norm.sigma)
+        return norms.mean() if norms.any() else self.common().norm()
+
+    def score(self, v: Float[Tensor, "B N"], rows: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        """The realism of what V has seen."""
+        return (v * (rows + self.common())).sum(1) + self.b
 
     def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"], i: Int[Tensor, " B"]) -> Realism:
         v, features = self.V(x, y)
-        return Realism((v * (self.W(i) + self.w0)).sum(1) + self.b, features)
+        return Realism(self.score(v, self.rows(i)), features)
 
     def compare(
         self, x: Float[Tensor, "B 3 H W"], x_hat: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"],
-        i: Int[Tensor, " B"],
+        i: Int[Tensor, " B"], fake_moves_w: bool = True,
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:  # fmt: skip
-        """The realism scores of x and of x_hat, in one pass."""
-        both = self(torch.cat([x, x_hat]), torch.cat([y, y]), torch.cat([i, i]))
-        return both.score[: len(x)], both.score[len(x) :]
+        """The realism scores of x and of x_hat, in one pass. Without `fake_moves_w` W learns from x only."""
+        v, _ = self.V(torch.cat([x, x_hat]), torch.cat([y, y]))
+        rows = self.rows(i)
+        score = self.score(v, torch.cat([rows, rows if fake_moves_w else rows.detach()]))
+        return score[: len(x)], score[len(x) :]
 
     @torch.no_grad()
-    def personalize(self, e_hat: Float[Tensor, "1 N"]) -> "PersonalDiscriminator":
-        """D' of the person with this embedding: a copy that takes w' = w0 + e_hat for W_i + w0 (Sec. 3.3)."""
-        return PersonalDiscriminator(copy.deepcopy(self.V), e_hat[0] + self.w0, self.b)
+    def personalize(self, e_hat: Float[Tensor, "1 N"], start: Start = "scaled") -> "PersonalDiscriminator":
+        """D' of the person with this embedding: a copy that takes w' for W_i + w0 (Sec. 3.3).
+
+        embedding   w' = w0 + e_hat: the paper's, good where L_MCH has brought e_hat to W_i
+        scaled      w' = w0 + e_hat, shortened to the mean norm of W's rows: what theta was trained with
+        random      w' = w0 + noise of that norm
+        w0          w' = w0: knows nobody
+        """
+        if start not in get_args(Start):
+            raise ValueError(f"init_w={start}: choose {', '.join(get_args(Start))}")
+        own = torch.randn_like(e_hat[0]) if start == "random" else e_hat[0]
+        if start != "embedding":
+            own = F.normalize(own, dim=0) * self.row_norm() * (start != "w0")
+        return PersonalDiscriminator(copy.deepcopy(self.V), own + self.common(), self.b)
 
 
 class PersonalDiscriminator(nn.Module):
-    """D'(x, y) = V(x, y; theta)^T w' + b: knows one person (Sec. 3.3, Eq. 10)."""
+    """D'(x, y) = V(x, y; theta)^T w' + b: knows one person (Sec. 3.3)."""
 
     def __init__(self, encoder: Encoder, w: Float[Tensor, " N"], b: Float[Tensor, ""]) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 IMAGE_CHANNELS = 3
+POWER_ITERATIONS = 15  # as many as torch takes for a new layer
 
 
 class DivideByNorm(torch.autograd.Function):
@@ -45,7 +46,7 @@ class SpectralNorm(nn.Module):
     u: Tensor
     v: Tensor
 
-    def __init__(self, weight: Tensor, num_warmup: int = 15, eps: float = 1e-4) -> None:
+    def __init__(self, weight: Tensor, num_warmup: int = POWER_ITERATIONS, eps: float = 1e-4) -> None:
         super().__init__()
         self.eps = eps
         for name, length in (("u", weight.shape[0]), ("v", weight[0].numel())):
@@ -71,6 +72,49 @@ class SpectralNorm(nn.Module):
             u = F.normalize(product, dim=0, eps=self.eps)
             self.u.copy_(u)
         return torch.dot(u, product), u, v
+
+
+class RowNorm(nn.Module):
+    """Rows of a large table divided by the table's largest singular value, which no gradient goes through.
+
+    One power iteration a use in training, none in evaluation. What it keeps does not grow with the table.
+    """
+
+    v: Tensor
+    sigma: Tensor
+
+    def __init__(self, table: Float[Tensor, "R N"], num_warmup: int = POWER_ITERATIONS) -> None:
+        super().__init__()
+        self.register_buffer("v", F.normalize(torch.randn(table.shape[1]), dim=0))
+        self.register_buffer("sigma", torch.ones(()))
+        for _ in range(num_warmup):
+            self.iterate(table)
+
+    @torch.no_grad()
+    def iterate(self, table: Float[Tensor, "R N"]) -> None:
+        """v <- table^T table v, sigma = |table v|."""
+        self.v.copy_(F.normalize(table.T @ (table @ self.v), dim=0))
+        self.sigma.copy_((table @ self.v).norm().clamp(min=1e-12))
+
+    def forward(self, rows: Float[Tensor, "B N"], table: Float[Tensor, "R N"]) -> Float[Tensor, "B N"]:
+        if self.training:
+            with torch.autocast(table.device.type, enabled=False):
+                self.iterate(table.detach())
+        return rows / self.sigma.clone()
+
+
+@torch.no_grad()
+def settle_spectral_norm(module: nn.Module) -> None:
+    """Bring the singular vectors that spectral norm keeps up to date with the averaged weights."""
+    for part in module.modules():
+        parametrizations = part.parametrizations if parametrize.is_parametrized(part) else None
+        if isinstance(parametrizations, nn.ModuleDict):
+            training = part.training
+            part.train()
+            for name in parametrizations:
+                for _ in range(POWER_ITERATIONS):
+                    getattr(part, name)  # one power iteration each
+            part.train(training)
 
 
 def normalized(layer: nn.Conv2d | nn.Linear, spectral_norm: bool) -> nn.Module:

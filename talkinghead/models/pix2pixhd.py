@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from talkinghead.models.layers import IMAGE_CHANNELS, NormalizeInstances
+from talkinghead.models.layout import layout_of
 
 EPS = 1e-5  # of instance norm
 LEAK = 0.2  # of D's activations
@@ -82,7 +83,7 @@ class GlobalGenerator(nn.Module):
         self.apply(initialize)
 
     def forward(self, y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        h = self.trunk(y.contiguous(memory_format=torch.channels_last))
+        h = self.trunk(y.contiguous(memory_format=layout_of(self)))
         return torch.tanh(self.to_image(h).float())
 
 
@@ -103,7 +104,7 @@ class LocalEnhancer(nn.Module):
         self.apply(initialize)
 
     def forward(self, y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        y = y.contiguous(memory_format=torch.channels_last)
+        y = y.contiguous(memory_format=layout_of(self))
         h = self.up(self.down(y) + self.trunk(half(y)))
         return torch.tanh(self.to_image(h).float())
 
@@ -152,7 +153,7 @@ class MultiScaleDiscriminator(nn.Module):
         self.apply(initialize)
 
     def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> Verdict:
-        h = torch.cat([x, y], dim=1).contiguous(memory_format=torch.channels_last)
+        h = torch.cat([x, y], dim=1).contiguous(memory_format=layout_of(self))
         verdict = Verdict([], [])
         for n, scale in enumerate(self.scales):
             h = half(h) if n > 0 else h

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from talkinghead.models.guide import guide
 from talkinghead.models.layers import AdaptiveBlock, DownBlock, InstanceNorm, conv, normalized
+from talkinghead.models.layout import layout_of
 from talkinghead.types import Episode, Frames
 
 CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1}  # of what G is shown, in this order
@@ -78,7 +79,7 @@ class WarpGuidedSynthesizer(nn.Module):
     def synthesize(self, shown: Float[Tensor, "B 12 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
         """The picture for what `show` gives, with these scales and shifts."""
         layers = iter(psi.split(self.psi_sizes, dim=1))
-        h = self.from_guide(F.pixel_unshuffle(shown, 2).contiguous(memory_format=torch.channels_last))
+        h = self.from_guide(F.pixel_unshuffle(shown, 2).contiguous(memory_format=layout_of(self)))
         skips = [h]
         for block in self.down:
             h = block(h)

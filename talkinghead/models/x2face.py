@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from talkinghead.models.layers import IMAGE_CHANNELS
+from talkinghead.models.layout import layout_of
 
 Sampler = Float[Tensor, "B H W 2"]  # where each output pixel comes from: (x, y), -1 and 1 are the outermost pixels
 
@@ -77,7 +78,7 @@ class SamplerNetwork(nn.Module):
         nn.init.zeros_(self.to_offsets.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Sampler:
-        h = x.contiguous(memory_format=torch.channels_last)
+        h = x.contiguous(memory_format=layout_of(self))
         seen = []
         for down in self.down:
             h = down(h)

@@ -2,7 +2,8 @@
 
 `python -m talkinghead.reenactment.portable RUN/checkpoints/last.ckpt SMALL.ckpt`
 The file is a checkpoint like any other for animate.py and evaluate.py: E, G, D and the config that builds them. Left
-out are optimizers, random states, W (fine-tuning starts w' at the embedding) and what the config says of the data.
+out are optimizers, random states, what the config says of the data, and W: one row stays, of the mean norm of all
+rows, for that is what fine-tuning scales the embedding to.
 """
 
 import copy
@@ -40,8 +41,9 @@ def shrink(path: Path, target: Path) -> int:
 
 
 def half(name: str, value: torch.Tensor) -> torch.Tensor:
-    """Half precision where it is a number with a fraction; of W one empty row."""
-    value = torch.zeros_like(value[:1]) if name == W else value
+    """Half precision where it is a number with a fraction; of W one row of the mean norm."""
+    if name == W:
+        value = torch.full_like(value[:1], float(value.norm(dim=1).mean()) / value.shape[1] ** 0.5)
     return value.half().clone() if value.is_floating_point() else value.clone()
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from talkinghead.data.datasets import FixedEpisodes, TrainEpisodes, plan_fixed_episodes
@@ -24,6 +25,7 @@ from talkinghead.data.loaders import (
 from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, is_remote, load_info
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo
+from talkinghead.data.videos import VIDEOS_FILE, load_videos
 from talkinghead.types import Episode
 
 Loader = TypeVar("Loader", bound=EpisodeLoader)
@@ -45,6 +47,8 @@ class EpisodeDataModule(L.LightningDataModule):
     build             makes the data set when it is missing, called with its path
     source_hint       what to tell a user whose data set is missing
     window            so many shards are mixed at a time
+    episodes_over     videos (the paper): a video is drawn, then a clip of it; clips: every clip equally often
+    max_skipped       the run ends where more than this share of an epoch's episodes could not be read; None: never
     """
 
     def __init__(
@@ -64,8 +68,12 @@ class EpisodeDataModule(L.LightningDataModule):
         build: Callable[[Path], None] | None = None,
         source_hint: str = "make one with prepare.py",
         window: int = 16,
+        episodes_over: str = "videos",
+        max_skipped: float | int | None = None,
     ) -> None:
         super().__init__()
+        if episodes_over not in ("videos", "clips"):
+            raise ValueError(f"episodes_over={episodes_over}: there are videos and clips")
         if num_shots < 1 or val_shots < 1 or batch_size < 1 or episodes_per_epoch < 1:
             raise ValueError("num_shots, val_shots, batch_size and episodes_per_epoch must be at least 1")
         self.path = str(path)
@@ -80,7 +88,8 @@ class EpisodeDataModule(L.LightningDataModule):
         self.build = build
         self.source_hint = source_hint
         self.window = window
-        self.report = SkipReport()
+        self.episodes_over = episodes_over
+        self.report = SkipReport(max_skipped)
         self._loaders: list[EpisodeLoader] = []
         self._info: DatasetInfo | None = None
 
@@ -109,6 +118,11 @@ class EpisodeDataModule(L.LightningDataModule):
         """How many clips were skipped so far, by cause."""
         return dict(self.report.counts)
 
+    @property
+    def fault(self) -> str | None:
+        """Why the run must not go on, once there is a reason: too much was skipped."""
+        return self.report.fault
+
     def prepare_data(self) -> None:
         """Build a missing data set where `build` is given; a data set that is nowhere is an error."""
         if self.build is not None and not is_remote(self.path):
@@ -127,8 +141,11 @@ class EpisodeDataModule(L.LightningDataModule):
         pool = self._pool("train", self.num_shots, "num_shots")
         lanes = max(1, self.num_workers) if is_remote(self.path) else 1
         batches = EpochBatches(num_batches, self.batch_size, rank, lanes)
-        order = EpochOrder([shard.samples for shard in pool.shards], world * lanes, self.seed, self.window)
-        episodes = TrainEpisodes(pool, order, self.size, self.num_shots, self.flip, batches.lane_length)
+        sizes, videos = [shard.samples for shard in pool.shards], self._videos(pool)
+        order = EpochOrder(sizes, world * lanes, self.seed, self.window, videos)
+        episodes = TrainEpisodes(
+            pool, order, self.size, self.num_shots, self.flip, batches.lane_length, self.num_videos
+        )
         loader = self._loader(episodes, batch_sampler=batches)
         return self._remember(TrainLoader(loader, batches, self.report, self._position))
 
@@ -175,7 +192,13 @@ class EpisodeDataModule(L.LightningDataModule):
 
     def _pool(self, split: str, num_shots: int, option: str) -> ShardPool:
         if split not in self.info.splits or not self.info.splits[split].clips:
-            raise ValueError(f"{self.path} has no clips in split {split!r}; it has {sorted(self.info.splits)}")
+            there = [name for name, counts in self.info.splits.items() if counts.clips]
+            remedy = (
+                ": prepare it with source.val_identities=N (people to move from train to val), or source.splits.val=DIR"
+                if split == "val"
+                else ""
+            )
+            raise ValueError(f"{self.path} has no clips in split {split!r}, only in {there}{remedy}")
         counts = self.info.splits[split]
         longest = max(self.info.frames_per_clip, counts.frames // counts.clips)
         if longest <= num_shots:
@@ -184,6 +207,19 @@ class EpisodeDataModule(L.LightningDataModule):
                 f"more for the target; lower {option}"
             )
         return ShardPool(self.path, self.info.splits[split].shards, max_open=2 * self.window)
+
+    def _videos(self, pool: ShardPool) -> list[int] | None:
+        """The video of each training clip; None where clips are drawn, or it is not known."""
+        counts = self.info.splits["train"]
+        if self.episodes_over == "clips" or counts.videos >= counts.clips:
+            return None
+        videos = load_videos(self.path, self.info)
+        if videos is None:
+            rank_zero_warn(
+                f"{self.path} has no {VIDEOS_FILE}, which says whose clips are whose: episodes are drawn over clips, so "
+                "that a video of many clips is seen more often. Prepare the data again, or set data.episodes_over=clips"
+            )
+        return None if videos is None else videos.clips["train"]
 
     def _loader(self, dataset: TrainEpisodes | FixedEpisodes, **options) -> DataLoader:
         return DataLoader(

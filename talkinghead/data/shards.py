@@ -12,7 +12,7 @@ import os
 import struct
 import tarfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,6 +24,8 @@ from talkinghead.atomic import write_atomic
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 1
 
+_MOST, _MOST_VIDEOS = 1 << 50, 10_000_000  # larger numbers of a dataset.json are mistakes
+_LEAST_CLIP = 512  # bytes: one header of a tar
 _INDEX_MARK = b"clipindx"
 _INDEX_TAIL = 16  # bytes of the index's length and mark, the last ones of a shard
 
@@ -93,14 +95,17 @@ class DatasetInfo:
     def parse(cls, text: str | bytes, where: str) -> "DatasetInfo":
         """Read the text of a `dataset.json`; `where` names it in errors."""
         try:
-            fields = json.loads(text)
-            fields.pop("num_videos", None)
+            found = json.loads(text)
+            if not isinstance(found, dict):
+                raise TypeError("not an object")
+            found.pop("num_videos", None)
             splits = {
                 name: Split(**{**split, "shards": [ShardEntry(**s) for s in split["shards"]]})
-                for name, split in fields.pop("splits").items()
+                for name, split in found.pop("splits").items()
             }
-            info = cls(splits=splits, **fields)
-        except (ValueError, KeyError, TypeError) as error:
+            info = cls(splits=splits, **found)
+            check_types(info)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{where} is not a dataset.json of this project ({error}); prepare the data again"
             ) from error
@@ -117,6 +122,27 @@ class DatasetInfo:
         if not path.is_file():
             raise FileNotFoundError(f"no data set at {directory}: {path} does not exist; make it with prepare.py")
         return cls.parse(path.read_bytes(), str(path))
+
+
+def check_types(info: DatasetInfo) -> None:
+    """Raises TypeError or ValueError where a `dataset.json` says what cannot be."""
+    kinds = {"str": str, "int": int, "float": int | float, "dict": dict, "dict[str, Split]": dict,
+             "list[ShardEntry]": list}  # fmt: skip
+    shards = [(f"splits.{name}.shards", shard) for name, split in info.splits.items() for shard in split.shards]
+    for where, part in [("", info), *((f"splits.{name}", split) for name, split in info.splits.items()), *shards]:
+        for one in fields(part):
+            value = getattr(part, one.name)
+            kind = getattr(one.type, "__name__", str(one.type)) if isinstance(one.type, type) else str(one.type)
+            wanted = kinds.get(kind.replace("talkinghead.data.shards.", ""), object)
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                raise TypeError(f"{where}.{one.name}".lstrip(".") + f" is {str(value)[:40]!r}, not {kind}")
+            if isinstance(value, int | float) and not 0 <= value < _MOST:
+                raise ValueError(f"{where}.{one.name}".lstrip(".") + f" is {value}")
+    for where, shard in shards:
+        if shard.samples * _LEAST_CLIP > shard.bytes:
+            raise ValueError(f"{where}: {shard.file} of {shard.bytes} bytes cannot hold {shard.samples} clips")
+    if info.num_videos > _MOST_VIDEOS:
+        raise ValueError(f"splits.train.videos is {info.num_videos}")
 
 
 class ShardIndex(NamedTuple):
@@ -187,7 +213,23 @@ def unpack_index(shard: bytes | mmap.mmap) -> ShardIndex | None:
     length, mark = struct.unpack("<Q8s", shard[-_INDEX_TAIL:])
     if mark != _INDEX_MARK or length + _INDEX_TAIL > len(shard):
         return None
-    return ShardIndex(*json.loads(shard[-_INDEX_TAIL - length : -_INDEX_TAIL]))
+    try:
+        index = ShardIndex(*json.loads(shard[-_INDEX_TAIL - length : -_INDEX_TAIL]))
+        return index if _fits(index, len(shard)) else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _fits(index: ShardIndex, length: int) -> bool:
+    """Whether an index may be that of a shard of `length` bytes: it decides how much memory is asked for."""
+    keys, members, sizes = index
+    numbers = all(type(n) is int and 0 <= n <= length for n in [*members, *sizes])
+    return numbers and (
+        all(isinstance(key, str) for key in keys)
+        and len(keys) == len(members)
+        and min(members, default=2) >= 2
+        and sum(members) == len(sizes)
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -206,7 +206,20 @@ class EpisodeDataModule(L.LightningDataModule):
                 f"{self.path}: clips have up to {longest} frames, {option}={num_shots} needs one "
                 f"more for the target; lower {option}"
             )
+        if not is_remote(self.path):
+            self._check_lengths(split)
         return ShardPool(self.path, self.info.splits[split].shards, max_open=2 * self.window)
+
+    def _check_lengths(self, split: str) -> None:
+        """Warn of local shards that are not as long as dataset.json says: cut, or of another preparation."""
+        shards = self.info.splits[split].shards
+        paths = [Path(self.path) / shard.file for shard in shards]
+        wrong = [p for p, s in zip(paths, shards, strict=True) if p.is_file() and p.stat().st_size != s.bytes]
+        if wrong:
+            rank_zero_warn(
+                f"{len(wrong)} of {len(shards)} shards of split {split} are not as long as dataset.json says, {wrong[0]} "
+                "first: they were cut or changed; copy or prepare them again"
+            )
 
     def _videos(self, pool: ShardPool) -> list[int] | None:
         """The video of each training clip; None where clips are drawn, or it is not known."""

@@ -106,8 +106,9 @@ class DatasetInfo:
             info = cls(splits=splits, **found)
             check_types(info)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            told = next(iter(str(error).splitlines()), type(error).__name__)
             raise ValueError(
-                f"{where} is not a dataset.json of this project ({error}); prepare the data again"
+                f"{where} is not a dataset.json of this project ({told}); prepare the data again"
             ) from error
         if info.format_version != FORMAT_VERSION:
             raise ValueError(

@@ -302,7 +302,7 @@ def test_a_description_that_is_none(tmp_path: Path, text: bytes) -> None:
 
 @pytest.mark.parametrize("change", [
     {"image_size": "64"}, {"image_size": 10**30}, {"image_size": None}, {"fps": "fast"}, {"name": 3}, {"splits": []},
-    {"splits": {"train": 1}}, {"splits": {"train": {"shards": {}}}}, {"detector": 1}, {"frames_per_clip": True},
+    {"splits": {"train": 1}}, {"splits": {"train": {"shards": 5}}}, {"detector": 1}, {"frames_per_clip": True},
     {"format_version": [1]}, {"splits": {"train": {"shards": [{"file": 1, "samples": 1, "bytes": 9999, "sha256": ""}]}}},
     {"splits": {"train": {"shards": [{"file": "a", "samples": 10**12, "bytes": 10, "sha256": ""}]}}},
     {"splits": {"train": {"shards": [{"file": "a", "samples": -1, "bytes": 10, "sha256": ""}]}}},

@@ -28,6 +28,8 @@ from talkinghead.data.shards import DATASET_FILE, DatasetInfo
 from talkinghead.data.videos import VIDEOS_FILE, load_videos
 from talkinghead.types import Episode
 
+_MAX_ENLARGED = 1.25  # VoxCeleb2's own 224 px will do for 256
+
 Loader = TypeVar("Loader", bound=EpisodeLoader)
 
 
@@ -49,6 +51,7 @@ class EpisodeDataModule(L.LightningDataModule):
     window            so many shards are mixed at a time
     episodes_over     videos (the paper): a video is drawn, then a clip of it; clips: every clip equally often
     max_skipped       the run ends where more than this share of an epoch's episodes could not be read; None: never
+    enlarge           train on frames stored at less than 4/5 of `size` all the same
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class EpisodeDataModule(L.LightningDataModule):
         window: int = 16,
         episodes_over: str = "videos",
         max_skipped: float | int | None = None,
+        enlarge: bool = False,
     ) -> None:
         super().__init__()
         if episodes_over not in ("videos", "clips"):
@@ -88,7 +92,7 @@ class EpisodeDataModule(L.LightningDataModule):
         self.build = build
         self.source_hint = source_hint
         self.window = window
-        self.episodes_over = episodes_over
+        self.episodes_over, self.enlarge = episodes_over, enlarge
         self.report = SkipReport(max_skipped)
         self._loaders: list[EpisodeLoader] = []
         self._info: DatasetInfo | None = None
@@ -114,6 +118,12 @@ class EpisodeDataModule(L.LightningDataModule):
         return self.size
 
     @property
+    def video_names(self) -> list[str] | None:
+        """What each row of W is of; None where the data set does not say."""
+        videos = load_videos(self.path, self.info)
+        return None if videos is None else videos.names
+
+    @property
     def skipped(self) -> dict[str, int]:
         """How many clips were skipped so far, by cause."""
         return dict(self.report.counts)
@@ -128,6 +138,29 @@ class EpisodeDataModule(L.LightningDataModule):
         if self.build is not None and not is_remote(self.path):
             build_once(Path(self.path), self.build)
         _ = self.info
+
+    def check_build(self) -> None:
+        """Before anything is made: raise ValueError where that is not, or will not be, what was asked for."""
+        if self.build is None or is_remote(self.path):
+            return
+        self._check_size(getattr(self.build, "image_size", self.size))
+        if (Path(self.path) / DATASET_FILE).is_file():
+            getattr(self.build, "check", lambda path: None)(Path(self.path))
+
+    def check(self, validates: bool) -> None:
+        """Raise ValueError where the data set cannot give the episodes; `validates`: validation ones too."""
+        self._check_size(self.info.image_size)
+        self._pool("train", self.num_shots, "num_shots")
+        if validates:
+            self._pool("val", self.val_shots, "val_shots")
+
+    def _check_size(self, stored: int) -> None:
+        if stored * _MAX_ENLARGED < self.size and not self.enlarge:
+            raise ValueError(
+                f"{self.path}: frames are stored at {stored} px and the model wants {self.size}: prepare the data with "
+                f"settings.image_size={self.size} (rendered heads: data=synthetic_{self.size}), choose a smaller "
+                "model=, or say data.enlarge=true"
+            )
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of `batch_size` episodes; images are uint8 until `on_after_batch_transfer`."""

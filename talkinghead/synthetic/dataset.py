@@ -103,6 +103,15 @@ class SyntheticDataset:
         self._info(work, entries).save(directory)
 
     @property
+    def image_size(self) -> int:
+        """Pixels of the stored frames."""
+        return self.plan.image_size
+
+    def check(self, directory: Path) -> None:
+        """Raises ValueError when `directory` holds a data set of other parameters."""
+        self._is_complete(directory)
+
+    @property
     def parameters(self) -> dict:
         """All that the pictures depend on."""
         return {

@@ -24,8 +24,8 @@ from talkinghead.data.loaders import (
 )
 from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, is_remote, load_info
-from talkinghead.data.shards import DATASET_FILE, DatasetInfo
-from talkinghead.data.videos import VIDEOS_FILE, load_videos
+from talkinghead.data.shards import DATASET_FILE, VIDEOS_FILE, DatasetInfo
+from talkinghead.data.videos import load_videos
 from talkinghead.types import Episode
 
 _MAX_ENLARGED = 1.25  # VoxCeleb2's own 224 px will do for 256

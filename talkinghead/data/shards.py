@@ -2,6 +2,7 @@
 
 train/000123.tar     <key>.json, <key>.landmarks.npy, <key>.000.jpg ... for each clip
 dataset.json         see `DatasetInfo`
+videos.json          see `Videos`
 """
 
 import hashlib
@@ -22,6 +23,7 @@ import numpy as np
 from talkinghead.atomic import write_atomic
 
 DATASET_FILE = "dataset.json"
+VIDEOS_FILE = "videos.json"
 FORMAT_VERSION = 1
 
 _MOST, _MOST_VIDEOS = 1 << 50, 10_000_000  # larger numbers of a dataset.json are mistakes
@@ -152,6 +154,18 @@ class ShardIndex(NamedTuple):
     keys: list[str]  # of the clips
     members: list[int]  # how many each clip has
     sizes: list[int]  # bytes of each member of all clips, without padding
+
+
+@dataclass(frozen=True)
+class Videos:
+    """names: of the training videos, row 0 of W first; clips: of each split, the video's number of each clip."""
+
+    names: list[str]
+    clips: dict[str, list[int]]
+
+    def save(self, directory: Path) -> None:
+        """Write `videos.json`, whole or not at all."""
+        write_atomic(directory / VIDEOS_FILE, json.dumps(asdict(self), separators=(",", ":")).encode())
 
 
 class _HashedFile:

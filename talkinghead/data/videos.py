@@ -5,32 +5,15 @@ Rows of W are numbers; their names say which video a number was, when a data set
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from talkinghead.atomic import write_atomic
 from talkinghead.data.reader import is_remote, join
 from talkinghead.data.remote import fetch, refuse_fault
-from talkinghead.data.shards import DatasetInfo
-
-VIDEOS_FILE = "videos.json"
-
-
-@dataclass(frozen=True)
-class Videos:
-    """names: of the training videos, row 0 of W first; clips: of each split, the video's number of each clip."""
-
-    names: list[str]
-    clips: dict[str, list[int]]
-
-    def save(self, directory: Path) -> None:
-        """Write `videos.json`, whole or not at all."""
-        write_atomic(directory / VIDEOS_FILE, json.dumps(asdict(self), separators=(",", ":")).encode())
-
+from talkinghead.data.shards import VIDEOS_FILE, DatasetInfo, Videos
 
 def load_videos(location: str, info: DatasetInfo) -> Videos | None:
     """Read `videos.json`; None where there is none, as in data sets that were prepared before there was one.

@@ -53,6 +53,12 @@ def count_videos(jobs: list[Job], split: str) -> int:
     return 1 + max((job.video_index for job in jobs if job.unit.split == split), default=-1)
 
 
+def video_names(jobs: list[Job], split: str) -> list[str]:
+    """The name of each row, in their order."""
+    names = {job.video_index: job.unit.video for job in jobs if job.unit.split == split and job.video_index >= 0}
+    return [names[row] for row in range(len(names))]
+
+
 def fingerprint(jobs: list[Job], options: dict) -> dict:
     """What must be the same for a run to go on where another stopped."""
     names = "\n".join(f"{job.shard} {job.unit.clip} {job.video_index} {job.unit.cropped}" for job in jobs)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split
+from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split, Videos
 from talkinghead.preparation import spool
 from talkinghead.preparation.clip import Drop, Settings
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Detector
-from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan
+from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan, video_names
 from talkinghead.preparation.progress import Progress
 from talkinghead.preparation.report import print_report, tell, write_report
 from talkinghead.preparation.sources import SPLITS, Source
@@ -103,6 +103,7 @@ class Runner:
         splits: dict[str, Split] = {}
         drops: list[tuple[str, Drop]] = []
         framing: list[Framing] = []
+        rows: dict[str, list[int]] = {}
         for name in SPLITS:
             heads = [job for job in jobs if job.unit.split == name and job.position == 0]
             found = [spool.read_block(self.output, job) for job in heads]
@@ -110,6 +111,7 @@ class Runner:
             framing += [clip for block in found for clip in block.framing]
             entries = [block.entry for block in found if block.entry is not None]
             if heads:
+                rows[name] = [row for block in found for row in block.videos]
                 people = set().union(*(block.identities for block in found))
                 frames = sum(block.frames for block in found)
                 clips = sum(entry.samples for entry in entries)
@@ -120,6 +122,7 @@ class Runner:
             raise ValueError(
                 f"none of {len(jobs)} clips could be kept: {tell(drops)}; see {self.output / 'report.csv'}"
             )
+        Videos(video_names(jobs, "train"), rows).save(self.output)
         info.save(self.output)
 
     def _info(self, splits: dict[str, Split], framing: list[Framing]) -> DatasetInfo:

@@ -28,6 +28,7 @@ class Block(NamedTuple):
     identities: set[str]
     framing: list[Framing]
     drops: list[tuple[str, Drop]]
+    videos: list[int]  # row of each clip
 
 
 def folder(output: Path, job: Job) -> Path:
@@ -71,6 +72,7 @@ def finish_block(output: Path, jobs: list[Job], size: int) -> None:
         "identities": sorted({clip.meta["identity"] for clip in clips}),
         "framing": [measure_framing(clip.landmarks.astype(float), size) for clip in clips],
         "drops": drops,
+        "videos": [clip.meta["video_index"] for clip in clips],
     }
     write_atomic(block_file(output, jobs[0]), json.dumps(description).encode())
     shutil.rmtree(place)
@@ -85,6 +87,7 @@ def read_block(output: Path, job: Job) -> Block:
         identities=set(found["identities"]),
         framing=[Framing(*values) for values in found["framing"]],
         drops=[(drop["split"], Drop(drop["clip"], drop["reason"], drop["detail"])) for drop in found["drops"]],
+        videos=found.get("videos", []),
     )
 
 

@@ -18,7 +18,7 @@ import simplejpeg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from talkinghead.atomic import write_atomic
-from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, write_shard
+from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, Videos, write_shard
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.motion import make_motion
 from talkinghead.synthetic.person import make_person
@@ -100,6 +100,7 @@ class SyntheticDataset:
         work = self.shards()
         entries = {file: entry for file in work if (entry := _existing(directory, file))}
         self._render(directory, {file: clips for file, clips in work.items() if file not in entries}, entries)
+        videos(work).save(directory)
         self._info(work, entries).save(directory)
 
     @property
@@ -205,6 +206,18 @@ class SyntheticDataset:
                   "middle": CROP_MIDDLE},
             created_by=f"talkinghead.synthetic.dataset.SyntheticDataset {json.dumps(self.parameters)}",
         )  # fmt: skip
+
+
+def videos(work: dict[str, list[ClipPlan]]) -> Videos:
+    """Names of the rows of W, and the row of each clip."""
+    rows: dict[str, list[int]] = {}
+    names: dict[int, str] = {}
+    for file, clips in work.items():
+        split = file.split("/")[0]
+        rows.setdefault(split, []).extend(clip.video_index for clip in clips)
+        if split == "train":
+            names |= {clip.video_index: f"train{clip.person:05d}_{clip.clip}" for clip in clips}
+    return Videos([names[row] for row in sorted(names)], rows)
 
 
 def render_shard(directory: Path, file: str, clips: list[ClipPlan], plan: RenderPlan) -> tuple[str, ShardEntry, int]:

@@ -114,9 +114,7 @@ def test_a_remote_shard_that_comes_back_is_used_again(web: http.server.Threading
 
 @pytest.mark.parametrize("code", [401, 403])
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_no_access_ends_the_run_in_one_line(
-    web: http.server.ThreadingHTTPServer, code: int, num_workers: int
-) -> None:
+def test_no_access_ends_the_run_in_one_line(web: http.server.ThreadingHTTPServer, code: int, num_workers: int) -> None:
     data = module(address(web), num_workers=num_workers)
     data.prepare_data()
     web.moods[:] = [code] * 99

@@ -64,7 +64,14 @@ def test_data_set_is_complete_and_nothing_else_is_left(reference: Path):
     assert info.detector == {"name": "green", "version": "1"}
     assert info.crop["measured"]["margin"] == pytest.approx(1.7, abs=0.05)
     shards = {entry.file for entry in train.shards}
-    assert set(hashes(reference)) == {*shards, "dataset.json", "videos.json", "prepare.json", "report.json", "report.csv"}
+    assert set(hashes(reference)) == {
+        *shards,
+        "dataset.json",
+        "videos.json",
+        "prepare.json",
+        "report.json",
+        "report.csv",
+    }
     clips = [clip for entry in train.shards for clip in read_clips(reference / entry.file)]
     assert len({clip.key for clip in clips}) == len({clip.meta["video_index"] for clip in clips}) == 12
     assert sum(len(clip.frames) for clip in clips) == train.frames == 120

@@ -1,6 +1,5 @@
 """Episodes for training, validation and test, streamed from shards: local or remote, over ranks and workers."""
 
-import fcntl
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, is_remote, load_info
 from talkinghead.data.shards import DATASET_FILE, VIDEOS_FILE, DatasetInfo
 from talkinghead.data.videos import load_videos
+from talkinghead.machine import lock
 from talkinghead.types import Episode
 
 _MAX_ENLARGED = 1.25  # VoxCeleb2's own 224 px will do for 256
@@ -296,7 +296,7 @@ def build_once(path: Path, build: Callable[[Path], None]) -> None:
     if (path / DATASET_FILE).is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+        lock(file)
         if not (path / DATASET_FILE).is_file():
             build(path)

@@ -19,7 +19,6 @@ from talkinghead.data.landmarks import draw_landmarks, mirror_points
 from talkinghead.data.reader import StoredClip, UnusableClip
 from talkinghead.types import Episode
 
-
 _LARGEST = 4096  # pixels of a stored frame's side
 _FARTHEST = 2 * _LARGEST  # pixels: landmarks beyond are no landmarks of a frame
 

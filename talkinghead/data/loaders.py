@@ -15,7 +15,6 @@ from talkinghead.data.episodes import collate
 from talkinghead.data.remote import DataFault
 from talkinghead.types import Episode
 
-
 _LATEST = 4  # batches after a fault: Lightning fetches some ahead, and saves after a step
 
 
@@ -147,7 +146,9 @@ class TrainLoader(EpisodeLoader):
     def load_state_dict(self, state: dict) -> None:
         """Warn when a run goes on under another order than it began with."""
         changed = [
-            f"{name} {state.get(name)} -> {now}" for name, now in self.state_dict().items() if state.get(name, now) != now
+            f"{name} {state.get(name)} -> {now}"
+            for name, now in self.state_dict().items()
+            if state.get(name, now) != now
         ]
         if changed:
             warnings.warn(

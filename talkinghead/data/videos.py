@@ -15,6 +15,7 @@ from talkinghead.data.reader import is_remote, join
 from talkinghead.data.remote import fetch, refuse_fault
 from talkinghead.data.shards import VIDEOS_FILE, DatasetInfo, Videos
 
+
 def load_videos(location: str, info: DatasetInfo) -> Videos | None:
     """Read `videos.json`; None where there is none, as in data sets that were prepared before there was one.
 

@@ -5,12 +5,12 @@ could not be measured (no face found) is `nan`.
 """
 
 import csv
-import fcntl
 import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from talkinghead import machine
 from talkinghead.atomic import write_atomic
 
 HEAD = ("data", "method", "variant", "T", "person", "num_targets")
@@ -66,7 +66,7 @@ class Results:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = {**as_text(asdict(key)), **as_text(values)}
         with open(self.path.with_name(f".{self.path.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            machine.lock(lock)
             rows = self.rows()
             place = next((n for n, row in enumerate(rows) if same(row, as_text(asdict(key)))), len(rows))
             self._write([*rows[:place], new, *rows[place + 1 :]])

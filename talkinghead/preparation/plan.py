@@ -43,7 +43,7 @@ def make_plan(units: list[Unit], clips_per_shard: int) -> list[Job]:
         mine = sorted((u for u in units if u.split == split), key=lambda u: u.clip)
         rows = {video: n for n, video in enumerate(sorted({u.video for u in mine if u.paths}))}
         if split == "train":
-            mine.sort(key=lambda u: hashlib.sha256(u.clip.encode()).digest())
+            mine.sort(key=lambda u: hashlib.sha256(u.clip.encode(errors="surrogateescape")).digest())
         jobs += [Job(u, key_of[u], rows.get(u.video, -1), *divmod(n, clips_per_shard)) for n, u in enumerate(mine)]
     return jobs
 
@@ -62,7 +62,7 @@ def video_names(jobs: list[Job], split: str) -> list[str]:
 def fingerprint(jobs: list[Job], options: dict) -> dict:
     """What must be the same for a run to go on where another stopped."""
     names = "\n".join(f"{job.shard} {job.unit.clip} {job.video_index} {job.unit.cropped}" for job in jobs)
-    return {**options, "clips": len(jobs), LIST: hashlib.sha256(names.encode()).hexdigest()}
+    return {**options, "clips": len(jobs), LIST: hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()}
 
 
 def claim(output: Path, mine: dict) -> None:

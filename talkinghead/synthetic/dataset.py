@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 import tarfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, Videos, write_shard
+from talkinghead.machine import num_cpus
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.motion import make_motion
 from talkinghead.synthetic.person import make_person
@@ -88,7 +88,7 @@ class SyntheticDataset:
         self.clips_per_person, self.cross_clips = clips_per_person, cross_clips
         self.frames = frames
         self.plan = RenderPlan(image_size, supersampling, float(fps), seed, quality, device)
-        self.workers = 1 if device.startswith("cuda") else workers or len(os.sched_getaffinity(0))
+        self.workers = 1 if device.startswith("cuda") else workers or num_cpus()
         self.people_per_shard = people_per_shard
 
     def __call__(self, directory: Path) -> None:

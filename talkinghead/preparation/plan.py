@@ -77,7 +77,7 @@ def claim(output: Path, mine: dict) -> None:
     changed = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
     if changed:
         plain = [f"{name}: {theirs.get(name)} then, {mine.get(name)} now" for name in changed if name != LIST]
-        told = ", ".join(plain) or "other clips, splits or source.cropped"
+        told = ", ".join(plain) or "other clips, splits or source.cropped: new videos go into another output"
         raise ValueError(
             f"{output} was begun with other options ({told}); repeat those, choose another output, or delete it"
         )

@@ -110,7 +110,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     data = module(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(DataFault, match="^1000 clips in a row.*no landmarks"):
+        with pytest.raises(DataFault, match=r"^1000 clips in a row.*no landmarks"):
             next(iter(data.train_dataloader()))
         with pytest.raises(ValueError, match="val_shots"):
             data.val_dataloader()

@@ -234,8 +234,8 @@ def test_a_member_of_odd_size_ends_the_walk(size: str) -> None:
 
 @pytest.mark.parametrize("index", [
     [["a"], [10**9], [10**9, 10**9]], [["a"], [2], [-5, 5]], [["a"], [2], [10**30, 1]], [["a", "b"], [2], [1, 1]],
-    [[1], [2], [1, 1]], [["a"], [2], [1.5, 1]], [["a"], [2], [True, 1]], [{}, 1, 2], [["a"], [2]], "text", [["a"], [0], []],
-    [["a"], [2], [5000, 5000]],
+    [[1], [2], [1, 1]], [["a"], [2], [1.5, 1]], [["a"], [2], [True, 1]], [{}, 1, 2], [["a"], [2]], "text",
+    [["a"], [0], []],    [["a"], [2], [5000, 5000]],
 ])  # fmt: skip
 def test_an_index_that_cannot_be_is_not_believed(index: object) -> None:
     tar = tar_of(("a.json", b"{}"), ("a.landmarks.npy", b"x"), ("b.json", b"{}"))
@@ -301,7 +301,8 @@ def test_a_description_that_is_none(tmp_path: Path, text: bytes) -> None:
 @pytest.mark.parametrize("change", [
     {"image_size": "64"}, {"image_size": 10**30}, {"image_size": None}, {"fps": "fast"}, {"name": 3}, {"splits": []},
     {"splits": {"train": 1}}, {"splits": {"train": {"shards": 5}}}, {"detector": 1}, {"frames_per_clip": True},
-    {"format_version": [1]}, {"splits": {"train": {"shards": [{"file": 1, "samples": 1, "bytes": 9999, "sha256": ""}]}}},
+    {"format_version": [1]},
+    {"splits": {"train": {"shards": [{"file": 1, "samples": 1, "bytes": 9999, "sha256": ""}]}}},
     {"splits": {"train": {"shards": [{"file": "a", "samples": 10**12, "bytes": 10, "sha256": ""}]}}},
     {"splits": {"train": {"shards": [{"file": "a", "samples": -1, "bytes": 10, "sha256": ""}]}}},
     {"splits": {"train": {"shards": [], "videos": 10**12}}}, {"splits": {"train": {"shards": [], "videos": "7"}}},
@@ -310,7 +311,7 @@ def test_a_dataset_json_of_wrong_types_is_one_line(tmp_path: Path, change: dict)
     write_data_set(tmp_path, {"train": [[make_clip(n) for n in range(4)]]})
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ValueError, match="is not a dataset.json of this project|has format") as caught:
+    with pytest.raises(ValueError, match=r"is not a dataset\.json of this project|has format") as caught:
         DatasetInfo.load(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -318,7 +319,7 @@ def test_a_dataset_json_of_wrong_types_is_one_line(tmp_path: Path, change: dict)
 @pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "7", '"x"', "{}"])
 def test_a_dataset_json_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(ValueError, match="is not a dataset.json of this project"):
+    with pytest.raises(ValueError, match=r"is not a dataset\.json of this project"):
         DatasetInfo.load(tmp_path)
 
 

@@ -36,7 +36,7 @@ def dropped(output: Path) -> list[list[str]]:
 def test_a_clip_that_kills_its_worker_is_dropped_and_told(tmp_path: Path) -> None:
     for n, side in enumerate((36, 60, 37)):
         write_clip(tmp_path / f"videos/p{n}/a.mp4", num_frames=10, side=side)
-    with pytest.raises(RuntimeError, match="a worker died.*exclude="):
+    with pytest.raises(RuntimeError, match=r"a worker died.*exclude="):
         make_runner(tmp_path / "videos", tmp_path / "data", workers=2, detector=Deadly()).run()
     info = make_runner(tmp_path / "videos", tmp_path / "data", workers=2, detector=Deadly()).run()
     assert info.splits["train"].clips == 2

@@ -50,7 +50,7 @@ def test_last_is_the_newest_of_the_same_model_seed_and_data(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("change", [
-    {"model": {"width": 9}}, {"seed": 5}, {"data": {**CONFIG["data"], "path": "/a/else"}}, {"learner": {"_target_": "y"}},
+    {"model": {"width": 9}}, {"seed": 5}, {"data": {**CONFIG["data"], "path": "/else"}}, {"learner": {"_target_": "y"}},
 ])  # fmt: skip
 def test_another_run_is_refused_unless_told(tmp_path: Path, change: dict) -> None:
     path = save(tmp_path / "tiny/now")
@@ -73,7 +73,7 @@ def test_what_differs_and_what_is_finished_is_told(tmp_path: Path, caplog: pytes
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04half"])
 def test_no_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.ckpt").write_bytes(content)
-    with pytest.raises(ValueError, match="is not a checkpoint of train.py") as caught:
+    with pytest.raises(ValueError, match=r"is not a checkpoint of train\.py") as caught:
         find(str(tmp_path / "x.ckpt"), tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -86,7 +86,7 @@ def test_rows_follow_the_names_of_their_videos(caplog: pytest.LogCaptureFixture)
     match_videos(checkpoint, ["c", "new", "a", "newer"], {ROWS: fresh})
     assert checkpoint["state_dict"][ROWS].tolist() == [[4, 5], [-1, -1], [0, 1], [-1, -1]]
     assert moments["state"][0]["exp_avg"].tolist() == [[14, 15], [0, 0], [10, 11], [0, 0]]
-    assert "2 of 4 rows of W are matched by name, 2 videos are new, 1 are gone" in caplog.text
+    assert "2 of 4 rows of W are matched by name, 2 are new, 1 are gone" in caplog.text
 
 
 def test_rows_without_names_are_never_shifted() -> None:

@@ -226,11 +226,7 @@ class EpisodeDataModule(L.LightningDataModule):
     def _pool(self, split: str, num_shots: int, option: str) -> ShardPool:
         if split not in self.info.splits or not self.info.splits[split].clips:
             there = [name for name, counts in self.info.splits.items() if counts.clips]
-            remedy = (
-                ": prepare it with source.val_identities=N (people to move from train to val), or source.splits.val=DIR"
-                if split == "val"
-                else ""
-            )
+            remedy = ": prepare it with source.val_identities=N (people to move from train)" if split == "val" else ""
             raise ValueError(f"{self.path} has no clips in split {split!r}, only in {there}{remedy}")
         counts = self.info.splits[split]
         longest = max(self.info.frames_per_clip, counts.frames // counts.clips)
@@ -250,8 +246,8 @@ class EpisodeDataModule(L.LightningDataModule):
         wrong = [p for p, s in zip(paths, shards, strict=True) if p.is_file() and p.stat().st_size != s.bytes]
         if wrong:
             rank_zero_warn(
-                f"{len(wrong)} of {len(shards)} shards of split {split} are not as long as dataset.json says, {wrong[0]} "
-                "first: they were cut or changed; copy or prepare them again"
+                f"{len(wrong)} of {len(shards)} shards of split {split} are not as long as dataset.json says, first "
+                f"{wrong[0]}: they were cut or changed; copy or prepare them again"
             )
 
     def _videos(self, pool: ShardPool) -> list[int] | None:
@@ -262,8 +258,8 @@ class EpisodeDataModule(L.LightningDataModule):
         videos = load_videos(self.path, self.info)
         if videos is None:
             rank_zero_warn(
-                f"{self.path} has no {VIDEOS_FILE}, which says whose clips are whose: episodes are drawn over clips, so "
-                "that a video of many clips is seen more often. Prepare the data again, or set data.episodes_over=clips"
+                f"{self.path} has no {VIDEOS_FILE}, which says whose clips are whose: episodes are drawn over clips, "
+                "so that a video of many clips is seen more often. Prepare the data again, or set data.episodes_over=clips"
             )
         return None if videos is None else videos.clips["train"]
 

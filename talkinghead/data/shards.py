@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -132,7 +132,12 @@ def check_types(info: DatasetInfo) -> None:
     kinds = {"str": str, "int": int, "float": int | float, "dict": dict, "dict[str, Split]": dict,
              "list[ShardEntry]": list}  # fmt: skip
     shards = [(f"splits.{name}.shards", shard) for name, split in info.splits.items() for shard in split.shards]
-    for where, part in [("", info), *((f"splits.{name}", split) for name, split in info.splits.items()), *shards]:
+    parts: list[tuple[str, Any]] = [
+        ("", info),
+        *((f"splits.{name}", split) for name, split in info.splits.items()),
+        *shards,
+    ]
+    for where, part in parts:
         for one in fields(part):
             value = getattr(part, one.name)
             kind = getattr(one.type, "__name__", str(one.type)) if isinstance(one.type, type) else str(one.type)

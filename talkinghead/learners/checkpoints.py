@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 def load_weights(learner: nn.Module, path: str | Path) -> None:
     """Take the weights of a checkpoint for a new run, averaged ones where it has them.
 
-    Rows of W are matched by the names of the videos; where those are not known, W stays as it is if their number differs.
+    Rows of W are matched by the names of the videos; where those are not known, W starts anew if their number differs.
 
     Raises ValueError when another weight is missing, unknown or of another shape.
     """
@@ -29,7 +29,7 @@ def load_weights(learner: nn.Module, path: str | Path) -> None:
     own = learner.state_dict()
     rows = "discriminator.W.weight"
     if checkpoint.get("videos") and getattr(learner, "videos", None):
-        match_videos({"state_dict": state, "videos": checkpoint["videos"]}, learner.videos, own)
+        match_videos({"state_dict": state, "videos": checkpoint["videos"]}, learner.videos, own)  # type: ignore[arg-type]
     if rows in state and rows in own and state[rows].shape != own[rows].shape:
         _logger.warning("init_from: W has %d rows there and %d here; it starts anew", len(state[rows]), len(own[rows]))
         state[rows] = own[rows]

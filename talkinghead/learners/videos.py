@@ -31,7 +31,7 @@ def match_videos(
     if theirs is None or mine is None or len(theirs) != len(rows):
         if len(rows) != len(fresh):
             raise ValueError(
-                f"the checkpoint has {len(rows)} rows of W and the data set {len(fresh)} videos, and their names are not "
+                f"the checkpoint has {len(rows)} rows of W and the data set {len(fresh)} videos, and names are not "
                 "known: train on the data set it began with, or start a new run with init_from="
             )
         return
@@ -42,6 +42,6 @@ def match_videos(
                 if isinstance(value, Tensor) and value.shape == rows.shape:
                     values[name], _ = match_rows(value, theirs, mine, torch.zeros_like(fresh))
     _logger.warning(
-        "the videos of the data set are not those of the checkpoint: %d of %d rows of W are matched by name, %d videos are "
+        "the videos of the data set are not those of the checkpoint: %d of %d rows of W are matched by name, %d are "
         "new, %d are gone", found, len(mine), len(mine) - found, len(theirs) - found,
     )  # fmt: skip

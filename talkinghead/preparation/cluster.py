@@ -42,7 +42,7 @@ class RayCluster:
             spool.died(work.output, jobs, attempts=self.retries + 1)
             raise RuntimeError(
                 f"a clip ended its worker {self.retries + 1} times (memory, or a file that crashes the decoder). "
-                f"Run the same command again to go on without it, or with a larger cluster.cpus if memory was short. {error}"
+                f"Run the same command again to go on without it; memory short: raise cluster.cpus. {error}"
             ) from error
         finally:
             ray.shutdown()

@@ -1,6 +1,7 @@
 """Where the videos are: lists the clips of VoxCeleb2, of any folder of videos, and of folders of stills."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -237,9 +238,7 @@ def hold_out(units: list[Unit], count: int) -> list[Unit]:
         raise ValueError("source.val_identities and a val folder are both given; choose one")
     if not 0 < count < len(people):
         raise ValueError(f"source.val_identities={count}, but train has {len(people)} people; choose fewer")
-    held = set(
-        sorted(people, key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest())[:count]
-    )
+    held = set(sorted(people, key=lambda name: hashlib.sha256(os.fsencode(name)).hexdigest())[:count])
     moved = [u for u in units if u.split == "train" and u.identity in held]
     rest = [u for u in units if not (u.split == "train" and u.identity in held)]
     val = [Unit(**{**unit.__dict__, "split": "val"}) for unit in moved]
@@ -255,6 +254,6 @@ def keys(units: list[Unit]) -> list[str]:
     return [
         key
         if count[key] == 1 and len(key) < _LONGEST_KEY
-        else f"{key}-{hashlib.sha256(f'{unit.split}/{unit.clip}'.encode(errors='surrogateescape')).hexdigest()[:8]}"
+        else f"{key}-{hashlib.sha256(os.fsencode(f'{unit.split}/{unit.clip}')).hexdigest()[:8]}"
         for key, unit in zip(plain, units, strict=True)
     ]

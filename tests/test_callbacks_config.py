@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger
 
-from talkinghead.callbacks.precision import best_precision
+from talkinghead.callbacks.precision import best_accelerator, best_precision
 from talkinghead.callbacks.previews import PreviewGrid
 from tests.tiny_learner import TinyLearner, fit
 
@@ -36,6 +36,15 @@ def test_trainer_configs(name: str, tmp_path: Path) -> None:
     assert isinstance(trainer, L.Trainer)
     assert trainer.precision == best_precision("cpu" if not torch.cuda.is_available() else "auto")
     assert composed([name, "trainer.precision=32-true"], tmp_path, "trainer").precision == "32-true"
+
+
+def test_apples_gpu_is_never_taken_silently(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert best_accelerator() == "cpu"
+    assert type(composed(["default"], tmp_path, "trainer").accelerator).__name__ == "CPUAccelerator"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert best_accelerator() == "gpu"
 
 
 def test_distributed_trainer_on_the_cpu(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ class EpisodeDataModule(L.LightningDataModule):
         if videos is None:
             rank_zero_warn(
                 f"{self.path} has no {VIDEOS_FILE}, which says whose clips are whose: episodes are drawn over clips, "
-                "so that a video of many clips is seen more often. Prepare the data again, or set data.episodes_over=clips"
+                "so that a video of many clips is seen more often. Prepare again, or set data.episodes_over=clips"
             )
         return None if videos is None else videos.clips["train"]
 

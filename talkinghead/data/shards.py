@@ -137,7 +137,7 @@ def check_types(info: DatasetInfo) -> None:
         *((f"splits.{name}", split) for name, split in info.splits.items()),
         *shards,
     ]
-    for where, part in parts:
+    for where, part in [("", info), *parts, *shards]:
         for one in fields(part):
             value = getattr(part, one.name)
             kind = getattr(one.type, "__name__", str(one.type)) if isinstance(one.type, type) else str(one.type)

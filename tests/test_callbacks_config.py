@@ -116,13 +116,16 @@ def test_requeued_job_goes_on_as_the_same_run(tmp_path: Path) -> None:
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "77",
                    "SLURM_NNODES": "1", "SLURM_CPUS_PER_TASK": "10"}  # fmt: skip
     command = ["bash", str(CONF.parent / "slurm/train.sbatch"), "experiment=meta_synthetic"]
+    (tmp_path / "outputs/slurm/77/checkpoints").mkdir(parents=True)
     for restarts in ("0", "1"):
         subprocess.run(command, env={**environment, "SLURM_RESTART_COUNT": restarts}, cwd=tmp_path, check=True)
+        (tmp_path / "outputs/slurm/77/checkpoints/last.ckpt").touch()
     first, second = (tmp_path / "srun.log").read_text().splitlines()
-    assert first == second
+    assert second == first.replace(" WANDB", " ckpt_path=auto WANDB")
+    assert "ckpt_path" not in first
     assert "--cpus-per-task=10 " in first.split("train.py")[0]  # srun does not take it over from sbatch
     assert first.endswith("WANDB slurm-77 allow")
-    for override in ("ckpt_path=auto", "hydra.run.dir=outputs/slurm/77", "trainer.num_nodes=1"):
+    for override in ("hydra.run.dir=outputs/slurm/77", "trainer.num_nodes=1"):
         assert override in first.split()
 
 

@@ -6,7 +6,7 @@ from talkinghead.models.quick import fast_dtype
 
 
 def best_accelerator() -> str:
-    """`gpu` where there is CUDA, else `cpu`. Never Apple's MPS: it has neither sparse gradients (W) nor fp64 (metrics)."""
+    """`gpu` where there is CUDA, else `cpu`; never Apple's MPS, which lacks sparse gradients (W) and fp64 (metrics)."""
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 

@@ -1,5 +1,6 @@
 """Prepare videos for training: python prepare.py source=voxceleb2 source.root=DIR output=DIR [detector=dlib]."""
 
+import errno
 import shlex
 import sys
 
@@ -16,7 +17,10 @@ def main(config: DictConfig) -> None:
         instantiate(runner_config(config), command=command).run()
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where this one stopped")
-    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
+    except OSError as error:
+        advice = "; make room there: the same command goes on" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        sys.exit(f"prepare.py: {error}{advice}")
+    except (ValueError, ImportError, RuntimeError) as error:
         sys.exit(f"prepare.py: {error}")
 
 

@@ -14,7 +14,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from evaluate import test
-from talkinghead.learners.checkpoints import find_last_checkpoint, git_commit, load_weights
+from talkinghead.data.datamodule import EpisodeDataModule
+from talkinghead.data.remote import DataFault
+from talkinghead.learners.checkpoints import git_commit, load_weights
+from talkinghead.learners.resuming import find_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +32,20 @@ def main(cfg: DictConfig) -> float | None:
     log.info("outputs: %s", cfg.paths.output_dir)
     data = instantiate(cfg.data)
     try:
+        if isinstance(data, EpisodeDataModule):
+            data.check_build()
         data.prepare_data()
-    except FileNotFoundError as error:
-        sys.exit(str(error))  # what is missing and how to get it: a traceback adds nothing
-    cfg.num_videos = data.num_videos
+        if isinstance(data, EpisodeDataModule):
+            data.check(validates=cfg.trainer.limit_val_batches != 0)
+        cfg.num_videos = data.num_videos
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        paths = cfg.paths
+        ckpt_path = find_checkpoint(cfg.ckpt_path, config, paths.output_dir, paths.outputs_dir, cfg.allow_other_run)
+    except (FileNotFoundError, ValueError, DataFault) as error:
+        sys.exit(f"train.py: {error}")  # what is wrong and what to do: a traceback adds nothing
     learner = instantiate(cfg.learner)
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
     learner.config = {**config, "git_commit": git_commit(Path(__file__).parent)}
+    learner.videos = data.video_names if isinstance(data, EpisodeDataModule) else None
     if cfg.init_from:
         load_weights(learner, cfg.init_from)
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
@@ -43,11 +53,16 @@ def main(cfg: DictConfig) -> float | None:
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.strategy.launcher is not None:
         sys.exit("a sweep has one process per job: one device each, or hydra/launcher=submitit_slurm")
-    for logger in trainer.loggers:
-        logger.log_hyperparams(learner.config)
-    last = cfg.ckpt_path == "last"
-    ckpt_path = find_last_checkpoint(cfg.paths.outputs_dir, cfg.name) if last else cfg.ckpt_path
-    trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    try:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(learner.config)
+        trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    except DataFault as error:
+        sys.exit(f"train.py: {error}")
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "wandb":
+            raise
+        sys.exit(f"train.py: logger=wandb: {error}. Without an account or network: logger.wandb.offline=true")
     metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
     return None if metric is None else float(metric)
 

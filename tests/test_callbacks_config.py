@@ -1,5 +1,6 @@
 """The groups trainer, logger and callbacks of conf/ build what they say."""
 
+import csv
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger
 
-from talkinghead.callbacks.precision import best_precision
+from talkinghead.callbacks.precision import best_accelerator, best_precision
 from talkinghead.callbacks.previews import PreviewGrid
 from tests.tiny_learner import TinyLearner, fit
 
@@ -25,7 +26,7 @@ CONF = Path(__file__).parents[1] / "conf"
 def composed(overrides: list[str], folder: Path, group: str) -> Any:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(overrides=[f"+{group}={overrides[0]}", *overrides[1:], f"+paths.output_dir={folder}",
-                                    "+validation_shots=[1,4]"])  # fmt: skip
+                                    "+validation_shots=[1,4]", "+stage=fit"])  # fmt: skip
     return instantiate(config[group])
 
 
@@ -35,6 +36,15 @@ def test_trainer_configs(name: str, tmp_path: Path) -> None:
     assert isinstance(trainer, L.Trainer)
     assert trainer.precision == best_precision("cpu" if not torch.cuda.is_available() else "auto")
     assert composed([name, "trainer.precision=32-true"], tmp_path, "trainer").precision == "32-true"
+
+
+def test_apples_gpu_is_never_taken_silently(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert best_accelerator() == "cpu"
+    assert type(composed(["default"], tmp_path, "trainer").accelerator).__name__ == "CPUAccelerator"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert best_accelerator() == "gpu"
 
 
 def test_distributed_trainer_on_the_cpu(tmp_path: Path) -> None:
@@ -94,30 +104,48 @@ def test_a_debugging_run_has_a_folder_of_its_own(debug: str) -> None:
 
 
 SRUN = """#!/bin/sh
-echo "$@" >> srun.log
+echo "$@" "WANDB $WANDB_RUN_ID $WANDB_RESUME" >> srun.log
 """
 
 
-def test_requeued_job_goes_on_and_keeps_its_metrics(tmp_path: Path) -> None:
+def test_requeued_job_goes_on_as_the_same_run(tmp_path: Path) -> None:
     for name in ("srun", ".venv/bin/python"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(SRUN)
         (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "77",
-                   "SLURM_NNODES": "1"}  # fmt: skip
+                   "SLURM_NNODES": "1", "SLURM_CPUS_PER_TASK": "10"}  # fmt: skip
     command = ["bash", str(CONF.parent / "slurm/train.sbatch"), "experiment=meta_synthetic"]
-    subprocess.run(command, env=environment, cwd=tmp_path, check=True)
-    run = tmp_path / "outputs/slurm/77"
-    for name in ("checkpoints/last.ckpt", "metrics/metrics.csv"):
-        (run / name).parent.mkdir(parents=True)
-        (run / name).write_text("before")
-    subprocess.run(command, env={**environment, "SLURM_RESTART_COUNT": "1"}, cwd=tmp_path, check=True)
+    (tmp_path / "outputs/slurm/77/checkpoints").mkdir(parents=True)
+    for restarts in ("0", "1"):
+        subprocess.run(command, env={**environment, "SLURM_RESTART_COUNT": restarts}, cwd=tmp_path, check=True)
+        (tmp_path / "outputs/slurm/77/checkpoints/last.ckpt").touch()
     first, second = (tmp_path / "srun.log").read_text().splitlines()
+    assert second == first.replace(" WANDB", " ckpt_path=auto WANDB")
     assert "ckpt_path" not in first
-    assert second == f"{first} ckpt_path=outputs/slurm/77/checkpoints/last.ckpt"
-    assert "hydra.run.dir=outputs/slurm/77" in first
-    assert not (run / "metrics").exists()
-    assert (run / "metrics_until_restart_1/metrics.csv").read_text() == "before"
+    assert "--cpus-per-task=10 " in first.split("train.py")[0]  # srun does not take it over from sbatch
+    assert first.endswith("WANDB slurm-77 allow")
+    for override in ("hydra.run.dir=outputs/slurm/77", "trainer.num_nodes=1"):
+        assert override in first.split()
+
+
+def test_metrics_go_on_where_they_were(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        logger = composed(["csv"], tmp_path, "logger")["csv"]
+        logger.log_metrics({"loss/cnt": value, **({"late": 7.0} if value == 2 else {})}, step=int(value))
+        logger.finalize("success")
+    with open(tmp_path / "metrics/metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["loss/cnt"], row["late"]) for row in rows] == [("1", "1.0", ""), ("2", "2.0", "7.0")]
+
+
+def test_wandb_goes_on_as_the_run_that_the_job_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "slurm-77")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["logger=wandb"])
+    assert (config.logger.wandb.id, config.logger.wandb.resume) == ("slurm-77", "allow")
+    assert {"name", "group", "job_type"} <= set(config.logger.wandb)
+    assert config.logger.wandb.job_type == "fit"
 
 
 def test_batch_job_logs_into_a_folder_that_exists() -> None:

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from talkinghead.learners.checkpoints import find_last_checkpoint, load_weights
+from talkinghead.learners.checkpoints import load_weights
 from talkinghead.learners.meta import MetaLearner
 from talkinghead.learners.rows import average_rows
 from talkinghead.losses.perceptual import ContentLoss
@@ -255,16 +255,6 @@ def test_load_weights_keeps_w_of_another_data_set_and_rejects_other_models(tmp_p
         load_weights(larger, path)
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         load_weights(other, tmp_path / "nowhere.ckpt")
-
-
-def test_find_last_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no run under"):
-        find_last_checkpoint(tmp_path, "meta")
-    for run in ("2026-01-01", "2026-01-02"):
-        path = tmp_path / "meta" / run / "checkpoints" / "last.ckpt"
-        path.parent.mkdir(parents=True)
-        path.touch()
-    assert find_last_checkpoint(tmp_path, "meta") == path
 
 
 def _rank(rank: int, folder: str) -> None:

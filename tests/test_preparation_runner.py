@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 
 from prepare import runner_config
 from talkinghead.data.shards import DatasetInfo
+from talkinghead.data.videos import load_videos
 from talkinghead.preparation.cluster import RayCluster
 from talkinghead.preparation.crop import face_box
 from talkinghead.preparation.detectors import Dlib, FaceAlignment
@@ -63,10 +64,20 @@ def test_data_set_is_complete_and_nothing_else_is_left(reference: Path):
     assert info.detector == {"name": "green", "version": "1"}
     assert info.crop["measured"]["margin"] == pytest.approx(1.7, abs=0.05)
     shards = {entry.file for entry in train.shards}
-    assert set(hashes(reference)) == {*shards, "dataset.json", "prepare.json", "report.json", "report.csv"}
+    assert set(hashes(reference)) == {
+        *shards,
+        "dataset.json",
+        "videos.json",
+        "prepare.json",
+        "report.json",
+        "report.csv",
+    }
     clips = [clip for entry in train.shards for clip in read_clips(reference / entry.file)]
     assert len({clip.key for clip in clips}) == len({clip.meta["video_index"] for clip in clips}) == 12
     assert sum(len(clip.frames) for clip in clips) == train.frames == 120
+    videos = load_videos(str(reference), info)
+    assert [clip.meta["video_index"] for clip in clips] == videos.clips["train"]
+    assert all(videos.names[clip.meta["video_index"]] == clip.meta["video"] for clip in clips)
     for entry in train.shards:
         content = (reference / entry.file).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (entry.bytes, entry.sha256)

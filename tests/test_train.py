@@ -1,5 +1,6 @@
 """train.py as users run it: experiments compose, a killed run goes on bit-equal, two ranks agree."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from talkinghead.synthetic.dataset import SyntheticDataset
 from tests.data_sets import make_clip, write_data_set
 
 ROOT = Path(__file__).parents[1]
@@ -151,3 +153,28 @@ def test_missing_data_is_one_clear_message(tmp_path: Path) -> None:
     assert "python prepare.py source=voxceleb2" in result.stderr
     assert "python train.py experiment=meta_synthetic" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_was_not_asked_for_is_refused_before_work(tmp_path: Path) -> None:
+    def refused(*overrides: str) -> str:
+        command = [sys.executable, str(ROOT / "train.py"), f"paths.root_dir={tmp_path}", *overrides]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        return result.stderr.strip().splitlines()[-1]
+
+    write_data_set(tmp_path / "data/synthetic", {"train": [[make_clip(n) for n in range(4)]]})
+    few = SyntheticDataset(train=4, val=1, test=2).parameters
+    (tmp_path / "data/synthetic/render.json").write_text(json.dumps(few))
+    told = refused("experiment=meta_synthetic", "model=fsth_64")
+    assert "holds synthetic heads of other parameters" in told
+    assert "delete it" in told
+    told = refused("experiment=meta_synthetic", "model=fsth_128", f"data.path={tmp_path / 'new'}")
+    assert "stored at 64 px and the model wants 128" in told
+    assert "data=synthetic_128" in told
+    assert not (tmp_path / "new").exists()
+    told = refused("data=folder", f"data.path={tmp_path / 'data/synthetic'}", "model.image_size=32", "data.size=32")
+    assert "no clips in split 'val'" in told
+    assert "source.val_identities=N" in told
+    assert not (tmp_path / "outputs/None").exists()
+    assert (tmp_path / "outputs/custom").is_dir()

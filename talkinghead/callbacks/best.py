@@ -12,6 +12,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from talkinghead.atomic import write_atomic
 from talkinghead.callbacks.saving import save_whole
 
 PREFERRED = ("nme", "ssim")  # SSIM favours blur, so it decides only where no landmarks are measured
@@ -33,6 +34,12 @@ class BestCheckpoint(Checkpoint):
         self.path = Path(dirpath) / "best.ckpt"
         self.metric = metric
         self.best: dict[str, float] = {}  # one metric, its value so far
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that goes on in another folder takes its best checkpoint along."""
+        source = Path(trainer.ckpt_path).with_name("best.ckpt") if trainer.ckpt_path else self.path
+        if self.best and source.is_file() and not self.path.exists() and trainer.is_global_zero:
+            write_atomic(self.path, source.read_bytes())
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:

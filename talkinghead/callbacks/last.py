@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from talkinghead.callbacks.saving import save_whole
+from talkinghead.data.remote import DataFault
 
 STOP = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 REQUEUE_TIMEOUT_S = 60
@@ -48,7 +49,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         due = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        if not trainer.strategy.reduce_boolean_decision(due or bool(self._received), all=False):
+        fault = getattr(getattr(trainer, "datamodule", None), "fault", None)  # why the data ends the run
+        if not trainer.strategy.reduce_boolean_decision(due or bool(self._received) or fault is not None, all=False):
             return
         self._save(trainer)
         anywhere = partial(trainer.strategy.reduce_boolean_decision, all=False)
@@ -59,6 +61,13 @@ class LastCheckpoint(Checkpoint):
             requeue()
         if received:
             raise SIGTERMException
+        if anywhere(fault is not None):
+            raise DataFault(fault or "another rank could not read its data; its message says why")
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Data that cannot be read ends a run between two steps: save what it has learned. One rank alone cannot."""
+        if isinstance(exception, DataFault) and trainer.world_size == 1 and trainer.fit_loop.total_batch_idx >= 0:
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)

@@ -1,6 +1,5 @@
 """Episodes for training, validation and test, streamed from shards: local or remote, over ranks and workers."""
 
-import fcntl
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TypeVar
 
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from talkinghead.data.datasets import FixedEpisodes, TrainEpisodes, plan_fixed_episodes
@@ -23,8 +23,12 @@ from talkinghead.data.loaders import (
 )
 from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, is_remote, load_info
-from talkinghead.data.shards import DATASET_FILE, DatasetInfo
+from talkinghead.data.shards import DATASET_FILE, VIDEOS_FILE, DatasetInfo
+from talkinghead.data.videos import load_videos
+from talkinghead.machine import lock
 from talkinghead.types import Episode
+
+_MAX_ENLARGED = 1.25  # VoxCeleb2's own 224 px will do for 256
 
 Loader = TypeVar("Loader", bound=EpisodeLoader)
 
@@ -45,6 +49,9 @@ class EpisodeDataModule(L.LightningDataModule):
     build             makes the data set when it is missing, called with its path
     source_hint       what to tell a user whose data set is missing
     window            so many shards are mixed at a time
+    episodes_over     videos (the paper): a video is drawn, then a clip of it; clips: every clip equally often
+    max_skipped       the run ends where more than this share of an epoch's episodes could not be read; None: never
+    enlarge           train on frames stored at less than 4/5 of `size` all the same
     """
 
     def __init__(
@@ -64,8 +71,13 @@ class EpisodeDataModule(L.LightningDataModule):
         build: Callable[[Path], None] | None = None,
         source_hint: str = "make one with prepare.py",
         window: int = 16,
+        episodes_over: str = "videos",
+        max_skipped: float | int | None = None,
+        enlarge: bool = False,
     ) -> None:
         super().__init__()
+        if episodes_over not in ("videos", "clips"):
+            raise ValueError(f"episodes_over={episodes_over}: there are videos and clips")
         if num_shots < 1 or val_shots < 1 or batch_size < 1 or episodes_per_epoch < 1:
             raise ValueError("num_shots, val_shots, batch_size and episodes_per_epoch must be at least 1")
         self.path = str(path)
@@ -80,7 +92,8 @@ class EpisodeDataModule(L.LightningDataModule):
         self.build = build
         self.source_hint = source_hint
         self.window = window
-        self.report = SkipReport()
+        self.episodes_over, self.enlarge = episodes_over, enlarge
+        self.report = SkipReport(max_skipped)
         self._loaders: list[EpisodeLoader] = []
         self._info: DatasetInfo | None = None
 
@@ -105,15 +118,49 @@ class EpisodeDataModule(L.LightningDataModule):
         return self.size
 
     @property
+    def video_names(self) -> list[str] | None:
+        """What each row of W is of; None where the data set does not say."""
+        videos = load_videos(self.path, self.info)
+        return None if videos is None else videos.names
+
+    @property
     def skipped(self) -> dict[str, int]:
         """How many clips were skipped so far, by cause."""
         return dict(self.report.counts)
+
+    @property
+    def fault(self) -> str | None:
+        """Why the run must not go on, once there is a reason: too much was skipped."""
+        return self.report.fault
 
     def prepare_data(self) -> None:
         """Build a missing data set where `build` is given; a data set that is nowhere is an error."""
         if self.build is not None and not is_remote(self.path):
             build_once(Path(self.path), self.build)
         _ = self.info
+
+    def check_build(self) -> None:
+        """Before anything is made: raise ValueError where that is not, or will not be, what was asked for."""
+        if self.build is None or is_remote(self.path):
+            return
+        self._check_size(getattr(self.build, "image_size", self.size))
+        if (Path(self.path) / DATASET_FILE).is_file():
+            getattr(self.build, "check", lambda path: None)(Path(self.path))
+
+    def check(self, validates: bool) -> None:
+        """Raise ValueError where the data set cannot give the episodes; `validates`: validation ones too."""
+        self._check_size(self.info.image_size)
+        self._pool("train", self.num_shots, "num_shots")
+        if validates:
+            self._pool("val", self.val_shots, "val_shots")
+
+    def _check_size(self, stored: int) -> None:
+        if stored * _MAX_ENLARGED < self.size and not self.enlarge:
+            raise ValueError(
+                f"{self.path}: frames are stored at {stored} px and the model wants {self.size}: prepare the data with "
+                f"settings.image_size={self.size} (rendered heads: data=synthetic_{self.size}), choose a smaller "
+                "model=, or say data.enlarge=true"
+            )
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of `batch_size` episodes; images are uint8 until `on_after_batch_transfer`."""
@@ -127,8 +174,11 @@ class EpisodeDataModule(L.LightningDataModule):
         pool = self._pool("train", self.num_shots, "num_shots")
         lanes = max(1, self.num_workers) if is_remote(self.path) else 1
         batches = EpochBatches(num_batches, self.batch_size, rank, lanes)
-        order = EpochOrder([shard.samples for shard in pool.shards], world * lanes, self.seed, self.window)
-        episodes = TrainEpisodes(pool, order, self.size, self.num_shots, self.flip, batches.lane_length)
+        sizes, videos = [shard.samples for shard in pool.shards], self._videos(pool)
+        order = EpochOrder(sizes, world * lanes, self.seed, self.window, videos)
+        episodes = TrainEpisodes(
+            pool, order, self.size, self.num_shots, self.flip, batches.lane_length, self.num_videos
+        )
         loader = self._loader(episodes, batch_sampler=batches)
         return self._remember(TrainLoader(loader, batches, self.report, self._position))
 
@@ -175,7 +225,9 @@ class EpisodeDataModule(L.LightningDataModule):
 
     def _pool(self, split: str, num_shots: int, option: str) -> ShardPool:
         if split not in self.info.splits or not self.info.splits[split].clips:
-            raise ValueError(f"{self.path} has no clips in split {split!r}; it has {sorted(self.info.splits)}")
+            there = [name for name, counts in self.info.splits.items() if counts.clips]
+            remedy = ": prepare it with source.val_identities=N (people to move from train)" if split == "val" else ""
+            raise ValueError(f"{self.path} has no clips in split {split!r}, only in {there}{remedy}")
         counts = self.info.splits[split]
         longest = max(self.info.frames_per_clip, counts.frames // counts.clips)
         if longest <= num_shots:
@@ -183,7 +235,33 @@ class EpisodeDataModule(L.LightningDataModule):
                 f"{self.path}: clips have up to {longest} frames, {option}={num_shots} needs one "
                 f"more for the target; lower {option}"
             )
+        if not is_remote(self.path):
+            self._check_lengths(split)
         return ShardPool(self.path, self.info.splits[split].shards, max_open=2 * self.window)
+
+    def _check_lengths(self, split: str) -> None:
+        """Warn of local shards that are not as long as dataset.json says: cut, or of another preparation."""
+        shards = self.info.splits[split].shards
+        paths = [Path(self.path) / shard.file for shard in shards]
+        wrong = [p for p, s in zip(paths, shards, strict=True) if p.is_file() and p.stat().st_size != s.bytes]
+        if wrong:
+            rank_zero_warn(
+                f"{len(wrong)} of {len(shards)} shards of split {split} are not as long as dataset.json says, first "
+                f"{wrong[0]}: they were cut or changed; copy or prepare them again"
+            )
+
+    def _videos(self, pool: ShardPool) -> list[int] | None:
+        """The video of each training clip; None where clips are drawn, or it is not known."""
+        counts = self.info.splits["train"]
+        if self.episodes_over == "clips" or counts.videos >= counts.clips:
+            return None
+        videos = load_videos(self.path, self.info)
+        if videos is None:
+            rank_zero_warn(
+                f"{self.path} has no {VIDEOS_FILE}, which says whose clips are whose: episodes are drawn over clips, "
+                "so that a video of many clips is seen more often. Prepare again, or set data.episodes_over=clips"
+            )
+        return None if videos is None else videos.clips["train"]
 
     def _loader(self, dataset: TrainEpisodes | FixedEpisodes, **options) -> DataLoader:
         return DataLoader(
@@ -214,7 +292,7 @@ def build_once(path: Path, build: Callable[[Path], None]) -> None:
     if (path / DATASET_FILE).is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+        lock(file)
         if not (path / DATASET_FILE).is_file():
             build(path)

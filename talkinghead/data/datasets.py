@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from talkinghead.data.episodes import Sample, choose_frames, is_decodable, make_sample, usable_frames
 from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, StoredClip, UnusableClip
+from talkinghead.data.remote import DataFault
 
 _MAX_REPLACEMENTS = 1000
 
@@ -35,7 +36,14 @@ class Loaded(NamedTuple):
     skipped: list[Skipped]
 
 
-class TrainEpisodes(Dataset[Loaded]):
+class Failed(NamedTuple):
+    """Why no episode can be had any more: a line on its way from a worker to the main process, without a traceback."""
+
+    message: str
+    skipped: list[Skipped]
+
+
+class TrainEpisodes(Dataset[Loaded | Failed]):
     """Training episodes: a fresh choice of K+1 distinct frames at every visit of a clip, half of them mirrored.
 
     An episode whose clip is unusable is replaced by the lane's next visit beyond the epoch (`lane_length` further), so
@@ -43,16 +51,18 @@ class TrainEpisodes(Dataset[Loaded]):
     """
 
     def __init__(
-        self, pool: ShardPool, order: EpochOrder, size: int, num_shots: int, flip: bool, lane_length: int
-    ) -> None:
+        self, pool: ShardPool, order: EpochOrder, size: int, num_shots: int, flip: bool, lane_length: int,
+        num_videos: int | None = None,
+    ) -> None:  # fmt: skip
         self.pool = pool
         self.order = order
         self.size = size
         self.num_shots = num_shots
         self.flip = flip
         self.lane_length = lane_length
+        self.num_videos = num_videos  # rows of W, which a clip's video must be one of; None: not checked
 
-    def __getitem__(self, request: Request) -> Loaded:
+    def __getitem__(self, request: Request) -> Loaded | Failed:
         skipped: list[Skipped] = []
         for attempt in range(_MAX_REPLACEMENTS):
             position = request.position + attempt * self.lane_length
@@ -60,10 +70,13 @@ class TrainEpisodes(Dataset[Loaded]):
                 return Loaded(self._sample(request.epoch, *self.order(request.epoch, request.lane, position)), skipped)
             except UnusableClip as error:
                 skipped.append(Skipped(error.cause, error.detail))
-        raise ValueError(
+            except DataFault as error:
+                return Failed(str(error), skipped)
+        message = (
             f"{_MAX_REPLACEMENTS} clips in a row give no episode of {self.num_shots + 1} frames; the last one: "
             f"{error_line(skipped[-1])}; check the data set at {self.pool.location}, or lower num_shots"
         )
+        return Failed(message, skipped)
 
     def _sample(self, epoch: int, number: int, repeat: int) -> Sample:
         clip = self.pool.clip(number)
@@ -72,7 +85,11 @@ class TrainEpisodes(Dataset[Loaded]):
         seed = (self.order.seed, epoch, number)
         frames = usable[choose_frames(len(usable), self.num_shots, seed, repeat)]
         flip = self.flip and Random(repr((*seed, repeat))).random() < 0.5
-        return make_sample(clip, points, frames.tolist(), self.size, flip)
+        sample = make_sample(clip, points, frames.tolist(), self.size, flip)
+        if self.num_videos is not None and not 0 <= sample.video_index < self.num_videos:
+            found = f"video_index {sample.video_index} of {self.num_videos} videos"
+            raise UnusableClip("video_index outside W", f"clip {clip.key} of {clip.file}: {found}")
+        return sample
 
 
 class Fixed(NamedTuple):
@@ -82,7 +99,7 @@ class Fixed(NamedTuple):
     frames: list[int]
 
 
-class FixedEpisodes(Dataset[Loaded]):
+class FixedEpisodes(Dataset[Loaded | Failed]):
     """Always the same episodes, never mirrored."""
 
     def __init__(self, pool: ShardPool, plan: list[Fixed], size: int) -> None:
@@ -93,9 +110,12 @@ class FixedEpisodes(Dataset[Loaded]):
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, number: int) -> Loaded:
-        clip = self.pool.clip(self.plan[number].clip)
-        return Loaded(make_sample(clip, clip.landmarks(), self.plan[number].frames, self.size, flip=False), [])
+    def __getitem__(self, number: int) -> Loaded | Failed:
+        try:
+            clip = self.pool.clip(self.plan[number].clip)
+            return Loaded(make_sample(clip, clip.landmarks(), self.plan[number].frames, self.size, flip=False), [])
+        except (UnusableClip, DataFault) as error:  # it could be read when the plan was made
+            return Failed(f"a clip to validate on can no longer be read: {error}; start again when it can", [])
 
 
 def plan_fixed_episodes(pool: ShardPool, num_shots: int, num_episodes: int) -> tuple[list[Fixed], list[Skipped]]:
@@ -107,13 +127,15 @@ def plan_fixed_episodes(pool: ShardPool, num_shots: int, num_episodes: int) -> t
     skipped: list[Skipped] = []
     frames: dict[int, list[int]] = {}
     turns = -(-num_episodes // len(pool)) if len(pool) else 0
-    for number in Random(0).sample(range(len(pool)), len(pool)):
-        if len(frames) == num_episodes:
-            break
-        try:
-            frames[number] = _fixed_frames(pool.clip(number), num_shots, num_shots + turns)
-        except UnusableClip as error:
-            skipped.append(Skipped(error.cause, error.detail))
+    drawn = iter(Random(0).sample(range(len(pool)), len(pool)))
+    while missing := list(islice(drawn, num_episodes - len(frames))):
+        found: dict[int, list[int]] = {}
+        for number in sorted(missing):  # shard by shard, so that each is fetched once
+            try:
+                found[number] = _fixed_frames(pool.clip(number), num_shots, num_shots + turns)
+            except UnusableClip as error:
+                skipped.append(Skipped(error.cause, error.detail))
+        frames |= {number: found[number] for number in missing if number in found}
     plan = [
         Fixed(number, [*order[:num_shots], order[num_shots + turn]])
         for turn in range(turns)

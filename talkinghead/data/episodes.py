@@ -19,6 +19,9 @@ from talkinghead.data.landmarks import draw_landmarks, mirror_points
 from talkinghead.data.reader import StoredClip, UnusableClip
 from talkinghead.types import Episode
 
+_LARGEST = 4096  # pixels of a stored frame's side
+_FARTHEST = 2 * _LARGEST  # pixels: landmarks beyond are no landmarks of a frame
+
 
 class Sample(NamedTuple):
     """One episode before batching: the target last, after the K shots."""
@@ -31,8 +34,8 @@ class Sample(NamedTuple):
 
 
 def usable_frames(points: Float[np.ndarray, "F 68 2"], needed: int, where: str) -> Int[np.ndarray, " n"]:
-    """Frames with finite landmarks; UnusableClip when there are fewer than `needed`."""
-    usable = np.flatnonzero(np.isfinite(points).all(axis=(1, 2)))
+    """Frames with finite landmarks near the picture; UnusableClip when there are fewer than `needed`."""
+    usable = np.flatnonzero((np.abs(points) <= _FARTHEST).all(axis=(1, 2)))  # of NaN not true either
     if len(usable) == 0:
         raise UnusableClip("no landmarks", where)
     if len(usable) < needed:
@@ -71,7 +74,7 @@ def make_sample(
         scaled[n] = mirror_points(scaled[n], size) if flip else scaled[n]
         landmarks[n] = draw_landmarks(scaled[n], size)
     video_index = clip.meta().get("video_index")
-    if not isinstance(video_index, int):
+    if not isinstance(video_index, int) or not -1 <= video_index < 1 << 31:
         raise UnusableClip("no video_index", f"clip {clip.key} of {clip.file}")
     return Sample(images, landmarks, scaled, video_index, clip.key)
 
@@ -79,13 +82,16 @@ def make_sample(
 def decode(clip: StoredClip, name: str, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], float]:
     """One frame at `size` pixels, and by how much it was scaled."""
     jpeg = clip.read(name)
+    where = f"frame {name} of clip {clip.key} of {clip.file}"
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+        if height != width:
+            raise UnusableClip("frame not square", f"{where}: {width}x{height}")
+        if height > _LARGEST:  # looked at before anything of that size is made
+            raise UnusableClip("frame too large", f"{where}: {width}x{height}")
         image = simplejpeg.decode_jpeg(jpeg, min_height=size, min_width=size)
     except ValueError as error:
-        raise UnusableClip("corrupt JPEG", f"frame {name} of clip {clip.key} of {clip.file} ({error})") from error
-    if height != width:
-        raise UnusableClip("frame not square", f"frame {name} of clip {clip.key} of {clip.file}: {width}x{height}")
+        raise UnusableClip("corrupt JPEG", f"{where} ({error})") from error
     if image.shape[0] != size:
         smaller = image.shape[0] > size
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)

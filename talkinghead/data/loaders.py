@@ -10,23 +10,45 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from talkinghead.data.datasets import Loaded, Request, Skipped, error_line
-from talkinghead.data.episodes import as_float, collate
+from talkinghead.data.datasets import Failed, Loaded, Request, Skipped, error_line
+from talkinghead.data.episodes import collate
+from talkinghead.data.remote import DataFault
 from talkinghead.types import Episode
+
+_LATEST = 4  # batches after a fault: Lightning fetches some ahead, and saves after a step
 
 
 class SkipReport:
-    """Counts what was skipped by cause, and warns at the first one of each cause."""
+    """Counts what was skipped by cause, and warns at the first one of each cause.
 
-    def __init__(self) -> None:
+    max_share   `fault` says so once more than this share of an epoch's episodes was skipped; None: never
+    fault       why the run must not go on; `callbacks.last` saves then and ends it
+    """
+
+    def __init__(self, max_share: float | int | None = None) -> None:
         self.counts: Counter[str] = Counter()
+        self.max_share = max_share
+        self.fault: str | None = None
+        self._epoch: Counter[str] = Counter()
+        self._episodes = 0
+
+    def start_epoch(self, episodes: int) -> None:
+        """Count the share anew, of so many episodes of this rank."""
+        self._epoch, self._episodes = Counter(), episodes
 
     def add(self, skipped: list[Skipped]) -> None:
         """Count; what a worker sent along with an episode arrives here, in the main process."""
         for one in skipped:
             self.counts[one.cause] += 1
+            self._epoch[one.cause] += 1
             if self.counts[one.cause] == 1:
                 warnings.warn(f"skipped, {error_line(one)} (further ones are only counted)", stacklevel=2)
+        if self.max_share is not None and self._epoch.total() > self.max_share * self._episodes > 0:
+            self.fault = self.fault or (
+                f"more than {self.max_share:.1%} of an epoch's {self._episodes} episodes could not be read "
+                f"({', '.join(f'{cause}: {n}' for cause, n in self._epoch.most_common())}). Mend the data and go on "
+                "with ckpt_path=<last.ckpt>, or allow more: data.max_skipped=0.1 (a share; null: any)"
+            )
 
 
 class EpochBatches(Sampler[list[Request]]):
@@ -98,8 +120,15 @@ class TrainLoader(EpisodeLoader):
 
     def __iter__(self) -> Iterator[Episode]:
         self.batches.epoch, self.batches.start = self.position()
+        self.report.start_epoch(self.batches.num_batches * self.batches.batch_size)
+        late = 0
         for episode, skipped in self.loader:
             self.report.add(skipped)
+            if isinstance(episode, str):
+                raise DataFault(episode)
+            late += self.report.fault is not None
+            if late > _LATEST:  # nobody has ended the run in the meantime
+                raise DataFault(self.report.fault)
             yield episode
 
     def state_dict(self) -> dict:
@@ -108,6 +137,7 @@ class TrainLoader(EpisodeLoader):
         return {
             "seed": order.seed,
             "clips": order.num_clips,
+            "episodes_over": "videos" if order.over_videos else "clips",
             "lanes": order.num_lanes,
             "num_batches": batches.num_batches,
             "batch_size": batches.batch_size,
@@ -116,7 +146,9 @@ class TrainLoader(EpisodeLoader):
     def load_state_dict(self, state: dict) -> None:
         """Warn when a run goes on under another order than it began with."""
         changed = [
-            f"{name} {state.get(name)} -> {now}" for name, now in self.state_dict().items() if state.get(name) != now
+            f"{name} {state.get(name)} -> {now}"
+            for name, now in self.state_dict().items()
+            if state.get(name, now) != now
         ]
         if changed:
             warnings.warn(
@@ -127,19 +159,25 @@ class TrainLoader(EpisodeLoader):
 
 
 class FixedLoader(EpisodeLoader):
-    """Validation batches, converted to float here."""
+    """Validation batches: uint8 and pinned like training ones, float on the device (`on_after_batch_transfer`)."""
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Episode]:
         for episode, _ in self.loader:
-            yield as_float(episode)
+            if isinstance(episode, str):
+                raise DataFault(episode)
+            yield episode
 
 
-def collate_loaded(loaded: list[Loaded]) -> tuple[Episode, list[Skipped]]:
-    """A batch, and what was skipped for it."""
-    return collate([one.sample for one in loaded]), [skip for one in loaded for skip in one.skipped]
+def collate_loaded(loaded: list[Loaded | Failed]) -> tuple[Episode | str, list[Skipped]]:
+    """A batch, or why there will be none; and what was skipped for it."""
+    skipped = [skip for one in loaded for skip in one.skipped]
+    failed = [one.message for one in loaded if isinstance(one, Failed)]
+    if failed:
+        return failed[0], skipped
+    return collate([one.sample for one in loaded if isinstance(one, Loaded)]), skipped
 
 
 def prepare_worker(_: int) -> None:

@@ -1,6 +1,6 @@
 """The order of training episodes: a pure function of seed, epoch, lane and position, free to jump into."""
 
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 
 class Visit(NamedTuple):
-    """One use of a clip: its number, and how often it was used before in this epoch (other frames each time)."""
+    """One use of a clip: its number, and how many rounds of the epoch came before (other frames each time)."""
 
     clip: int
     repeat: int
@@ -17,41 +17,60 @@ class Visit(NamedTuple):
 class EpochOrder:
     """Which clips an epoch visits, split into lanes (one per rank, or one per worker) that share no visit.
 
-    Shards are shuffled, then clips within a window of shards: close to a full shuffle while few shards are open at a
-    time. Every lane walks its own contiguous part of the result, so that far shards are fetched by one lane only.
-    A lane that has come to the end of its part starts a new round, with other frames of the clips.
+    A round visits every video once, by one of its clips drawn at random (Sec. 3.2: "a training video sequence i"); or,
+    where `videos` is None, every clip once. Shards are shuffled, then clips within a window of shards: close to a full
+    shuffle while few shards are open at a time. Every lane walks its own contiguous part of the round. A lane that has
+    come to the end of its part starts a new round, with other clips of the videos and other frames of the clips.
+
+    videos      number of the video of each clip
     """
 
-    def __init__(self, shard_sizes: list[int], num_lanes: int, seed: int, window: int = 16) -> None:
+    def __init__(
+        self, shard_sizes: list[int], num_lanes: int, seed: int, window: int = 16, videos: Sequence[int] | None = None
+    ) -> None:
         self.num_clips = sum(shard_sizes)
         if self.num_clips == 0:
             raise ValueError("the split has no clips")
-        self.shard_sizes = tuple(shard_sizes)
+        if videos is not None and len(videos) != self.num_clips:
+            raise ValueError(f"videos of {len(videos)} clips are given, there are {self.num_clips}")
+        self.first = np.cumsum([0, *shard_sizes])
         self.num_lanes = num_lanes
         self.seed = seed
         self.window = window
-        self.tiles = -(-num_lanes // self.num_clips)  # > 1 only where lanes outnumber clips
+        self.over_videos = videos is not None
+        numbers = np.arange(self.num_clips) if videos is None else np.asarray(videos)
+        self._by_video = np.argsort(numbers, kind="stable")
+        self._starts = np.flatnonzero(np.diff(numbers[self._by_video], prepend=-2))
+        self._counts = np.diff([*self._starts, self.num_clips])
+        self.round = len(self._starts)  # visits
+        self.tiles = -(-num_lanes // self.round)  # > 1 only where lanes outnumber videos
+        self._recent: dict[tuple[int, int], Int[np.ndarray, " round"]] = {}
 
     def __call__(self, epoch: int, lane: int, position: int) -> Visit:
-        """Visit number `position` of a lane; every (lane, position) of an epoch is another (clip, repeat)."""
-        total = self.tiles * self.num_clips
+        """Visit number `position` of a lane; every (lane, position) of an epoch is another visit."""
+        total = self.tiles * self.round
         start, end = (total * bound // self.num_lanes for bound in (lane, lane + 1))
         lap, offset = divmod(position, end - start)
-        tile, place = divmod(start + offset, self.num_clips)
+        tile, place = divmod(start + offset, self.round)
         repeat = lap * self.tiles + tile
-        return Visit(int(shuffled_clips(self.shard_sizes, self.window, self.seed, epoch, repeat)[place]), repeat)
+        return Visit(int(self.clips(epoch, repeat)[place]), repeat)
 
+    def clips(self, epoch: int, repeat: int) -> Int[np.ndarray, " round"]:
+        """One round: shards in random order, clips mixed within each window of shards, one clip of each video."""
+        if (epoch, repeat) not in self._recent:
+            while len(self._recent) >= 4:
+                del self._recent[next(iter(self._recent))]
+            self._recent[epoch, repeat] = self._shuffle(np.random.default_rng([self.seed, epoch, repeat]))
+        return self._recent[epoch, repeat]
 
-@lru_cache(maxsize=4)
-def shuffled_clips(
-    shard_sizes: tuple[int, ...], window: int, seed: int, epoch: int, repeat: int
-) -> Int[np.ndarray, " clips"]:
-    """All clips once: shards in random order, clips mixed within each window of shards."""
-    rng = np.random.default_rng([seed, epoch, repeat])
-    first = np.cumsum([0, *shard_sizes])
-    shards = rng.permutation(len(shard_sizes))
-    parts = []
-    for w in range(0, len(shards), window):
-        clips = np.concatenate([np.arange(first[s], first[s + 1]) for s in shards[w : w + window]])
-        parts.append(rng.permutation(clips))
-    return np.concatenate(parts)
+    def _shuffle(self, rng: np.random.Generator) -> Int[np.ndarray, " round"]:
+        shards = rng.permutation(len(self.first) - 1)
+        parts = []
+        for w in range(0, len(shards), self.window):
+            near = shards[w : w + self.window]
+            clips = np.concatenate([np.arange(self.first[s], self.first[s + 1]) for s in near])
+            parts.append(rng.permutation(clips))
+        drawn = np.zeros(self.num_clips, bool)
+        drawn[self._by_video[self._starts + rng.integers(self._counts)]] = True
+        clips = np.concatenate(parts)
+        return clips[drawn[clips]]

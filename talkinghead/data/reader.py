@@ -1,13 +1,13 @@
 """Random access to the clips of a shard: only the bytes of the frames that are used are read.
 
-A local shard is memory-mapped; a remote one (any URL that webdataset opens: http, s3 or gs through `pipe:`, hf ...)
-is streamed once into an unnamed temporary file, then read the same way.
+A local shard is memory-mapped; a remote one is fetched into an unnamed temporary file (`data.remote`), then read alike.
 """
 
 import io
 import json
 import mmap
-import tempfile
+import os
+import stat
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import webdataset
 from jaxtyping import Float, Int
 
+from talkinghead.data.remote import fetch, refuse_fault
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo, ShardEntry, member_suffixes, unpack_index
 
 _BLOCK = 512  # bytes of a tar header, and what members are padded to
-_COPY_CHUNK = 1 << 20
 
 
 class UnusableClip(Exception):
@@ -77,20 +76,40 @@ class StoredClip:
     def meta(self) -> dict:
         """The description, see `shards.Clip`."""
         try:
-            return json.loads(self.read("json"))
-        except ValueError as error:
+            meta = json.loads(self.read("json"))
+        except (ValueError, RecursionError) as error:
             raise UnusableClip("unreadable json", f"clip {self.key} of {self.file} ({error})") from error
+        if not isinstance(meta, dict):
+            raise UnusableClip("unreadable json", f"clip {self.key} of {self.file} (not a description)")
+        return meta
 
     def landmarks(self) -> Float[np.ndarray, "F 68 2"]:
         """Points in pixels of the stored frames, one row per frame; NaN where no face was found."""
         try:
-            points = np.load(io.BytesIO(self.read("landmarks.npy")), allow_pickle=False)
-        except (ValueError, EOFError) as error:
+            return read_points(self.read("landmarks.npy"), len(self.index.frames))
+        except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
             raise UnusableClip("unreadable landmarks", f"clip {self.key} of {self.file} ({error})") from error
-        if points.shape != (len(self.index.frames), 68, 2):
-            found = f"landmarks {points.shape} for {len(self.index.frames)} frames"
-            raise UnusableClip("landmarks and frames differ", f"clip {self.key} of {self.file}: {found}")
-        return points
+        except LookupError as error:
+            found = f"landmarks {error.args[0]} for {len(self.index.frames)} frames"
+            raise UnusableClip("landmarks and frames differ", f"clip {self.key} of {self.file}: {found}") from error
+
+
+def read_points(content: bytes, num_frames: int) -> Float[np.ndarray, "F 68 2"]:
+    """Points out of an npy file, whose header is looked at before anything as large as it says is made.
+
+    Raises ValueError when it cannot be read, LookupError with the shape when that is not [num_frames, 68, 2].
+    """
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"npy of version {version}")
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(stream)
+    if dtype.kind != "f":
+        raise ValueError(f"values of type {dtype}")
+    if shape != (num_frames, 68, 2):
+        raise LookupError(shape)
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def find_clips(content: mmap.mmap | bytes) -> list[ClipIndex]:
@@ -98,9 +117,11 @@ def find_clips(content: mmap.mmap | bytes) -> list[ClipIndex]:
     packed = unpack_index(content)
     if packed is None:
         return scan_tar(content)
-    sizes = np.array(packed.sizes)
+    sizes = np.array(packed.sizes, dtype=np.int64)
     padded = _BLOCK + -(-sizes // _BLOCK) * _BLOCK
     starts = np.cumsum(padded) - padded + _BLOCK
+    if len(starts) and starts[-1] + sizes[-1] > len(content):  # not of this tar
+        return scan_tar(content)
     first = np.cumsum([0, *packed.members]).tolist()
     return [
         ClipIndex(key, member_suffixes(stop - start - 2), starts[start:stop], sizes[start:stop])
@@ -123,7 +144,7 @@ def scan_tar(content: mmap.mmap | bytes) -> list[ClipIndex]:
         except ValueError:
             break
         start = offset + _BLOCK
-        if header[257:262] != b"ustar" or start + size > len(content):
+        if header[257:262] != b"ustar" or size < 0 or start + size > len(content):
             break
         if header[156:157] in b"0\0":
             key, _, suffix = name.partition(".")
@@ -142,10 +163,13 @@ def scan_tar(content: mmap.mmap | bytes) -> list[ClipIndex]:
 class ShardReader:
     """One open shard."""
 
-    def __init__(self, url: str) -> None:
-        """Raises OSError when the shard cannot be opened or fetched, ValueError when it is empty."""
+    def __init__(self, url: str, entry: ShardEntry | None = None) -> None:
+        """`entry`: what dataset.json says of it; a copy of a remote shard must be that.
+
+        Raises OSError when the shard cannot be opened or fetched, ValueError when it is empty or no file, DataFault.
+        """
         self.url = url
-        with open_local(url) as file:
+        with open_local(url, entry) as file:
             self.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.clips = find_clips(self.content)
 
@@ -172,9 +196,13 @@ class ShardPool:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict()}  # each worker process opens its own
 
+    def shard_of(self, number: int) -> int:
+        """The shard in which clip `number` lies."""
+        return int(np.searchsorted(self.first, number, side="right")) - 1
+
     def clip(self, number: int) -> StoredClip:
-        """Clip `number`; UnusableClip when its shard cannot be read or ends too early."""
-        shard = int(np.searchsorted(self.first, number, side="right")) - 1
+        """Clip `number`; UnusableClip when its shard cannot be read or ends too early, DataFault when no shard can."""
+        shard = self.shard_of(number)
         reader = self._reader(shard)
         if isinstance(reader, UnusableClip):
             raise reader
@@ -184,9 +212,13 @@ class ShardPool:
         if shard not in self._open:
             url = join(self.location, self.shards[shard].file)
             try:
-                self._open[shard] = ShardReader(url)
+                self._open[shard] = ShardReader(url, self.shards[shard])
             except (OSError, ValueError) as error:
-                self._open[shard] = UnusableClip("unreadable shard", f"{url} ({error})")
+                refuse_fault(error, url)
+                unusable = UnusableClip("unreadable shard", f"{url} ({error})")
+                if is_remote(self.location) or not isinstance(error, FileNotFoundError | ValueError):
+                    return unusable  # it may be there again at the next visit
+                self._open[shard] = unusable
             if len(self._open) > self.max_open:
                 self._open.popitem(last=False)
         self._open.move_to_end(shard)
@@ -209,20 +241,21 @@ def load_info(location: str) -> DatasetInfo:
         return DatasetInfo.load(Path(location))
     url = join(location, DATASET_FILE)
     try:
-        with webdataset.gopen(url) as stream:
-            text = stream.read()
+        with fetch(url) as copy:
+            text = copy.read()
     except OSError as error:
+        refuse_fault(error, url)
         raise FileNotFoundError(f"no data set at {location}: {url} cannot be read ({error})") from error
     return DatasetInfo.parse(text, url)
 
 
-def open_local(url: str) -> BinaryIO:
-    """A real file with the content of `url`: the file itself, or a nameless temporary copy of what is far away."""
-    if not is_remote(url):
-        return open(url, "rb")
-    copy = tempfile.TemporaryFile()  # noqa: SIM115, closed by the caller
-    with webdataset.gopen(url) as stream:
-        while chunk := stream.read(_COPY_CHUNK):
-            copy.write(chunk)
-    copy.flush()
-    return copy
+def open_local(url: str, entry: ShardEntry | None = None) -> BinaryIO:
+    """A real file with the content of `url`: the file itself, or a nameless temporary copy of what is far away.
+
+    Raises OSError, ValueError where `url` is a pipe or a device, which would never end.
+    """
+    if is_remote(url):
+        return fetch(url, (entry.bytes, entry.sha256) if entry else None)
+    if not stat.S_ISREG(os.stat(url).st_mode):
+        raise ValueError(f"{url} is not a file")
+    return open(url, "rb")

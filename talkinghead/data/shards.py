@@ -2,6 +2,7 @@
 
 train/000123.tar     <key>.json, <key>.landmarks.npy, <key>.000.jpg ... for each clip
 dataset.json         see `DatasetInfo`
+videos.json          see `Videos`
 """
 
 import hashlib
@@ -12,18 +13,21 @@ import os
 import struct
 import tarfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from talkinghead.atomic import write_atomic
 
 DATASET_FILE = "dataset.json"
+VIDEOS_FILE = "videos.json"
 FORMAT_VERSION = 1
 
+_MOST, _MOST_VIDEOS = 1 << 50, 10_000_000  # larger numbers of a dataset.json are mistakes
+_LEAST_CLIP = 512  # bytes: one header of a tar
 _INDEX_MARK = b"clipindx"
 _INDEX_TAIL = 16  # bytes of the index's length and mark, the last ones of a shard
 
@@ -93,16 +97,20 @@ class DatasetInfo:
     def parse(cls, text: str | bytes, where: str) -> "DatasetInfo":
         """Read the text of a `dataset.json`; `where` names it in errors."""
         try:
-            fields = json.loads(text)
-            fields.pop("num_videos", None)
+            found = json.loads(text)
+            if not isinstance(found, dict):
+                raise TypeError("not an object")
+            found.pop("num_videos", None)
             splits = {
                 name: Split(**{**split, "shards": [ShardEntry(**s) for s in split["shards"]]})
-                for name, split in fields.pop("splits").items()
+                for name, split in found.pop("splits").items()
             }
-            info = cls(splits=splits, **fields)
-        except (ValueError, KeyError, TypeError) as error:
+            info = cls(splits=splits, **found)
+            check_types(info)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            told = next(iter(str(error).splitlines()), type(error).__name__)
             raise ValueError(
-                f"{where} is not a dataset.json of this project ({error}); prepare the data again"
+                f"{where} is not a dataset.json of this project ({told}); prepare the data again"
             ) from error
         if info.format_version != FORMAT_VERSION:
             raise ValueError(
@@ -119,12 +127,50 @@ class DatasetInfo:
         return cls.parse(path.read_bytes(), str(path))
 
 
+def check_types(info: DatasetInfo) -> None:
+    """Raises TypeError or ValueError where a `dataset.json` says what cannot be."""
+    kinds = {"str": str, "int": int, "float": int | float, "dict": dict, "dict[str, Split]": dict,
+             "list[ShardEntry]": list}  # fmt: skip
+    shards = [(f"splits.{name}.shards", shard) for name, split in info.splits.items() for shard in split.shards]
+    parts: list[tuple[str, Any]] = [
+        ("", info),
+        *((f"splits.{name}", split) for name, split in info.splits.items()),
+        *shards,
+    ]
+    for where, part in [("", info), *parts, *shards]:
+        for one in fields(part):
+            value = getattr(part, one.name)
+            kind = getattr(one.type, "__name__", str(one.type)) if isinstance(one.type, type) else str(one.type)
+            wanted = kinds.get(kind.replace("talkinghead.data.shards.", ""), object)
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                raise TypeError(f"{where}.{one.name}".lstrip(".") + f" is {str(value)[:40]!r}, not {kind}")
+            if isinstance(value, int | float) and not 0 <= value < _MOST:
+                raise ValueError(f"{where}.{one.name}".lstrip(".") + f" is {value}")
+    for where, shard in shards:
+        if shard.samples * _LEAST_CLIP > shard.bytes:
+            raise ValueError(f"{where}: {shard.file} of {shard.bytes} bytes cannot hold {shard.samples} clips")
+    if info.num_videos > _MOST_VIDEOS:
+        raise ValueError(f"splits.train.videos is {info.num_videos}")
+
+
 class ShardIndex(NamedTuple):
     """What lies where in a shard: members follow each other from byte 0, each after a header of one tar block."""
 
     keys: list[str]  # of the clips
     members: list[int]  # how many each clip has
     sizes: list[int]  # bytes of each member of all clips, without padding
+
+
+@dataclass(frozen=True)
+class Videos:
+    """names: of the training videos, row 0 of W first; clips: of each split, the video's number of each clip."""
+
+    names: list[str]
+    clips: dict[str, list[int]]
+
+    def save(self, directory: Path) -> None:
+        """Write `videos.json`, whole or not at all."""
+        write_atomic(directory / VIDEOS_FILE, json.dumps(asdict(self), separators=(",", ":")).encode())
 
 
 class _HashedFile:
@@ -187,7 +233,23 @@ def unpack_index(shard: bytes | mmap.mmap) -> ShardIndex | None:
     length, mark = struct.unpack("<Q8s", shard[-_INDEX_TAIL:])
     if mark != _INDEX_MARK or length + _INDEX_TAIL > len(shard):
         return None
-    return ShardIndex(*json.loads(shard[-_INDEX_TAIL - length : -_INDEX_TAIL]))
+    try:
+        index = ShardIndex(*json.loads(shard[-_INDEX_TAIL - length : -_INDEX_TAIL]))
+        return index if _fits(index, len(shard)) else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _fits(index: ShardIndex, length: int) -> bool:
+    """Whether an index may be that of a shard of `length` bytes: it decides how much memory is asked for."""
+    keys, members, sizes = index
+    numbers = all(type(n) is int and 0 <= n <= length for n in [*members, *sizes])
+    return numbers and (
+        all(isinstance(key, str) for key in keys)
+        and len(keys) == len(members)
+        and min(members, default=2) >= 2
+        and sum(members) == len(sizes)
+    )
 
 
 @lru_cache(maxsize=1024)

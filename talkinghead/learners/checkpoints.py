@@ -1,4 +1,4 @@
-"""Finding checkpoints, and taking weights, networks and the config from one."""
+"""Taking weights, networks and the config from a checkpoint."""
 
 import logging
 import subprocess
@@ -10,33 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from talkinghead.learners.videos import match_videos
 from talkinghead.models.trusted import built, read_checkpoint, section_of, weights_of
 
 _logger = logging.getLogger(__name__)
 
 
-def find_last_checkpoint(outputs_dir: str | Path, name: str) -> Path:
-    """The newest `last.ckpt` among the runs of an experiment, for `ckpt_path=last`."""
-    found = sorted(Path(outputs_dir).glob(f"{name}/**/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(
-            f"ckpt_path=last: no run under {Path(outputs_dir) / name} has written checkpoints/last.ckpt; "
-            "start without ckpt_path, or give the path of a checkpoint"
-        )
-    _logger.info("going on from %s", found[-1])
-    return found[-1]
-
-
 def load_weights(learner: nn.Module, path: str | Path, option: str = "init_from") -> None:
     """Take the weights of a checkpoint for a new run, averaged ones where it has them.
 
-    W stays as it is if the number of videos differs.
+    Rows of W are matched by the names of the videos; where those are not known, W starts anew if their number differs.
 
     Raises ValueError when another weight is missing, unknown, of another shape or kind, or not finite.
     """
-    state = weights_of(read_checkpoint(path, option), f"{option}={path}")
+    checkpoint = read_checkpoint(path, option)
+    state = weights_of(checkpoint, f"{option}={path}")
     own = learner.state_dict()
     rows = "discriminator.W.weight"
+    if checkpoint.get("videos") and getattr(learner, "videos", None):
+        match_videos({"state_dict": state, "videos": checkpoint["videos"]}, learner.videos, own)  # type: ignore[arg-type]
     if rows in state and rows in own and state[rows].shape != own[rows].shape:
         _logger.warning("%s: W has %d rows there and %d here; it starts anew", option, len(state[rows]), len(own[rows]))
         state[rows] = own[rows]

@@ -1,7 +1,7 @@
 """What every learner on episodes shares: named losses, validation per shot count, checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from talkinghead.learners.game import minimize
+from talkinghead.learners.videos import match_videos
 from talkinghead.metrics.baseline import nearest_frame
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.layout import lay_out, training_layout
@@ -29,6 +30,7 @@ class EpisodicLearner(L.LightningModule):
     """
 
     config: Mapping[str, Any] | None = None
+    videos: Sequence[str] | None = None  # names of the rows of W, where the data set has them
 
     def __init__(
         self, content: nn.Module | None, weights: Mapping[str, float | int | None], metrics: ImageMetrics | None,
@@ -106,9 +108,12 @@ class EpisodicLearner(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the plain config and the random state."""
         checkpoint["config"] = self.config
+        if self.videos is not None:
+            checkpoint["videos"] = list(self.videos)
         checkpoint["rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Set the random state back."""
+        """Set the random state back, and bring the rows of W to the videos of this data set."""
+        match_videos(checkpoint, self.videos, self.state_dict())
         if "rng" in checkpoint:
             torch.set_rng_state(checkpoint["rng"].cpu())

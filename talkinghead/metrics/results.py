@@ -5,13 +5,13 @@ could not be measured (no face found) is `nan`.
 """
 
 import csv
-import fcntl
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from talkinghead import machine
 from talkinghead.atomic import write_atomic
 
 HEAD = ("data", "method", "variant", "T", "seed", "person", "identity", "num_targets")
@@ -78,7 +78,7 @@ class Results:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = {**as_text(asdict(key)), **as_text(values)}
         with open(self.path.with_name(f".{self.path.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            machine.lock(lock)
             rows = self.rows()
             place = next((n for n, row in enumerate(rows) if same(row, as_text(asdict(key)))), len(rows))
             self._write([*rows[:place], new, *rows[place + 1 :]])

@@ -151,15 +151,15 @@ def built(build: Callable[..., Any], section: Any, where: str) -> Any:
         raise ValueError(f"{where} cannot be built: {reason}") from None
 
 
-def read_checkpoint(path: str | Path, option: str = "checkpoint") -> dict[str, Any]:
-    """A checkpoint as nested dicts of plain values and tensors; nothing in it is run.
+def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = False) -> dict[str, Any]:
+    """A checkpoint as nested dicts of plain values and tensors; nothing in it is run. `mmap`: tensors stay on disk.
 
     Raises FileNotFoundError, or ValueError when the file is not a checkpoint of ours, or not whole.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option}={path}: there is no such checkpoint")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{option}={path} is not a checkpoint of this project, or holds objects that loading would run: "

@@ -1,5 +1,6 @@
 """One clip from its file to its samples: a pure function of the unit and the settings, run by any process anywhere."""
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,9 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
             meta, points, frames = sample
             names = {"video": unit.video, "identity": unit.identity, "clip": unit.clip + ending}
             clips.append(Clip(key + ending, {**names, "video_index": video_index, **meta}, points, frames))
-    except (av.FFmpegError, OSError, cv2.error, ValueError, LookupError, ArithmeticError) as error:  # one odd file
+    except (av.FFmpegError, OSError, cv2.error, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+            raise  # no odd file: every other one would meet it too
         return Result([], [Drop(unit.clip, "unreadable", f"{type(error).__name__}: {error}")], decoded)
     if not clips and not drops:
         drops.append(Drop(unit.clip, "unreadable", "no frames"))

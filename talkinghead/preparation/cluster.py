@@ -4,6 +4,7 @@ from typing import Any
 
 import cv2
 
+from talkinghead.preparation import spool
 from talkinghead.preparation.plan import Job
 from talkinghead.preparation.workers import Counts, Results, Work
 
@@ -38,9 +39,10 @@ class RayCluster:
             pool = ActorPool([remote.remote(work) for _ in range(number)])
             yield from pool.map_unordered(lambda worker, job: worker.run.remote(job), jobs)
         except RayActorError as error:
+            spool.died(work.output, jobs, attempts=self.retries + 1)
             raise RuntimeError(
                 f"a clip ended its worker {self.retries + 1} times (memory, or a file that crashes the decoder). "
-                f"Run the same command again to go on, with a larger cluster.cpus if memory was short. {error}"
+                f"Run the same command again to go on without it; memory short: raise cluster.cpus. {error}"
             ) from error
         finally:
             ray.shutdown()

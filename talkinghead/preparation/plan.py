@@ -43,7 +43,7 @@ def make_plan(units: list[Unit], clips_per_shard: int) -> list[Job]:
         mine = sorted((u for u in units if u.split == split), key=lambda u: u.clip)
         rows = {video: n for n, video in enumerate(sorted({u.video for u in mine if u.paths}))}
         if split == "train":
-            mine.sort(key=lambda u: hashlib.sha256(u.clip.encode()).digest())
+            mine.sort(key=lambda u: hashlib.sha256(u.clip.encode(errors="surrogateescape")).digest())
         jobs += [Job(u, key_of[u], rows.get(u.video, -1), *divmod(n, clips_per_shard)) for n, u in enumerate(mine)]
     return jobs
 
@@ -53,10 +53,16 @@ def count_videos(jobs: list[Job], split: str) -> int:
     return 1 + max((job.video_index for job in jobs if job.unit.split == split), default=-1)
 
 
+def video_names(jobs: list[Job], split: str) -> list[str]:
+    """The name of each row, in their order."""
+    names = {job.video_index: job.unit.video for job in jobs if job.unit.split == split and job.video_index >= 0}
+    return [names[row] for row in range(len(names))]
+
+
 def fingerprint(jobs: list[Job], options: dict) -> dict:
     """What must be the same for a run to go on where another stopped."""
     names = "\n".join(f"{job.shard} {job.unit.clip} {job.video_index} {job.unit.cropped}" for job in jobs)
-    return {**options, "clips": len(jobs), LIST: hashlib.sha256(names.encode()).hexdigest()}
+    return {**options, "clips": len(jobs), LIST: hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()}
 
 
 def claim(output: Path, mine: dict) -> None:
@@ -71,7 +77,7 @@ def claim(output: Path, mine: dict) -> None:
     changed = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
     if changed:
         plain = [f"{name}: {theirs.get(name)} then, {mine.get(name)} now" for name in changed if name != LIST]
-        told = ", ".join(plain) or "other clips, splits or source.cropped"
+        told = ", ".join(plain) or "other clips, splits or source.cropped: new videos go into another output"
         raise ValueError(
             f"{output} was begun with other options ({told}); repeat those, choose another output, or delete it"
         )

@@ -21,7 +21,7 @@ def write_report(output: Path, info: DatasetInfo, drops: list[tuple[str, Drop]])
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["split", "clip", "reason", "detail"])
     rows.writerows([split, drop.clip, drop.reason, drop.detail] for split, drop in drops)
-    write_atomic(output / "report.csv", text.getvalue().encode())
+    write_atomic(output / "report.csv", text.getvalue().encode(errors="backslashreplace"))
 
 
 def summary(info: DatasetInfo, drops: list[tuple[str, Drop]]) -> dict:

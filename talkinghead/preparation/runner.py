@@ -1,8 +1,7 @@
 """Runs a preparation; killed at any moment and started again, it ends with the same shards."""
 
-import fcntl
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split
+from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split, Videos
+from talkinghead.machine import lock
 from talkinghead.preparation import spool
-from talkinghead.preparation.clip import Drop, Settings
+from talkinghead.preparation.clip import Drop, Result, Settings
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Detector
-from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan
+from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan, video_names
 from talkinghead.preparation.progress import Progress
 from talkinghead.preparation.report import print_report, tell, write_report
 from talkinghead.preparation.sources import SPLITS, Source
@@ -30,6 +30,8 @@ class Runner:
     clips_per_shard     clips that become one shard, before some are dropped
     command             stored in dataset.json
     cluster             where the workers are; None: processes of this machine
+    max_deaths          so often a clip may end its worker before it is dropped as "crashed"
+    exclude             clips to leave out, by their names as in report.csv; they keep their row of W
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Runner:
         clips_per_shard: int = 100,
         command: str = "",
         cluster: Cluster | None = None,
+        max_deaths: int = 2,
+        exclude: Sequence[str] = (),
     ) -> None:
         self.source = source
         self.detector = detector
@@ -51,6 +55,7 @@ class Runner:
         self.clips_per_shard = clips_per_shard
         self.command = command
         self.cluster = cluster or LocalProcesses()
+        self.max_deaths, self.exclude = max_deaths, set(exclude)
         self.console = Console()
 
     def run(self) -> DatasetInfo:
@@ -82,12 +87,17 @@ class Runner:
         blocks: dict[str, list[Job]] = {}
         for job in jobs:
             blocks.setdefault(job.shard, []).append(job)
+        for job in jobs:
+            if job.unit.clip in self.exclude and not spool.done(self.output, job):
+                spool.put(self.output, job, Result([], [Drop(job.unit.clip, "excluded")], 0))
+            elif not spool.done(self.output, job) and spool.deaths(self.output, job) >= self.max_deaths:
+                spool.quarantine(self.output, job)
         left = [job for job in jobs if not spool.done(self.output, job)]
         missing = Counter(job.shard for job in left)
         for shard, block in blocks.items():
             if not missing[shard] and not spool.block_file(self.output, block[0]).exists():
                 spool.finish_block(self.output, block, self.settings.image_size)
-        work = Work(self.detector, self.settings, self.output)
+        work = Work(self.detector, self.settings, self.output, self.max_deaths)
         with (
             Progress(self.console, len(jobs), len(jobs) - len(left)) as progress,
             closing(self.cluster.results(work, left, self.workers)) as results,
@@ -103,6 +113,7 @@ class Runner:
         splits: dict[str, Split] = {}
         drops: list[tuple[str, Drop]] = []
         framing: list[Framing] = []
+        rows: dict[str, list[int]] = {}
         for name in SPLITS:
             heads = [job for job in jobs if job.unit.split == name and job.position == 0]
             found = [spool.read_block(self.output, job) for job in heads]
@@ -110,6 +121,7 @@ class Runner:
             framing += [clip for block in found for clip in block.framing]
             entries = [block.entry for block in found if block.entry is not None]
             if heads:
+                rows[name] = [row for block in found for row in block.videos]
                 people = set().union(*(block.identities for block in found))
                 frames = sum(block.frames for block in found)
                 clips = sum(entry.samples for entry in entries)
@@ -120,6 +132,7 @@ class Runner:
             raise ValueError(
                 f"none of {len(jobs)} clips could be kept: {tell(drops)}; see {self.output / 'report.csv'}"
             )
+        Videos(video_names(jobs, "train"), rows).save(self.output)
         info.save(self.output)
 
     def _info(self, splits: dict[str, Split], framing: list[Framing]) -> DatasetInfo:
@@ -144,7 +157,7 @@ def locked(output: Path) -> Iterator[None]:
     output.mkdir(parents=True, exist_ok=True)
     with (output / ".lock").open("w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(handle, wait=False)
         except OSError as error:
             raise ValueError(
                 f"another preparation is at work in {output}; wait for it or choose another output"

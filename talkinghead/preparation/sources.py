@@ -1,15 +1,18 @@
 """Where the videos are: lists the clips of VoxCeleb2, of any folder of videos, and of folders of stills."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
-VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"}
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".gif", ".wmv",
+                  ".3gp", ".ogv"}  # fmt: skip
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_LONGEST_KEY = 64  # letters: a member of a tar has 100 for key, number and suffix
 SPLITS = ("train", "val", "test")
 
 
@@ -71,7 +74,8 @@ class Folder:
                 parts = path.relative_to(folder).with_suffix("").parts
                 video = "/".join(parts if len(parts) < 3 else parts[:-1])
                 units.append(Unit(split, parts[0], video, "/".join(parts), (str(path),), cropped=self.cropped))
-        return hold_out(some(units, self.root, "video files"), self.val_identities)
+        units = distinct(some(units, self.root, "video files"))
+        return hold_out(units, self.val_identities)
 
 
 class VoxCeleb2:
@@ -198,6 +202,20 @@ def some(units: list[Unit], root: Path, what: str) -> list[Unit]:
     return units
 
 
+def distinct(units: list[Unit]) -> list[Unit]:
+    """Files of one name that differ in their suffix get it as part of their names: they are different clips."""
+    count = Counter((unit.split, unit.clip) for unit in units)
+    renamed = []
+    for unit in units:
+        if count[unit.split, unit.clip] > 1:
+            suffix = Path(unit.paths[0]).suffix
+            video = unit.video + suffix if unit.video == unit.clip else unit.video
+            identity = unit.identity + suffix if unit.identity == unit.clip else unit.identity
+            unit = replace(unit, identity=identity, video=video, clip=unit.clip + suffix)  # noqa: PLW2901
+        renamed.append(unit)
+    return renamed
+
+
 def first_clips(units: list[Unit], count: int | None) -> list[Unit]:
     """At most `count` units of each video, the first ones."""
     if count is None:
@@ -220,7 +238,7 @@ def hold_out(units: list[Unit], count: int) -> list[Unit]:
         raise ValueError("source.val_identities and a val folder are both given; choose one")
     if not 0 < count < len(people):
         raise ValueError(f"source.val_identities={count}, but train has {len(people)} people; choose fewer")
-    held = set(sorted(people, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
+    held = set(sorted(people, key=lambda name: hashlib.sha256(os.fsencode(name)).hexdigest())[:count])
     moved = [u for u in units if u.split == "train" and u.identity in held]
     rest = [u for u in units if not (u.split == "train" and u.identity in held)]
     val = [Unit(**{**unit.__dict__, "split": "val"}) for unit in moved]
@@ -231,7 +249,11 @@ def keys(units: list[Unit]) -> list[str]:
     """One name per unit for the members of a shard: letters, digits, `_` and `-`, no two alike."""
     plain = [re.sub(r"[^A-Za-z0-9_-]", "-", "_".join(PurePosixPath(unit.clip).parts)) for unit in units]
     count = Counter(plain)
+    plain = [key if len(key) <= _LONGEST_KEY else key[:_LONGEST_KEY] for key in plain]
+    count = Counter(plain)
     return [
-        key if count[key] == 1 else f"{key}-{hashlib.sha256(f'{unit.split}/{unit.clip}'.encode()).hexdigest()[:8]}"
+        key
+        if count[key] == 1 and len(key) < _LONGEST_KEY
+        else f"{key}-{hashlib.sha256(os.fsencode(f'{unit.split}/{unit.clip}')).hexdigest()[:8]}"
         for key, unit in zip(plain, units, strict=True)
     ]

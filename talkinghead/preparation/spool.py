@@ -28,6 +28,7 @@ class Block(NamedTuple):
     identities: set[str]
     framing: list[Framing]
     drops: list[tuple[str, Drop]]
+    videos: list[int]  # row of each clip
 
 
 def folder(output: Path, job: Job) -> Path:
@@ -42,6 +43,42 @@ def put(output: Path, job: Job, result: Result) -> None:
         write_shard(place, f"{job.position:06d}.tar", result.clips)
     summary = {"drops": [asdict(drop) for drop in result.drops], "clips": len(result.clips), "decoded": result.decoded}
     write_atomic(place / f"{job.position:06d}.json", json.dumps(summary).encode())
+
+
+def begin(output: Path, job: Job) -> None:
+    """Note that a worker is at this job: where the note stays, the job ended its worker."""
+    place = folder(output, job) / f"{job.position:06d}.trying"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("ab") as file:
+        file.write(b".")
+
+
+def end(output: Path, job: Job) -> None:
+    """The worker came through."""
+    (folder(output, job) / f"{job.position:06d}.trying").unlink(missing_ok=True)
+
+
+def died(output: Path, jobs: list[Job], attempts: int = 1) -> None:
+    """Workers have died: count it against each job that one of them was at, so many times in a row."""
+    for job in jobs:
+        place = folder(output, job) / f"{job.position:06d}"
+        note = place.with_suffix(".trying")
+        if note.exists() and note.stat().st_size >= attempts:
+            with place.with_suffix(".deaths").open("ab") as file:
+                file.write(note.read_bytes())
+            note.unlink()
+
+
+def deaths(output: Path, job: Job) -> int:
+    """How many workers died at this job."""
+    note = folder(output, job) / f"{job.position:06d}.deaths"
+    return note.stat().st_size if note.exists() else 0
+
+
+def quarantine(output: Path, job: Job) -> None:
+    """Drop a job: what is wrong with it takes the worker along."""
+    detail = f"ended its worker {deaths(output, job)} times (memory, or a file that crashes the decoder)"
+    put(output, job, Result([], [Drop(job.unit.clip, "crashed", detail)], 0))
 
 
 def done(output: Path, job: Job) -> bool:
@@ -71,6 +108,7 @@ def finish_block(output: Path, jobs: list[Job], size: int) -> None:
         "identities": sorted({clip.meta["identity"] for clip in clips}),
         "framing": [measure_framing(clip.landmarks.astype(float), size) for clip in clips],
         "drops": drops,
+        "videos": [clip.meta["video_index"] for clip in clips],
     }
     write_atomic(block_file(output, jobs[0]), json.dumps(description).encode())
     shutil.rmtree(place)
@@ -85,6 +123,7 @@ def read_block(output: Path, job: Job) -> Block:
         identities=set(found["identities"]),
         framing=[Framing(*values) for values in found["framing"]],
         drops=[(drop["split"], Drop(drop["clip"], drop["reason"], drop["detail"])) for drop in found["drops"]],
+        videos=found.get("videos", []),
     )
 
 
@@ -103,7 +142,9 @@ def read_clips(path: Path) -> Iterator[Clip]:
 
 
 def sweep(output: Path) -> None:
-    """Delete the half-written files of a killed run."""
+    """Delete the half-written files of a killed run, and the notes of its workers, who were killed with it."""
+    for path in (output / WORK_FOLDER).glob("*/*/*.trying"):
+        path.unlink()
     for path in output.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import cv2
 
+from talkinghead.machine import num_cpus
 from talkinghead.preparation import spool
 from talkinghead.preparation.clip import Settings, prepare_clip
 from talkinghead.preparation.detectors import Detector
@@ -30,14 +31,19 @@ class Counts(NamedTuple):
 class Work:
     """Prepares one job into the spool; sent to every worker once."""
 
-    def __init__(self, detector: Detector, settings: Settings, output: Path) -> None:
+    def __init__(self, detector: Detector, settings: Settings, output: Path, max_deaths: int = 2) -> None:
         self.detector = detector
         self.settings = settings
         self.output = output
+        self.max_deaths = max_deaths  # so often a job may end its worker
 
     def __call__(self, job: Job) -> Counts:
-        result = prepare_clip(job.unit, job.key, job.video_index, self.detector, self.settings)
-        spool.put(self.output, job, result)
+        spool.begin(self.output, job)
+        try:
+            result = prepare_clip(job.unit, job.key, job.video_index, self.detector, self.settings)
+            spool.put(self.output, job, result)
+        finally:
+            spool.end(self.output, job)  # not after a death
         return Counts(len(result.clips), len(result.drops), result.decoded)
 
 
@@ -60,15 +66,37 @@ class LocalProcesses:
     """Processes of this machine; `workers` 0 works in this one."""
 
     def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
-        """As in `Cluster`; raises RuntimeError when a process dies."""
+        """As in `Cluster`; raises RuntimeError when a process dies.
+
+        Jobs at which workers died before are done first, each in a process of its own: so it is known which one it is,
+        and that one is dropped after `work.max_deaths`.
+        """
         if workers == 0:
             yield from ((job, work(job)) for job in jobs)
             return
-        workers = workers or len(os.sched_getaffinity(0))
+        workers = workers or num_cpus()
+        suspects = [job for job in jobs if spool.deaths(work.output, job)]
+        for job in suspects:
+            yield from self._alone(work, job)
+        yield from self._together(work, [job for job in jobs if job not in suspects], workers)
+
+    def _alone(self, work: Work, job: Job) -> Results:
+        try:
+            yield from self._together(work, [job], 1)
+        except RuntimeError:
+            if spool.deaths(work.output, job) < work.max_deaths:
+                raise
+            spool.quarantine(work.output, job)
+            yield job, Counts(0, 1, 0)
+
+    def _together(self, work: Work, jobs: list[Job], workers: int) -> Results:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(workers, max(1, len(jobs))), context, start_worker, (work,))
         try:
             yield from pooled(pool, jobs, 4 * workers)
+        except RuntimeError:
+            spool.died(work.output, jobs)
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -107,6 +135,7 @@ def pooled(pool: ProcessPoolExecutor, jobs: list[Job], ahead: int) -> Iterator[t
                 suspects = ", ".join(f"{job.unit.identity}/{job.unit.clip}" for job in waiting.values())
                 raise RuntimeError(
                     "a worker died (out of memory, or a file that crashes the decoder). Run the same command again to "
-                    f"go on, with fewer workers if memory was short. It was working on one of: {suspects}"
+                    "go on, with fewer workers if memory was short; a clip that ends its worker again is dropped as "
+                    f"crashed, and exclude=[CLIP] leaves one out. It was working on one of: {suspects}"
                 ) from error
             del waiting[future]

@@ -1,9 +1,9 @@
 """Answers of a user study: one csv, a row per answer, whole at every moment, whoever else is answering."""
 
-import fcntl
 from dataclasses import asdict
 from pathlib import Path
 
+from talkinghead import machine
 from talkinghead.metrics.results import Row, as_text, read_csv, write_csv
 from talkinghead.studio.study import Triplet
 
@@ -35,7 +35,7 @@ class Answers:
             raise ValueError(f"answer {answer}: the pictures are 1, 2 and 3")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path.with_name(f".{self.path.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            machine.lock(lock)
             rows = self.rows()
             if any((r["study"], r["participant"], r["triplet"]) == (study, participant, triplet.id) for r in rows):
                 return False

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 import tarfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import simplejpeg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from talkinghead.atomic import write_atomic
-from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, write_shard
+from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, Videos, write_shard
+from talkinghead.machine import num_cpus
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.motion import make_motion
 from talkinghead.synthetic.person import make_person
@@ -88,7 +88,7 @@ class SyntheticDataset:
         self.clips_per_person, self.cross_clips = clips_per_person, cross_clips
         self.frames = frames
         self.plan = RenderPlan(image_size, supersampling, float(fps), seed, quality, device)
-        self.workers = 1 if device.startswith("cuda") else workers or len(os.sched_getaffinity(0))
+        self.workers = 1 if device.startswith("cuda") else workers or num_cpus()
         self.people_per_shard = people_per_shard
 
     def __call__(self, directory: Path) -> None:
@@ -100,7 +100,17 @@ class SyntheticDataset:
         work = self.shards()
         entries = {file: entry for file in work if (entry := _existing(directory, file))}
         self._render(directory, {file: clips for file, clips in work.items() if file not in entries}, entries)
+        videos(work).save(directory)
         self._info(work, entries).save(directory)
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of the stored frames."""
+        return self.plan.image_size
+
+    def check(self, directory: Path) -> None:
+        """Raises ValueError when `directory` holds a data set of other parameters."""
+        self._is_complete(directory)
 
     @property
     def parameters(self) -> dict:
@@ -196,6 +206,18 @@ class SyntheticDataset:
                   "middle": CROP_MIDDLE},
             created_by=f"talkinghead.synthetic.dataset.SyntheticDataset {json.dumps(self.parameters)}",
         )  # fmt: skip
+
+
+def videos(work: dict[str, list[ClipPlan]]) -> Videos:
+    """Names of the rows of W, and the row of each clip."""
+    rows: dict[str, list[int]] = {}
+    names: dict[int, str] = {}
+    for file, clips in work.items():
+        split = file.split("/")[0]
+        rows.setdefault(split, []).extend(clip.video_index for clip in clips)
+        if split == "train":
+            names |= {clip.video_index: f"train{clip.person:05d}_{clip.clip}" for clip in clips}
+    return Videos([names[row] for row in sorted(names)], rows)
 
 
 def render_shard(directory: Path, file: str, clips: list[ClipPlan], plan: RenderPlan) -> tuple[str, ShardEntry, int]:

@@ -1,0 +1,59 @@
+"""`videos.json` beside `dataset.json`: the name of every row of W, and which clips are of which video.
+
+Rows of W are numbers; their names say which video a number was, when a data set has been prepared again.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from talkinghead.data.reader import is_remote, join
+from talkinghead.data.remote import fetch, refuse_fault
+from talkinghead.data.shards import VIDEOS_FILE, DatasetInfo, Videos
+
+
+def load_videos(location: str, info: DatasetInfo) -> Videos | None:
+    """Read `videos.json`; None where there is none, as in data sets that were prepared before there was one.
+
+    Raises ValueError when it is not that of the data set.
+    """
+    url = join(location, VIDEOS_FILE)
+    try:
+        if is_remote(location):
+            with fetch(url) as copy:
+                text = copy.read()
+        else:
+            text = Path(url).read_bytes()
+    except OSError as error:
+        refuse_fault(error, url)
+        return None
+    try:
+        videos = Videos(**json.loads(text))
+        fits = len(videos.names) == info.num_videos and all(isinstance(name, str) for name in videos.names)
+        for name, split in info.splits.items():
+            numbers = videos.clips[name]
+            fits &= len(numbers) == split.clips and all(type(n) is int and n >= 0 for n in numbers)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{url} is not a list of videos ({error!r}); prepare the data again") from error
+    if not fits:
+        raise ValueError(f"{url} is not the list of videos of this data set; prepare the data again")
+    return videos
+
+
+def match_rows(
+    rows: Float[Tensor, "M N"], theirs: Sequence[str], mine: Sequence[str], fresh: Float[Tensor, "V N"]
+) -> tuple[Float[Tensor, "V N"], int]:
+    """A table of rows per video brought to another order of videos by their names, and how many were found.
+
+    rows, theirs    a row for each name
+    fresh           what the rows of `mine` that have no namesake become
+    """
+    place = {name: n for n, name in enumerate(theirs)}
+    found: Int[Tensor, " V"] = torch.tensor([place.get(name, -1) for name in mine])
+    matched = fresh.clone()
+    matched[found >= 0] = rows[found[found >= 0]].to(fresh)
+    return matched, int((found >= 0).sum())

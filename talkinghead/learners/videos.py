@@ -1,0 +1,47 @@
+"""Rows of W follow the names of the videos: a data set that was prepared again may number them otherwise."""
+
+import logging
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from talkinghead.data.videos import match_rows
+
+ROWS = "discriminator.W.weight"
+
+_logger = logging.getLogger(__name__)
+
+
+def match_videos(
+    checkpoint: MutableMapping[str, Any], mine: Sequence[str] | None, own: MutableMapping[str, Tensor]
+) -> None:
+    """Reorder W, and what its optimizer remembers, in a checkpoint whose videos are others; tell how many.
+
+    mine    names of the videos of this run; None: not known, then only the number can be compared
+    own     the learner's state, whose rows new videos keep
+
+    Raises ValueError where rows differ in number and names are missing.
+    """
+    theirs, state = checkpoint.get("videos"), checkpoint.get("state_dict", {})
+    if ROWS not in state or ROWS not in own or theirs == (None if mine is None else list(mine)):
+        return
+    rows, fresh = state[ROWS], own[ROWS]
+    if theirs is None or mine is None or len(theirs) != len(rows):
+        if len(rows) != len(fresh):
+            raise ValueError(
+                f"the checkpoint has {len(rows)} rows of W and the data set {len(fresh)} videos, and names are not "
+                "known: train on the data set it began with, or start a new run with init_from="
+            )
+        return
+    state[ROWS], found = match_rows(rows, theirs, mine, fresh)
+    for optimizer in checkpoint.get("optimizer_states", []):
+        for values in optimizer["state"].values():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape == rows.shape:
+                    values[name], _ = match_rows(value, theirs, mine, torch.zeros_like(fresh))
+    _logger.warning(
+        "the videos of the data set are not those of the checkpoint: %d of %d rows of W are matched by name, %d are "
+        "new, %d are gone", found, len(mine), len(mine) - found, len(theirs) - found,
+    )  # fmt: skip

@@ -13,9 +13,9 @@ from jaxtyping import Float, UInt8
 from talkinghead.data.datasets import Skipped
 from talkinghead.data.people import FrameChoice, draw_frames, first_usable
 from talkinghead.data.reader import UnusableClip
+from talkinghead.images import IMAGE_SUFFIXES, UnreadableImage, read_image
 from talkinghead.types import Frames, Person
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 LEARN = ("train", "shots", "source", "learn", "finetune", "few_shot")  # names of folders, in any case
 REPRODUCE = ("test", "target", "hold_out", "holdout", "driving", "eval")
 
@@ -127,12 +127,13 @@ Still = tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "68 2"]]
 
 def read_square(path: Path) -> UInt8[np.ndarray, "H H 3"]:
     """An RGB picture; UnusableClip when it cannot be read or is not square."""
-    image = cv2.imread(str(path))
-    if image is None:
-        raise UnusableClip("unreadable picture", str(path))
+    try:
+        image = read_image(path)
+    except UnreadableImage as error:
+        raise UnusableClip("unreadable picture", str(error)) from error
     if image.shape[0] != image.shape[1]:
         raise UnusableClip(
             "picture not square",
             f"{path}: {image.shape[1]}x{image.shape[0]}; prepare such pictures: python prepare.py source=stills",
         )
-    return np.ascontiguousarray(image[..., ::-1])
+    return image

@@ -14,6 +14,7 @@ from talkinghead.preparation.crop import Crop, Framing, clip_crop, cut, face_box
 from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.frames import Shot, shots
 from talkinghead.preparation.sources import Unit
+from talkinghead.preparation.tiles import closer
 from talkinghead.preparation.tracking import Track, follow
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
@@ -73,7 +74,7 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
     try:
         for number, shot in enumerate(shots(unit, settings.frames_per_clip, settings.fps)):
             decoded += len(shot.images)
-            drops += [Drop(f"{unit.clip}/{name}", "unreadable") for name in shot.broken]
+            drops += [Drop(f"{unit.clip}/{name}", "unreadable", why) for name, why in shot.broken.items()]
             ending = "" if settings.fps is None else f"_{number:03d}"
             sample = prepare_shot(unit, shot, detector, settings)
             if isinstance(sample, str):
@@ -123,7 +124,11 @@ def prepare_shot(
 def find(unit: Unit, images: Sequence[Image], detector: Detector, settings: Settings) -> Track:
     """The face of each frame: followed in a video, on its own in each still."""
     if unit.kind == "video":
-        return follow(images, detector, settings.search_every)
+        track = follow(images, detector, settings.search_every)
+        if track.frames:
+            return track
+        near = closer(lambda numbers: [(n, images[n]) for n in numbers], len(images), detector)
+        return track if near is detector else follow(images, near, settings.search_every)
     tracks = [follow([image], detector) for image in images]
     frames = [n for n, track in enumerate(tracks) if track.frames]
     return Track(frames, np.concatenate([np.zeros((0, 68, 2)), *(track.points for track in tracks)]))

@@ -6,10 +6,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from talkinghead.images import UnreadableImage, read_image
 from talkinghead.preparation.sources import Unit
 from talkinghead.preparation.video import Video, segments
 
@@ -31,7 +31,7 @@ class Shot:
     numbers: list[int]
     fps: float
     origin: tuple[int, int] = (0, 0)
-    broken: list[str] = field(default_factory=list)  # stills that could not be read
+    broken: dict[str, str] = field(default_factory=dict)  # stills that could not be read, and why
 
 
 class FaceTrack(NamedTuple):
@@ -64,14 +64,15 @@ def shots(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterator[Shot]
 
 def read_stills(paths: Sequence[Path]) -> Shot:
     """Pictures of a folder as the frames of one sample; those that are none are named in `broken`."""
-    images, numbers, broken = [], [], []
+    images: list[Image] = []
+    numbers: list[int] = []
+    broken: dict[str, str] = {}
     for number, path in enumerate(paths):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            broken.append(path.name)
-        else:
-            images.append(image)
+        try:
+            images.append(read_image(path))
             numbers.append(number)
+        except UnreadableImage as error:
+            broken[path.name] = str(error)
     return Shot(images, numbers, 0.0, broken=broken)
 
 

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+from talkinghead.preparation.container import open_media
 from talkinghead.provenance import CLAIM, Card, Signer, mark
 
 COPIED = {"aac", "mp3", "ac3", "alac"}  # sound that MP4 players know; any other becomes AAC
@@ -113,14 +114,14 @@ class Sound:
 
     def __init__(self, path: Path, output: Any, start: float) -> None:
         self._output, self._start = output, start
-        self._input = av.open(str(path))
+        self._input = open_media(path)
         self._packets: Iterator[Any] = iter(())
         self._waiting: Any = None
         self._encoder: Any = None
         if not self._input.streams.audio:
             return
         stream = self._input.streams.audio[0]
-        if stream.codec_context.name in COPIED:
+        if stream.codec_context.codec.canonical_name in COPIED:  # its decoder may be called mp3float
             self._stream = output.add_stream_from_template(stream)
         else:
             layout = "mono" if stream.codec_context.channels == 1 else "stereo"

@@ -19,7 +19,7 @@ from talkinghead.models.person import load_person
 from talkinghead.preparation.crop import Framing
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.files import Files, check_files, file_arguments
+from talkinghead.reenactment.files import Files, check_files, dashed, file_arguments, names_of
 from talkinghead.reenactment.phases import Phases
 from talkinghead.reenactment.pipeline import Learned, Pipeline, Remembered, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
@@ -48,9 +48,8 @@ def told(cfg: DictConfig) -> None:
 def run(cfg: DictConfig) -> Path:
     """All phases; returns the video."""
     asked, phases = cfg.files, Phases()
-    sources = [asked.source] if isinstance(asked.source, str) else list(asked.source or [])
     folder = Path(cfg.paths.outputs_dir) / "animate"
-    given = check_files([str(path) for path in sources], asked.driving, asked.model, asked.output, folder)
+    given = check_files(names_of(asked.source), asked.driving, asked.model, asked.output, folder)
     if given.is_shipped:
         phases.tell(
             "model: the small one that ships with the project. It has seen synthetic heads only, never a real face"
@@ -61,7 +60,7 @@ def run(cfg: DictConfig) -> Path:
     device = find_device(cfg.device)
     person, crop = remembered(given, device) if given.is_person else learned(cfg, given, device, phases)
     detector = instantiate(cfg.detector)
-    pipeline = Pipeline(detector, Framing(**(crop or cfg.framing)), settings, phases, device, signer)
+    pipeline = Pipeline(detector, Framing(**(crop or cfg.framing)).checked(), settings, phases, device, signer)
     made = pipeline(given.sources, given.driving, person, look, given.output)
     phases.tell(f"{made.video}" + (f" and {made.sheet.name}" if made.sheet else ""))
     return made.video
@@ -106,5 +105,7 @@ def plain(node: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
+    if hint := dashed(sys.argv[1:], FILES):
+        sys.exit(f"animate.py: {hint}")
     sys.argv[1:] = file_arguments(sys.argv[1:], FILES)
     main()

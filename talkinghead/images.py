@@ -94,17 +94,17 @@ def cause(path: Path, error: Exception) -> str:
 
 def pixels_of(image: Image.Image, longest: int) -> UInt8[np.ndarray, "H W 3"]:
     """The whole of an open picture, decoded."""
-    factor = -(-max(image.size) // longest)
-    if factor > 1:
-        image.draft(None, (image.width // factor, image.height // factor))  # JPEGs are decoded smaller
+    factor = max(1, max(image.size) // longest)
+    image.draft(None, (image.width // factor, image.height // factor))  # JPEGs are decoded smaller
     image.load()
-    factor = -(-max(image.size) // longest)
+    factor = max(1, max(image.size) // longest)
     to_srgb = profile_of(image)
     result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     for top in range(0, image.height, ROWS * factor):
         rows = (0, top, image.width, min(image.height, top + ROWS * factor))
         band = to_srgb(flat(image.crop(rows) if factor > 1 or image.height > ROWS else image))
         result.paste(band.reduce(factor) if factor > 1 else band, (0, top // factor))
+    result.thumbnail((longest, longest))
     return np.ascontiguousarray(np.asarray(turned(result, image)))
 
 

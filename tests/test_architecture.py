@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [
-    {"types", "pretrained", "atomic", "images"},
+    {"types", "pretrained", "atomic", "images", "options"},
     {"provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},

@@ -10,6 +10,7 @@ import simplejpeg
 from jaxtyping import Float, UInt8
 
 from talkinghead.data.shards import Clip
+from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
 from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.frames import Shot, shots
@@ -18,6 +19,11 @@ from talkinghead.preparation.tiles import closer
 from talkinghead.preparation.tracking import Track, follow
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
+NUMBERS = {
+    "image_size": Range(16, 4096), "frames_per_clip": Range(1, 100_000), "min_frames": Range(1, 100_000),
+    "fps": Range(0.01, 1000, whole=False, optional=True), "min_face": Range(1, 10_000), "quality": Range(1, 100),
+    "search_every": Range(1, 10_000),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,10 @@ class Settings:
     down: float = Framing().down
     quality: int = 95
     search_every: int = 1
+
+    def __post_init__(self) -> None:
+        check_numbers(self, NUMBERS, "settings.")
+        Framing(self.margin, self.down).checked("settings.")
 
 
 @dataclass(frozen=True)

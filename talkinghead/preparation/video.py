@@ -123,13 +123,13 @@ class Video:
         return 0
 
 
-def reason(error: Exception) -> str:
-    """What is wrong with a video, in words."""
+def reason(error: Exception, wanted: str = "a video") -> str:
+    """What is wrong with a file, in words."""
     if isinstance(error, ValueError) and not isinstance(error, av.FFmpegError):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.EACCES:
         return "the file may not be read (permission denied)"
-    return f"cannot be read as a video ({getattr(error, 'strerror', None) or error})"
+    return f"cannot be read as {wanted} ({getattr(error, 'strerror', None) or error})"
 
 
 def spread(total: int, count: int) -> list[int]:

@@ -116,7 +116,7 @@ def pictures(path: Path, shots: int | None) -> list[tuple[str, Image]]:
             numbers = spread(video.num_frames, VIDEO_SHOTS if shots is None else shots)
             frames = [(f"{path}, frame {n}", image) for n, image in video.read(numbers)]
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: {reason(error)}") from error
+        raise ValueError(f"{path}: {reason(error, 'a picture or a video')}") from error
     if not frames:
         raise ValueError(f"{path}: the video has no frames")
     return frames

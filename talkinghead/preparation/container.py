@@ -13,6 +13,7 @@ from talkinghead.images import is_image
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".vob", ".flv", ".f4v",
     ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogg", ".gif", ".mxf",
+    ".h264", ".264", ".h265", ".265", ".hevc",
 })  # fmt: skip
 # FFmpeg's names of formats that hold their pictures and sound themselves. Playlists, scripts (ffconcat, HLS, DASH, SDP)
 # and numbered pictures are none: they would make it open other files, or connections.

@@ -11,7 +11,7 @@ from PIL import Image
 from talkinghead.images import GROUND
 from talkinghead.preparation.clip import prepare_clip
 from talkinghead.preparation.colours import ToRGB, display_size
-from talkinghead.preparation.container import MAX_PIXELS, VIDEO_SUFFIXES, NoVideo, find_video, open_media
+from talkinghead.preparation.container import MAX_PIXELS, VIDEO_SUFFIXES, NoVideo, open_media
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.sources import Folder
 from talkinghead.preparation.video import Video, reason
@@ -317,6 +317,25 @@ def test_enormous_frames_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("talkinghead.preparation.container.MAX_PIXELS", 128 * 96 - 1)
     with pytest.raises(ValueError, match=r"clip\.mp4: its frames have 128 x 96 pixels"):
         driver_of(tmp_path / "clip.mp4")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_half_a_video_shows_whole_frames_or_is_refused(tmp_path: Path, name: str) -> None:
+    """Cut anywhere, no frame is grey or torn."""
+    still = np.random.default_rng(0).integers(60, 200, (12, 16, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    frames = [np.roll(still, 5 * n, 1) for n in range(8)]
+    write_video(tmp_path / name, frames, crf="20", movflags="+faststart")
+    content, read, refused = (tmp_path / name).read_bytes(), 0, 0
+    for length in range(len(content) // 4, len(content), len(content) // 25):
+        (tmp_path / name).write_bytes(content[:length])
+        try:
+            with Video(tmp_path / name) as video:
+                for n, image in video.read(range(video.num_frames)):
+                    assert np.abs(image.astype(int) - frames[n]).mean() < 12, (length, n)
+                    read += 1
+        except (av.FFmpegError, ValueError) as error:
+            refused += "half downloaded" in reason(error)
+    assert read + refused > 5
 
 
 def test_a_picture_is_known_by_its_content(tmp_path: Path) -> None:

@@ -93,8 +93,9 @@ class Video:
             while target is not None and target < position:  # frames that the file does not yield
                 target = next(wanted, None)
             if target == position:
-                yield position, self._to_rgb(frame)
                 target = next(wanted, None)
+                if not (frame.is_corrupt and position == self.num_frames - 1):  # half of it, of a file cut off there
+                    yield position, self._to_rgb(frame)
 
     def _decode(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames with their numbers, from one of the places where decoding can start."""
@@ -129,7 +130,8 @@ def reason(error: Exception, wanted: str = "a video") -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.EACCES:
         return "the file may not be read (permission denied)"
-    return f"cannot be read as {wanted} ({getattr(error, 'strerror', None) or error})"
+    more = ": is it damaged, or half downloaded?" if isinstance(error, av.InvalidDataError) else ""
+    return f"cannot be read as {wanted} ({getattr(error, 'strerror', None) or error}){more}"
 
 
 def spread(total: int, count: int) -> list[int]:

@@ -14,10 +14,13 @@ from PIL import Image, ImageCms
 from talkinghead.data.reader import UnusableClip
 from talkinghead.data.stills import read_square
 from talkinghead.images import GROUND, MAX_PIXELS, UnreadableImage, is_image, read_image
+from talkinghead.preparation.clip import prepare_clip
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.frames import read_stills
+from talkinghead.preparation.sources import Unit
 from talkinghead.reenactment.source import read_source
 from tests.preparation_videos import GreenFace, green_frame
+from tests.test_preparation import SETTINGS
 
 
 def colours(height: int = 60, width: int = 80) -> np.ndarray:
@@ -226,3 +229,17 @@ def test_a_bad_picture_costs_itself_alone(tmp_path: Path) -> None:
     shot = read_stills(sorted(tmp_path.iterdir()))
     assert shot.numbers == [0, 2]
     assert shot.broken.keys() == {"1.png", "3.png"}
+
+
+def test_many_large_stills_are_not_all_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit is decoded again; the samples are the same."""
+    for n in range(12):
+        cv2.imwrite(str(tmp_path / f"{n:02d}.png"), green_frame(96 + n, 128, 10 + n, 20, 40)[..., ::-1])
+    unit = Unit("train", "a", "a", "a", tuple(map(str, sorted(tmp_path.iterdir()))), "stills")
+    (whole,) = prepare_clip(unit, "a", 0, GreenFace(), SETTINGS).clips
+    monkeypatch.setattr("talkinghead.preparation.frames.MEMORY", 3 * 96 * 128 * 3 + 10_000)
+    pictures = read_stills([Path(path) for path in unit.paths]).images
+    assert sum(isinstance(item, Path) for item in pictures._items) == 9
+    (less,) = prepare_clip(unit, "a", 0, GreenFace(), SETTINGS).clips
+    assert less.frames == whole.frames
+    assert less.meta == whole.meta

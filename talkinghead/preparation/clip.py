@@ -115,7 +115,7 @@ def prepare_shot(
     face = float(np.median(boxes[:, 2] - boxes[:, 0]))
     if face < settings.min_face:
         return "too small"
-    images = [shot.images[n] for n in track.frames]
+    images = shot.images.take(track.frames)
     crops = choose_crops(unit, images, track.points, Framing(settings.margin, settings.down))
     points = np.stack([to_crop(p, c, settings.image_size) for p, c in zip(track.points, crops, strict=True)])
     inside = [n for n, p in enumerate(points) if mostly_inside(p, settings.image_size)]
@@ -134,14 +134,19 @@ def prepare_shot(
 def find(unit: Unit, images: Sequence[Image], detector: Detector, settings: Settings) -> Track:
     """The face of each frame: followed in a video, on its own in each still."""
     if unit.kind == "video":
-        track = follow(images, detector, settings.search_every)
-        if track.frames:
-            return track
-        near = closer(lambda numbers: [(n, images[n]) for n in numbers], len(images), detector)
-        return track if near is detector else follow(images, near, settings.search_every)
-    tracks = [follow([image], detector) for image in images]
+        return follow_closely(images, detector, settings.search_every)
+    tracks = [follow_closely([image], detector) for image in images]
     frames = [n for n, track in enumerate(tracks) if track.frames]
     return Track(frames, np.concatenate([np.zeros((0, 68, 2)), *(track.points for track in tracks)]))
+
+
+def follow_closely(images: Sequence[Image], detector: Detector, every: int = 1) -> Track:
+    """The face of the frames; where none is seen in any of them, parts of them are searched, too."""
+    track = follow(images, detector, every)
+    if track.frames:
+        return track
+    near = closer(lambda numbers: [(n, images[n]) for n in numbers], len(images), detector)
+    return track if near is detector else follow(images, near, every)
 
 
 def choose_crops(

@@ -21,6 +21,7 @@ DEMUXERS = (
     "mov,matroska,avi,flv,live_flv,mpegts,mpeg,mpegvideo,h264,hevc,vvc,av1,obu,ivf,m4v,h263,h261,vc1,vc1test,dv,ogg,asf,"
     "gif,mxf,rm,nut,wtv,dhav,nsv,yuv4mpegpipe,aac,mp3,wav,flac,ac3,eac3,caf,aiff,amr"
 )
+PICTURE = "it is a picture, not a video: give a video here (a portrait to bring to life is source=FILE)"
 MAX_PIXELS = 40_000_000  # of a frame: 8K has 33 million
 
 
@@ -49,7 +50,7 @@ def open_media(path: Path, demuxers: str = DEMUXERS) -> InputContainer:
 def foreign(path: Path, error: av.FFmpegError) -> str | None:
     """What a file is that FFmpeg may not, or cannot, read; None where it may be a damaged video."""
     if is_image(path):
-        return "it is a picture, not a video"
+        return PICTURE
     if isinstance(error, av.ArgumentError):  # FFmpeg knows the format, the list above does not
         return "it is no video file: playlists, scripts and streams, which would open other files, are not read"
     return None
@@ -62,7 +63,7 @@ def find_video(container: InputContainer, path: Path) -> VideoStream:
         raise NoVideo("it holds sound but no video" if container.streams.audio else "it holds no video")
     assert isinstance(stream, VideoStream)
     if is_image(path):  # HEIC and AVIF look like videos of one frame
-        raise NoVideo("it is a picture, not a video")
+        raise NoVideo(PICTURE)
     context = stream.codec_context
     if context is None:
         raise NoVideo("its video is of a kind that cannot be decoded")

@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from talkinghead.preparation.container import open_media
@@ -59,6 +60,7 @@ class Movie:
         except BaseException:
             self._discard()
             raise
+        self._reformatter = VideoReformatter()
         self._step = max(1, round(1 / (rate * time_base)))
         self._last: int | None = None
 
@@ -69,7 +71,8 @@ class Movie:
         """Append an RGB picture, shown `pts` time units after the start."""
         if self._sound:
             self._sound.until(float(pts * self._time_base))
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace="ITU709", threads=1)
         frame.pts, frame.time_base, frame.duration = pts, self._time_base, self._step
         self._container.mux(self._video.encode(frame))
         self._last = pts

@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
 from talkinghead.preparation.container import open_media
@@ -72,7 +72,7 @@ class Movie:
         if self._sound:
             self._sound.until(float(pts * self._time_base))
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace="ITU709", threads=1)
+        frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
         frame.pts, frame.time_base, frame.duration = pts, self._time_base, self._step
         self._container.mux(self._video.encode(frame))
         self._last = pts

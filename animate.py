@@ -20,7 +20,7 @@ from talkinghead.models.person import load_person
 from talkinghead.preparation.crop import Framing
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.files import Files, check_files, file_arguments
+from talkinghead.reenactment.files import Files, check_files, dashed, file_arguments, names_of
 from talkinghead.reenactment.phases import Phases
 from talkinghead.reenactment.pipeline import Learned, Pipeline, Remembered, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
@@ -51,10 +51,9 @@ def told(cfg: DictConfig) -> None:
 def run(cfg: DictConfig) -> Path:
     """All phases; returns the video."""
     asked, phases = cfg.files, Phases()
-    sources = [asked.source] if isinstance(asked.source, str) else list(asked.source or [])
     folder = Path(cfg.paths.outputs_dir) / "animate"
-    given = check_files([str(path) for path in sources], asked.driving, asked.model, asked.output, folder)
-    look = Look(**plain(cfg.look))
+    given = check_files(names_of(asked.source), asked.driving, asked.model, asked.output, folder)
+    look = Look(**plain(cfg.look)).checked()
     check_targets(given.inputs, given.output, look.sheet > 0, None if given.is_person else asked.save_person)
     if given.is_shipped:
         phases.tell(
@@ -65,7 +64,7 @@ def run(cfg: DictConfig) -> Path:
     device = find_device(cfg.device)
     person, crop = remembered(given, device) if given.is_person else learned(cfg, given, device, phases)
     detector = instantiate(cfg.detector)
-    pipeline = Pipeline(detector, Framing(**(crop or cfg.framing)), settings, phases, device, signer)
+    pipeline = Pipeline(detector, Framing(**(crop or cfg.framing)).checked(), settings, phases, device, signer)
     if swept := sweep(given.output.parent):
         phases.tell(f"removed what killed runs had left in {given.output.parent}: {len(swept)} temporary files")
     before = stamp(given.output)
@@ -117,5 +116,7 @@ def plain(node: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
+    if hint := dashed(sys.argv[1:], FILES):
+        sys.exit(f"animate.py: {hint}")
     sys.argv[1:] = file_arguments(sys.argv[1:], FILES)
     main()

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [
-    {"types", "pretrained", "atomic", "machine"},
+    {"types", "pretrained", "atomic", "machine", "images", "options"},
     {"provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},

@@ -54,7 +54,7 @@ def sound(path: Path) -> tuple[str, np.ndarray, float]:
     """Codec, samples and the second of the first one."""
     with av.open(str(path)) as container:
         frames = list(container.decode(audio=0))
-        codec = container.streams.audio[0].codec_context.name
+        codec = container.streams.audio[0].codec_context.codec.canonical_name
         samples = np.concatenate([frame.to_ndarray().mean(0) for frame in frames])
         return codec, samples, float(frames[0].pts * frames[0].time_base)
 
@@ -76,7 +76,13 @@ def render(driver: Driver, output: Path, look: Look = Look(size=64, sheet=3), re
 UNEVEN = [200, 240, 300, 340, 440, 480, 520, 640]
 
 
-@pytest.mark.parametrize(("codec", "ending", "kept"), [("aac", "mp4", "aac"), ("pcm_s16le", "mkv", "aac")])
+@pytest.mark.parametrize(
+    ("codec", "ending", "kept"),
+    [
+        ("aac", "mp4", "aac"), ("pcm_s16le", "mkv", "aac"), ("libmp3lame", "mp4", "mp3"), ("libmp3lame", "mkv", "mp3"),
+        ("libmp3lame", "ts", "mp3"),
+    ],
+)  # fmt: skip
 def test_frames_keep_their_times_and_the_sound_goes_along(tmp_path: Path, codec: str, ending: str, kept: str) -> None:
     source, output = tmp_path / f"driver.{ending}", tmp_path / "out.mp4"
     write_sounding(source, UNEVEN, codec)

@@ -15,10 +15,10 @@ from talkinghead.data.choice import FrameChoice, evenly
 from talkinghead.data.datasets import Skipped
 from talkinghead.data.people import draw_frames, first_usable
 from talkinghead.data.reader import UnusableClip
+from talkinghead.images import IMAGE_SUFFIXES, UnreadableImage, read_image
 from talkinghead.types import Frames, Person
 
 _logger = logging.getLogger(__name__)
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 LEARN = ("train", "shots", "source", "learn", "finetune", "few_shot")  # names of folders, in any case
 REPRODUCE = ("test", "target", "hold_out", "holdout", "driving", "eval")
 
@@ -154,14 +154,12 @@ Still = tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "68 2"]]
 def read_square(path: Path) -> UInt8[np.ndarray, "H H 3"]:
     """An RGB picture; UnusableClip when it cannot be read or is not square."""
     try:
-        image = cv2.imread(str(path))
-    except cv2.error as error:  # larger than OpenCV decodes, for one
-        raise UnusableClip("unreadable picture", f"{path}: {' '.join(str(error).split())[-80:]}") from error
-    if image is None:
-        raise UnusableClip("unreadable picture", str(path))
+        image = read_image(path)
+    except UnreadableImage as error:
+        raise UnusableClip("unreadable picture", str(error)) from error
     if image.shape[0] != image.shape[1]:
         raise UnusableClip(
             "picture not square",
             f"{path}: {image.shape[1]}x{image.shape[0]}; prepare such pictures: python prepare.py source=stills",
         )
-    return np.ascontiguousarray(image[..., ::-1])
+    return image

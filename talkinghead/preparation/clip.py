@@ -11,13 +11,20 @@ import simplejpeg
 from jaxtyping import Float, UInt8
 
 from talkinghead.data.shards import Clip
+from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
 from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.frames import Shot, shots
 from talkinghead.preparation.sources import Unit
+from talkinghead.preparation.tiles import closer
 from talkinghead.preparation.tracking import Track, follow
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
+NUMBERS = {
+    "image_size": Range(16, 4096), "frames_per_clip": Range(1, 100_000), "min_frames": Range(1, 100_000),
+    "fps": Range(0.01, 1000, whole=False, optional=True), "min_face": Range(1, 10_000), "quality": Range(1, 100),
+    "search_every": Range(1, 10_000),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,10 @@ class Settings:
     down: float = Framing().down
     quality: int = 95
     search_every: int = 1
+
+    def __post_init__(self) -> None:
+        check_numbers(self, NUMBERS, "settings.")
+        Framing(self.margin, self.down).checked("settings.")
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
     try:
         for number, shot in enumerate(shots(unit, settings.frames_per_clip, settings.fps)):
             decoded += len(shot.images)
-            drops += [Drop(f"{unit.clip}/{name}", "unreadable") for name in shot.broken]
+            drops += [Drop(f"{unit.clip}/{name}", "unreadable", why) for name, why in shot.broken.items()]
             ending = "" if settings.fps is None else f"_{number:03d}"
             sample = prepare_shot(unit, shot, detector, settings)
             if isinstance(sample, str):
@@ -107,7 +118,7 @@ def prepare_shot(
     face = float(np.median(boxes[:, 2] - boxes[:, 0]))
     if face < settings.min_face:
         return "too small"
-    images = [shot.images[n] for n in track.frames]
+    images = shot.images.take(track.frames)
     crops = choose_crops(unit, images, track.points, Framing(settings.margin, settings.down))
     points = np.stack([to_crop(p, c, settings.image_size) for p, c in zip(track.points, crops, strict=True)])
     inside = [n for n, p in enumerate(points) if mostly_inside(p, settings.image_size)]
@@ -126,10 +137,19 @@ def prepare_shot(
 def find(unit: Unit, images: Sequence[Image], detector: Detector, settings: Settings) -> Track:
     """The face of each frame: followed in a video, on its own in each still."""
     if unit.kind == "video":
-        return follow(images, detector, settings.search_every)
-    tracks = [follow([image], detector) for image in images]
+        return follow_closely(images, detector, settings.search_every)
+    tracks = [follow_closely([image], detector) for image in images]
     frames = [n for n, track in enumerate(tracks) if track.frames]
     return Track(frames, np.concatenate([np.zeros((0, 68, 2)), *(track.points for track in tracks)]))
+
+
+def follow_closely(images: Sequence[Image], detector: Detector, every: int = 1) -> Track:
+    """The face of the frames; where none is seen in any of them, parts of them are searched, too."""
+    track = follow(images, detector, every)
+    if track.frames:
+        return track
+    near = closer(lambda numbers: [(n, images[n]) for n in numbers], len(images), detector)
+    return track if near is detector else follow(images, near, every)
 
 
 def choose_crops(

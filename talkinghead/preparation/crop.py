@@ -6,12 +6,15 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from talkinghead.options import Range, check_numbers
+
 # A face box has this many times the larger extent of the 68 points as its side, and its centre lies this many extents
 # above theirs: about what face detectors return.
 BOX_SIDE = 1.08
 BOX_RAISE = 0.10
 # A crop larger than the picture shrinks to it, as long as it stays this many face boxes wide.
 LEAST_MARGIN = 1.4
+FRAMING = {"margin": Range(0.5, 10, whole=False), "down": Range(-2, 2, whole=False)}
 
 
 class Framing(NamedTuple):
@@ -22,6 +25,11 @@ class Framing(NamedTuple):
 
     margin: float = 1.7
     down: float = 0.0
+
+    def checked(self, prefix: str = "framing.") -> "Framing":
+        """Itself. Raises ValueError for numbers that make no crop, named as the user types them."""
+        check_numbers(self._asdict(), FRAMING, prefix)
+        return self
 
 
 class Crop(NamedTuple):

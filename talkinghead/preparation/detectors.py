@@ -10,6 +10,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from talkinghead.options import Range, check_numbers
+
+NUMBERS = {"longest": Range(64, 20_000), "threshold": Range(-10, 10, whole=False)}
+
 
 @runtime_checkable
 class Detector(Protocol):
@@ -62,6 +66,7 @@ class Dlib:
         self.longest = longest
         self.threshold = threshold
         self.jitters = jitters
+        check_numbers(self, NUMBERS, "detector.")
 
     @property
     def version(self) -> str:
@@ -144,6 +149,7 @@ class FaceAlignment:
         self.longest = longest
         self.threshold = threshold
         self.flip = flip
+        check_numbers(self, NUMBERS, "detector.")
 
     @property
     def version(self) -> str:

@@ -1,15 +1,15 @@
 """The frames of a unit, sample by sample: of a video, of a face track within a video (VoxCeleb1), or stills."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from talkinghead.images import UnreadableImage, read_image
 from talkinghead.preparation.sources import Unit
 from talkinghead.preparation.video import Video, segments
 
@@ -21,17 +21,40 @@ TRACK_FPS = 25.0
 TRACK_HEIGHT = 360.0
 # The region around a face track that is looked at, in its own sides: room for the crop and for finding the face again.
 TRACK_ROOM = 2.2
+MEMORY = 512 << 20  # bytes of a folder's pictures that are kept decoded
 
 
 @dataclass(frozen=True)
 class Shot:
     """Frames of one sample before cropping; `origin` is where they lie in the frames of the file."""
 
-    images: list[Image]
+    images: "Pictures"
     numbers: list[int]
     fps: float
     origin: tuple[int, int] = (0, 0)
-    broken: list[str] = field(default_factory=list)  # stills that could not be read
+    broken: dict[str, str] = field(default_factory=dict)  # stills that could not be read, and why
+
+
+class Pictures(Sequence[Image]):
+    """Pictures, or their files: those are decoded each time, so that many large ones need no memory."""
+
+    def __init__(self, items: Iterable[Image | Path] = ()) -> None:
+        self._items = list(items)
+
+    def add(self, item: Image | Path) -> None:
+        """One more."""
+        self._items.append(item)
+
+    def take(self, chosen: Iterable[int]) -> "Pictures":
+        """Some of them, in this order."""
+        return Pictures(self._items[n] for n in chosen)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, n: Any) -> Any:
+        item = self._items[n]
+        return read_image(item) if isinstance(item, Path) else item
 
 
 class FaceTrack(NamedTuple):
@@ -57,21 +80,25 @@ def shots(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterator[Shot]
             if track:
                 left, top, right, bottom = window(track, *images[0].shape[:2])
                 images = [np.ascontiguousarray(image[top:bottom, left:right]) for image in images]
-                yield Shot(images, numbers, video.fps, (left, top))
+                yield Shot(Pictures(images), numbers, video.fps, (left, top))
             else:
-                yield Shot(images, numbers, video.fps)
+                yield Shot(Pictures(images), numbers, video.fps)
 
 
 def read_stills(paths: Sequence[Path]) -> Shot:
     """Pictures of a folder as the frames of one sample; those that are none are named in `broken`."""
-    images, numbers, broken = [], [], []
+    images, left = Pictures(), MEMORY
+    numbers: list[int] = []
+    broken: dict[str, str] = {}
     for number, path in enumerate(paths):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            broken.append(path.name)
-        else:
-            images.append(image)
-            numbers.append(number)
+        try:
+            image = read_image(path)
+        except UnreadableImage as error:
+            broken[path.name] = str(error)
+            continue
+        left -= image.nbytes
+        images.add(image if left >= 0 else path)
+        numbers.append(number)
     return Shot(images, numbers, 0.0, broken=broken)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
-VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".gif", ".wmv",
-                  ".3gp", ".ogv"}  # fmt: skip
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+from talkinghead.images import IMAGE_SUFFIXES
+from talkinghead.preparation.container import VIDEO_SUFFIXES
+
 _LONGEST_KEY = 64  # letters: a member of a tar has 100 for key, number and suffix
 SPLITS = ("train", "val", "test")
 

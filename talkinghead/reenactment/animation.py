@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 
 from talkinghead.atomic import write_atomic
 from talkinghead.data.landmarks import draw_landmarks
+from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.crop import cut
 from talkinghead.provenance import Card, Signer
 from talkinghead.reenactment.adaptation import Mode, adapt
@@ -23,6 +24,10 @@ from talkinghead.reenactment.walking import bounded
 from talkinghead.types import Frames, Reenactor
 
 Image = UInt8[np.ndarray, "_ _ 3"]
+NUMBERS = {
+    "size": Range(16, 4096, optional=True), "feather": Range(0, 0.5, whole=False), "sheet": Range(0, 64),
+    "crf": Range(0, 51),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,9 @@ class Look:
     mark: bool = False
 
     def __post_init__(self) -> None:
-        if self.size is not None and (self.size < 16 or self.size % 2):
-            raise ValueError(f"look.size={self.size}: an even number of pixels from 16 on, or null")
-        if self.sheet < 0 or not 0 <= self.crf <= 51:
-            raise ValueError(f"look.sheet={self.sheet} and look.crf={self.crf}: at least 0, and 0 to 51")
+        check_numbers(self, NUMBERS, "look.")
+        if self.size is not None and self.size % 2:
+            raise ValueError(f"look.size={self.size}: an even number of pixels, please (H.264 wants it)")
 
 
 def driving_points(

@@ -13,7 +13,9 @@ from jaxtyping import Bool, Float, UInt8
 
 from talkinghead.preparation.crop import Crop, Framing, clip_crop, face_box, to_crop
 from talkinghead.preparation.detectors import Detector
-from talkinghead.preparation.video import Video
+from talkinghead.preparation.tiles import closer
+from talkinghead.preparation.timeline import Timeline
+from talkinghead.preparation.video import Video, reason
 from talkinghead.reenactment.faces import Magnified, track_face
 from talkinghead.reenactment.movie import Movie
 from talkinghead.reenactment.reel import Reel
@@ -21,14 +23,6 @@ from talkinghead.reenactment.walking import stays, walk
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 MAX_LOST = 1.0  # seconds that a face may be away and still be the same
-
-
-class Timeline(NamedTuple):
-    """When each frame is shown, in units of `time_base` seconds: the rate may vary. `rate` is its mean."""
-
-    pts: list[int]
-    time_base: Fraction
-    rate: Fraction
 
 
 class Driver(NamedTuple):
@@ -80,19 +74,16 @@ def follow_driver(
     try:
         with Video(path) as video:
             num_frames, fps = min(video.num_frames, max_frames or video.num_frames), video.fps
+            timeline = video.timeline._replace(pts=video.timeline.pts[:num_frames])
         if num_frames == 0:
             raise ValueError("the video has no frames")
         reel, tick = Reel(path, num_frames), start(num_frames)
         gap = max(3, round(MAX_LOST * fps / every))
-        points, seen = track_face(
-            reel.read, num_frames, Magnified(detector), face=face, every=every, max_gap=gap, tick=tick
-        )
-        timeline = read_timeline(path, num_frames)
+        detector = closer(reel.read, num_frames, Magnified(detector))
+        points, seen = track_face(reel.read, num_frames, detector, face=face, every=every, max_gap=gap, tick=tick)
         height, width = next(reel.read([int(np.argmax(seen))]))[1].shape[:2]
-    except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a video ({error.strerror or error})") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: {reason(error)}") from error
     sides = face_box(points)
     side = float(np.median(sides[:, 2] - sides[:, 0]))
     if side < min_face:
@@ -101,18 +92,6 @@ def follow_driver(
     way = None if stays(points, crop) else walk(points, width, height, framing, fps)
     outside = ((points < -0.5) | (points > np.array([width, height]) - 0.5)).any(-1).mean(1) > 0.1
     return Driver(reel, timeline, points, seen, crop, way, int(outside.sum()))
-
-
-def read_timeline(path: Path, num_frames: int) -> Timeline:
-    """When the first `num_frames` frames are shown, from the packets; evenly where the file does not say."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        rate = Fraction(stream.average_rate or 25)
-        times = [p.pts for p in container.demux(stream) if p.size and not p.is_discard]
-        known = [t for t in times if t is not None]
-        if len(known) < len(times) or len(set(known)) < len(known) or stream.time_base is None:
-            return Timeline(list(range(num_frames)), 1 / rate, rate)
-        return Timeline(sorted(known)[:num_frames], Fraction(stream.time_base), rate)
 
 
 def record(camera: int, seconds: float, path: Path, tell: Callable[[str], None] = print) -> None:

@@ -8,9 +8,14 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from talkinghead.preparation.detectors import Detector
+from talkinghead.preparation.tiles import Tiled
 from talkinghead.preparation.tracking import Between, Sight, best_chain, look, plausible
 
 Image = UInt8[np.ndarray, "_ _ 3"]
+NO_FACE = (
+    "no face found: the video has to show one that looks into the camera, best filling a third of the height; crop it "
+    "to head and shoulders, or try detector.threshold=-0.8 (dlib) or detector=face_alignment"
+)
 
 
 class Magnified:
@@ -34,15 +39,16 @@ class Magnified:
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
         """As the detector's, in pixels of the picture."""
-        factor = self._factor(image)
+        factor = self.factor(image)
         return self.detector.boxes(enlarge(image, factor)) / factor
 
     def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
         """As the detector's, in pixels of the picture."""
-        factor = self._factor(image)
+        factor = self.factor(image)
         return (self.detector.landmarks(enlarge(image, factor), box * factor) + 0.5) / factor - 0.5
 
-    def _factor(self, image: UInt8[np.ndarray, "H W 3"]) -> int:
+    def factor(self, image: UInt8[np.ndarray, "H W 3"]) -> int:
+        """How many times as large the picture is made."""
         return max(1, -(-self.least // max(image.shape[:2])))
 
 
@@ -56,11 +62,13 @@ def enlarge(image: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray,
 def find_face(image: UInt8[np.ndarray, "H W 3"], detector: Detector, face: int = 1) -> Float[np.ndarray, "68 2"]:
     """Landmarks of the largest face of a picture, or of the `face`-th largest.
 
-    A picture in which none is seen is looked at again, enlarged. Raises ValueError when there are fewer faces.
+    A picture in which none is seen is looked at again, enlarged, and in parts. Raises ValueError when there are fewer
+    faces.
     """
     found: list[Any] = []
-    for least in (256, 512, 1024):
-        glass = Magnified(detector, least)
+    glasses = {glass.factor(image): glass for glass in (Magnified(detector, least) for least in (1024, 512, 256))}
+    looks: list[Detector] = [*(glasses[factor] for factor in sorted(glasses)), Tiled(detector)]
+    for glass in looks:
         found = sorted(glass.boxes(image), key=lambda box: box[0] - box[2])
         if len(found) >= face:
             points = glass.landmarks(image, found[face - 1])
@@ -69,8 +77,8 @@ def find_face(image: UInt8[np.ndarray, "H W 3"], detector: Detector, face: int =
     if not found:
         height, width = image.shape[:2]
         raise ValueError(
-            f"no face found in {width} x {height} pixels: use one in which the face looks into the camera, crop it to "
-            "head and shoulders, or try detector.longest=1280 or detector=face_alignment"
+            f"no face found in {width} x {height} pixels, nor in parts of them: use one in which the face looks into "
+            "the camera, crop it to head and shoulders, or try detector=face_alignment"
         )
     raise ValueError(f"{len(found)} faces found, face={face} asked for; for small faces try detector.longest=1280")
 
@@ -113,7 +121,7 @@ def chosen_chain(sights: Sequence[Sequence[Sight]], face: int, max_gap: int) -> 
     for number in range(1, face + 1):
         chain = best_chain(left, max_gap)
         if not chain:
-            raise ValueError("no face found" if number == 1 else f"{number - 1} faces found, face={face} asked for")
+            raise ValueError(NO_FACE if number == 1 else f"{number - 1} faces found, face={face} asked for")
         taken = {id(sight) for sight in chain}
         left = [[sight for sight in faces if id(sight) not in taken] for faces in left]
     return chain

@@ -11,8 +11,10 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
+from talkinghead.preparation.container import open_media
 from talkinghead.provenance import CLAIM, Card, Signer, mark
 
 COPIED = {"aac", "mp3", "ac3", "alac"}  # sound that MP4 players know; any other becomes AAC
@@ -58,6 +60,7 @@ class Movie:
         except BaseException:
             self._discard()
             raise
+        self._reformatter = VideoReformatter()
         self._step = max(1, round(1 / (rate * time_base)))
         self._last: int | None = None
 
@@ -68,7 +71,8 @@ class Movie:
         """Append an RGB picture, shown `pts` time units after the start."""
         if self._sound:
             self._sound.until(float(pts * self._time_base))
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
         frame.pts, frame.time_base, frame.duration = pts, self._time_base, self._step
         self._container.mux(self._video.encode(frame))
         self._last = pts
@@ -113,14 +117,14 @@ class Sound:
 
     def __init__(self, path: Path, output: Any, start: float) -> None:
         self._output, self._start = output, start
-        self._input = av.open(str(path))
+        self._input = open_media(path)
         self._packets: Iterator[Any] = iter(())
         self._waiting: Any = None
         self._encoder: Any = None
         if not self._input.streams.audio:
             return
         stream = self._input.streams.audio[0]
-        if stream.codec_context.name in COPIED:
+        if stream.codec_context.codec.canonical_name in COPIED:  # its decoder may be called mp3float
             self._stream = output.add_stream_from_template(stream)
         else:
             layout = "mono" if stream.codec_context.channels == 1 else "stereo"

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from talkinghead.models.quick import fast_dtype
+from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Detector
 from talkinghead.provenance import Signer
@@ -21,6 +22,12 @@ from talkinghead.reenactment.phases import Reporter
 from talkinghead.reenactment.sameness import check_one_person, find_recognizer
 from talkinghead.reenactment.source import Portrait, points_of, read_source, shots_of
 from talkinghead.types import Frames, Reenactor
+
+NUMBERS = {
+    "shots": Range(1, optional=True), "face": Range(1), "driving_face": Range(1), "min_face": Range(1),
+    "search_every": Range(1), "max_frames": Range(1, optional=True), "seconds": Range(0.1, 3600, whole=False),
+    "reference": Range(0, optional=True), "smooth": Range(0, 1000, whole=False), "seed": Range(0, 2**63 - 1),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,7 @@ class Settings:
         for key, allowed in (("precision", ("auto", "fp32", "bf16")), ("adapt", MODES)):
             if getattr(self, key) not in allowed:
                 raise ValueError(f"{key}={getattr(self, key)}: choose {' or '.join(allowed)}")
-        for key in ("face", "driving_face", "min_face", "search_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
-        if self.smooth < 0:
-            raise ValueError(f"smooth={self.smooth} must be at least 0")
+        check_numbers(self, NUMBERS)
 
 
 @runtime_checkable

@@ -5,19 +5,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
 from talkinghead.data.landmarks import draw_landmarks
+from talkinghead.images import IMAGE_SUFFIXES, is_image, read_image
 from talkinghead.preparation.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
 from talkinghead.preparation.detectors import Detector
-from talkinghead.preparation.video import Video, spread
+from talkinghead.preparation.video import Video, reason, spread
 from talkinghead.reenactment.faces import find_face
 from talkinghead.types import Frames
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEO_SHOTS = 8  # frames of a source video where `shots` does not say
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -56,13 +55,17 @@ def read_source(
         if wanted is not None and wanted <= 0:
             break
         found: list[Portrait] = []
-        for name, image in pictures(path, wanted):
+        try:
+            frames = pictures(path, wanted)
+        except ValueError as error:  # names the file; others may be whole
+            frames, reasons = [], [*reasons, str(error)]
+        for name, image in frames:
             try:
                 points = find_face(image, detector, face)
                 found.append(Portrait(name, image, points, checked_crop(points, image, framing, min_face)))
             except ValueError as error:
                 reasons.append(f"{name}: {error}")
-        if path.suffix.lower() not in IMAGE_SUFFIXES and found:  # one crop for all frames of a video
+        if len(found) > 1:  # one crop for all frames of a video
             height, width = found[0].image.shape[:2]
             crop = clip_crop(np.stack([portrait.points for portrait in found]), width, height, framing)
             found = [portrait._replace(crop=crop) for portrait in found]
@@ -71,8 +74,8 @@ def read_source(
     if not portraits:
         more = f" (and {len(reasons) - 1} other pictures)" if len(reasons) > 1 else ""
         raise ValueError(reasons[0] + more)
-    for reason in reasons:
-        tell(f"left out: {reason}")
+    for line in reasons:
+        tell(f"left out: {line}")
     return portraits
 
 
@@ -105,18 +108,15 @@ def expand(paths: Sequence[Path]) -> list[Path]:
 
 
 def pictures(path: Path, shots: int | None) -> list[tuple[str, Image]]:
-    """A picture, or frames spread over a video, as RGB with their names."""
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise ValueError(f"{path}: cannot be read as a picture")
-        return [(str(path), image)]
+    """A picture, or frames spread over a video, as RGB with their names. Raises ValueError that names the file."""
+    if path.suffix.lower() in IMAGE_SUFFIXES or is_image(path):
+        return [(str(path), read_image(path))]
     try:
         with Video(path) as video:
             numbers = spread(video.num_frames, VIDEO_SHOTS if shots is None else shots)
             frames = [(f"{path}, frame {n}", image) for n, image in video.read(numbers)]
-    except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as a picture or a video ({error.strerror or error})") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: {reason(error, 'a picture or a video')}") from error
     if not frames:
         raise ValueError(f"{path}: the video has no frames")
     return frames

@@ -92,8 +92,8 @@ def build_animator(cfg: DictConfig) -> Animator:
     detector = instantiate(cfg.detector)
     detector.check()
     return Animator(
-        people.method, people.size, detector, Framing(**cfg.framing), Settings(**cfg.settings), limits, device=device,
-        signer=find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate)),
+        people.method, people.size, detector, Framing(**cfg.framing).checked(), Settings(**cfg.settings), limits,
+        device=device, signer=find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate)),
     )  # fmt: skip
 
 

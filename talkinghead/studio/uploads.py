@@ -7,6 +7,8 @@ from pathlib import Path
 import av
 from PIL import Image
 
+from talkinghead.preparation.container import NoVideo, open_media
+
 PICTURES = (
     (0, b"\xff\xd8\xff", ".jpg"), (0, b"\x89PNG\r\n\x1a\n", ".png"), (8, b"WEBP", ".webp"), (0, b"BM", ".bmp"),
     (0, b"II*\0", ".tif"), (0, b"MM\0*", ".tif"),
@@ -85,13 +87,13 @@ def check_video(path: Path, limits: Limits) -> str:
     if suffix is None:
         raise Refused(f"{path.name} is not a video that can be read here: MP4, MOV, WebM, MKV or AVI.")
     try:
-        with av.open(str(path), format={".mp4": "mov", ".mkv": "matroska", ".avi": "avi"}[suffix]) as container:
+        with open_media(path, {".mp4": "mov", ".mkv": "matroska", ".avi": "avi"}[suffix]) as container:
             if not container.streams.video:
                 raise Refused(f"{path.name} has no picture, only sound: a video of a face is needed.")
             stream = container.streams.video[0]
             width, height = stream.codec_context.width, stream.codec_context.height
             times = [float(p.pts * p.time_base) for p in container.demux(stream) if p.size and p.pts is not None]
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, NoVideo) as error:
         raise Refused(f"{path.name} is damaged: it cannot be read as a video.") from error
     if not times:
         raise Refused(f"{path.name} is empty: it has no pictures.")

@@ -1,0 +1,149 @@
+"""Reading a picture, whoever made it: whole or not at all, upright, in sRGB, its transparent parts grey."""
+
+import re
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF")  # of PIL
+HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # what telephones write in MP4's container
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+MAX_PIXELS = 120_000_000
+LONGEST = 4096  # pixels of a side; a larger picture is made smaller while it is read
+GROUND = (128, 128, 128)  # what is seen through transparent parts
+ROWS = 128  # of the result at a time: what a large picture takes beside its own pixels
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of sizes below our own limit, and of tags that nobody needs
+
+
+class UnreadableImage(ValueError):
+    """Names the file, what is wrong with it and what to do."""
+
+
+def read_image(path: Path, longest: int = LONGEST) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture as RGB, no side longer than `longest` pixels. Raises UnreadableImage.
+
+    It is refused by its header alone where it has more than `MAX_PIXELS`, and where its end is missing.
+    """
+    if not path.is_file():
+        raise UnreadableImage(f"{path}: there is no such picture")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"({image.width * image.height} pixels)")
+            if image.format in ("JPEG", "MPO"):
+                check_end(path)
+            return pixels_of(image, longest)
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"{path}: {too_large(error)}") from error
+    except Exception as error:  # parsers raise whatever a damaged file makes of them
+        raise UnreadableImage(f"{path}: {cause(path, error)}") from error
+
+
+def is_image(path: Path) -> bool:
+    """By its header; pictures that move (GIF) are none."""
+    try:
+        with Image.open(path, formats=[name for name in FORMATS if name != "GIF"]):
+            return True
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # as above
+        return is_heif(path)
+
+
+def is_heif(path: Path) -> bool:
+    """A picture as telephones save it unless told otherwise."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in HEIF
+
+
+def check_end(path: Path) -> None:
+    """Raise ValueError for a JPEG with zeros in place of its end, as some downloads have: PIL would read on in grey."""
+    content = path.read_bytes()
+    if content.endswith(bytes(64)) and content.find(b"\xff\xd9", content.rfind(b"\xff\xda")) < 0:
+        raise ValueError("its end is missing")
+
+
+def too_large(error: Image.DecompressionBombError) -> str:
+    """With the number of pixels that the message has."""
+    found = re.search(r"(\d+) pixels", str(error))
+    count = f"{int(found[1]) / 1e6:.0f} million" if found else "too many"
+    return f"the picture has {count} pixels, {MAX_PIXELS // 1_000_000} million are the most: make it smaller"
+
+
+def cause(path: Path, error: Exception) -> str:
+    """What is wrong with a file that PIL does not read, and what to do."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not head:
+        return "the file is empty"
+    if is_heif(path):
+        return "a HEIC picture cannot be read: save it as JPEG (telephones can)"
+    if not head.startswith(MAGIC) and head[4:12] != b"ftypavif":
+        return "cannot be read as a picture (JPEG, PNG, WebP, BMP, TIFF or AVIF)"
+    reason = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
+    return f"the picture is damaged, half downloaded or of an unusual kind{reason}: get it again, or save it as PNG"
+
+
+def pixels_of(image: Image.Image, longest: int) -> UInt8[np.ndarray, "H W 3"]:
+    """The whole of an open picture, decoded."""
+    factor = max(1, max(image.size) // longest)
+    image.draft(None, (image.width // factor, image.height // factor))  # JPEGs are decoded smaller
+    image.load()
+    factor = max(1, max(image.size) // longest)
+    to_srgb = profile_of(image)
+    result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    for top in range(0, image.height, ROWS * factor):
+        rows = (0, top, image.width, min(image.height, top + ROWS * factor))
+        band = to_srgb(flat(image.crop(rows) if factor > 1 or image.height > ROWS else image))
+        result.paste(band.reduce(factor) if factor > 1 else band, (0, top // factor))
+    result.thumbnail((longest, longest))
+    return np.ascontiguousarray(np.asarray(turned(result, image)))
+
+
+def flat(image: Image.Image) -> Image.Image:
+    """As RGB; what is transparent shows the neutral ground, whatever colours lie hidden there."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of kind {image.mode}")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    ground = Image.new("RGB", image.size, GROUND)
+    ground.paste(image, mask=image.getchannel("A"))
+    return ground
+
+
+def profile_of(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """From the colours of the file (a telephone's are Display P3) to sRGB; without a profile they are sRGB."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "P"):
+        return lambda band: band
+    try:
+        own = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(own).lower():
+            return lambda band: band
+        transform = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a broken profile is none
+        return lambda band: band
+    return lambda band: ImageCms.applyTransform(band, transform) or band
+
+
+def turned(result: Image.Image, image: Image.Image) -> Image.Image:
+    """As the camera was held."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken tags say nothing
+        return result
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    result.info["exif"] = exif.tobytes()
+    return ImageOps.exif_transpose(result)

@@ -1,0 +1,41 @@
+"""Numbers that a user gives are checked before any work: one line says which is wrong, and what would be right."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Range(NamedTuple):
+    """What a number may be: from `least` to `most`, both included.
+
+    whole       no fractions
+    optional    None will do
+    """
+
+    least: float
+    most: float = math.inf
+    whole: bool = True
+    optional: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if value is None:
+            return self.optional
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return False
+        return math.isfinite(value) and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        most = " on" if self.most == math.inf else f" to {self.most:g}"
+        kind = "whole number" if self.whole else "number"
+        return f"a {kind} from {self.least:g}{most}{', or null' if self.optional else ''}"
+
+
+def check_numbers(values: object | Mapping[str, Any], ranges: Mapping[str, Range], prefix: str = "") -> None:
+    """Raise ValueError for the first of these fields, or entries, that is outside its range.
+
+    prefix      of the names, as the user types them: `look.`
+    """
+    for name, allowed in ranges.items():
+        value = values[name] if isinstance(values, Mapping) else getattr(values, name)
+        if value not in allowed:
+            raise ValueError(f"{prefix}{name}={value}: {allowed}, please")

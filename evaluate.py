@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from talkinghead.cli import early
+
+if __name__ == "__main__":  # before the imports that take seconds
+    early.answer("evaluate", "python evaluate.py")
+
 import hydra
 import pytorch_lightning as L
 import torch

@@ -3,6 +3,11 @@
 import shlex
 import sys
 
+from talkinghead.cli import early
+
+if __name__ == "__main__":  # before the imports that take seconds
+    early.answer("prepare", "python prepare.py")
+
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf

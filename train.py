@@ -5,6 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from talkinghead.cli import early
+
+if __name__ == "__main__":  # before the imports that take seconds
+    early.answer("config", "python train.py")
+
 import hydra
 import pytorch_lightning as L
 import torch

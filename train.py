@@ -17,8 +17,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from evaluate import test
+from talkinghead.cli.checking import check_options
+from talkinghead.cli.ending import INTERRUPTED, go_on, nearby, told, what_it_left, without_noise
+from talkinghead.data.shards import DATASET_FILE
 from talkinghead.learners.checkpoints import find_last_checkpoint, git_commit, load_weights
 
 log = logging.getLogger(__name__)
@@ -26,35 +30,81 @@ log = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    """Compose the parts and fit, or learn test people (`stage`); returns what a sweep optimises."""
-    if cfg.stage == "test":
-        return test(cfg)
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    """Fit, or learn test people (`stage`); returns what a sweep optimises."""
+    without_noise()
+    with told("train.py"):
+        check_options(cfg)
+        return test(cfg) if cfg.stage == "test" else fit(cfg)
+
+
+def fit(cfg: DictConfig) -> float | None:
+    """Compose the parts, all of them before any work, and train."""
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     log.info("outputs: %s", cfg.paths.output_dir)
+    trainer, ckpt_path = build_trainer(cfg), checkpoint_to_go_on_from(cfg)
     data = instantiate(cfg.data)
-    try:
-        data.prepare_data()
-    except FileNotFoundError as error:
-        sys.exit(str(error))  # what is missing and how to get it: a traceback adds nothing
+    if cfg.data.get("build") and not Path(cfg.data.path, DATASET_FILE).is_file():  # that takes a while
+        cfg.num_videos = 1
+        instantiate(cfg.learner)  # a number that does not fit, a pretrained network that is not there: told now
+    data.prepare_data()
     cfg.num_videos = data.num_videos
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
     learner = instantiate(cfg.learner)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     learner.config = {**config, "git_commit": git_commit(Path(__file__).parent)}
     if cfg.init_from:
         load_weights(learner, cfg.init_from)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(learner.config)
+    run(trainer, learner, data, ckpt_path, Path(cfg.paths.output_dir))
+    metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
+    return None if metric is None else float(metric)
+
+
+def build_trainer(cfg: DictConfig) -> L.Trainer:
+    """The trainer with its callbacks and loggers."""
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
     loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.strategy.launcher is not None:
         sys.exit("a sweep has one process per job: one device each, or hydra/launcher=submitit_slurm")
-    for logger in trainer.loggers:
-        logger.log_hyperparams(learner.config)
-    last = cfg.ckpt_path == "last"
-    ckpt_path = find_last_checkpoint(cfg.paths.outputs_dir, cfg.name) if last else cfg.ckpt_path
-    trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
-    metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
-    return None if metric is None else float(metric)
+    return trainer
+
+
+def checkpoint_to_go_on_from(cfg: DictConfig) -> str | Path | None:
+    """`ckpt_path`, found; raises FileNotFoundError where it, or `init_from`, is not there."""
+    ckpt_path = find_last_checkpoint(cfg.paths.outputs_dir, cfg.name) if cfg.ckpt_path == "last" else cfg.ckpt_path
+    for name, path in (("ckpt_path", ckpt_path), ("init_from", cfg.init_from)):
+        if path and not Path(path).is_file():
+            raise FileNotFoundError(f"{name}={path}: there is no such checkpoint")
+    return ckpt_path
+
+
+def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | None, folder: Path) -> None:
+    """Train, and say what lies where; stopped by a signal, also how to go on. SIGTERM exits with 143, Ctrl-C with 130."""
+    status: Any = None
+    try:
+        trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    except SIGTERMException as stop:
+        status = stop.code or 0
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        status = INTERRUPTED
+    if trainer.is_global_zero:
+        say_what_it_left(trainer, folder, stopped=status is not None)
+    if status is not None:
+        sys.exit(status)
+
+
+def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:
+    """What lies where, and the command that goes on."""
+    last, steps = folder / "checkpoints" / "last.ckpt", trainer.fit_loop.total_batch_idx + 1
+    lines = what_it_left(folder)
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        lines = ["  nothing: a trial of one batch saves nothing (trainer.fast_dev_run)"]
+    lines = lines or ["  nothing: no callbacks, no loggers"]
+    lines += [f"  go on with  {go_on(sys.argv[1:], last)}"] if stopped and last.is_file() else []
+    end = "stopped" if stopped else "finished"
+    print("\n".join([f"{end} after {steps} steps; {nearby(folder)} holds", *lines]), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from talkinghead.cli.checking import check_options
+from talkinghead.cli.ending import nearby, told, what_it_left, without_noise
 from talkinghead.learners.checkpoints import changed, git_commit, inside, load_weights, moved, networks
 from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
 from talkinghead.learners.kept import KeptFrames
@@ -33,13 +35,19 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> float | None:
     """Test the chosen methods."""
-    return test(cfg)
+    without_noise()
+    with told("evaluate.py"):
+        check_options(cfg)
+        return test(cfg)
 
 
 def test(cfg: DictConfig) -> float | None:
     """Methods x shot counts on the test people; train.py comes here too, with `stage: test`."""
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
+    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
     try:
         data, learner = build(cfg)
     except (ValueError, FileNotFoundError, InstantiationException) as error:  # what a user can mend: no traceback
@@ -47,15 +55,13 @@ def test(cfg: DictConfig) -> float | None:
         if not mendable:
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: {error.__cause__ or error}")
-    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
-    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
     for logger in trainer.loggers:
         logger.log_hyperparams({**plain(cfg), "git_commit": learner.commit})
     trainer.test(learner, datamodule=data, verbose=False)
     if data.skipped:
         log.warning("not used: %s", ", ".join(f"{count} x {cause}" for cause, count in data.skipped.items()))
-    log.info("rows: %s", cfg.results)
+    folder = Path(cfg.results).parent
+    print("\n".join([f"{nearby(folder)} holds", *what_it_left(folder)]), flush=True)
     metric = trainer.callback_metrics.get(cfg.get("optimized_metric") or "")
     return None if metric is None else float(metric)
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from evaluate import test
+from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.cli.checking import check_options
 from talkinghead.cli.ending import INTERRUPTED, go_on, nearby, told, what_it_left, without_noise
 from talkinghead.data.shards import DATASET_FILE
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float | None:
     """Fit, or learn test people (`stage`); returns what a sweep optimises."""
     without_noise()
-    with told("train.py"):
+    with told("train.py", TrainingCollapsed):
         check_options(cfg)
         return test(cfg) if cfg.stage == "test" else fit(cfg)
 
@@ -81,7 +82,7 @@ def checkpoint_to_go_on_from(cfg: DictConfig) -> str | Path | None:
 
 
 def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | None, folder: Path) -> None:
-    """Train, and say what lies where; stopped by a signal, also how to go on. SIGTERM exits with 143, Ctrl-C with 130."""
+    """Train, and say what lies where; after a signal also how to go on. SIGTERM exits with 143, Ctrl-C with 130."""
     status: Any = None
     try:
         trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)

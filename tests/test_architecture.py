@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [
-    {"types", "pretrained", "atomic"},
+    {"types", "pretrained", "atomic", "processes"},
     {"provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},

@@ -1,4 +1,4 @@
-"""A run ends with a validation, whatever ends it but a fault or a signal: there is a table, a preview, a best checkpoint."""
+"""A run ends with a validation, so that there is a table, a preview and a best checkpoint."""
 
 import pytorch_lightning as L
 from pytorch_lightning.callbacks import Timer

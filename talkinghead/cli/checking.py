@@ -23,6 +23,7 @@ SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
     Path: ((str,), "a path"),
     types.NoneType: ((types.NoneType,), "null"),
 }
+LISTS = (list, tuple, set, Sequence, Iterable)
 EXTRAS = {"ray": "ray", "c2pa": "provenance", "gradio": "studio", "onnxruntime": "arcface", "torch_fidelity": "fid",
           "dlib": "offline", "face_recognition_models": "offline", "submitit": "slurm", "optuna": "optuna"}  # fmt: skip
 
@@ -76,9 +77,12 @@ def found(target: str, name: str) -> Callable[..., Any]:
 
 def missing_package(error: ImportError) -> str:
     """What is missing and how it is installed."""
-    package = (error.name or "").split(".")[0]
-    if not package:
-        return str(error)
+    cause: BaseException | None = error  # Hydra wraps it
+    while cause is not None and not getattr(cause, "name", None):
+        cause = cause.__cause__
+    package = str(getattr(cause, "name", "")).split(".")[0]
+    if not package or package == "talkinghead":
+        return " ".join(str(error).split())
     extra = EXTRAS.get(package)
     how = f"pip install -c constraints.txt -e '.[{extra}]'" if extra else f"pip install {package}"
     return f"the package {package} is not installed: {how}"
@@ -107,7 +111,7 @@ def check_call(target: Callable[..., Any], given: Mapping[str, Any], names: Mapp
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value out of yaml can be of this type; True where nothing can be said."""
     origin, inner = get_origin(hint), get_args(hint)
-    if isinstance(value, dict) and "_target_" in value:
+    if (isinstance(value, dict) and "_target_" in value) or hint in (Any, object):
         return True
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
@@ -115,14 +119,15 @@ def fits(value: Any, hint: Any) -> bool:
         return value in inner
     if hint in SCALARS:
         return isinstance(value, SCALARS[hint][0]) and (hint is bool or not isinstance(value, bool))
-    if hint in (Any, object, inspect.Parameter.empty) or isinstance(value, dict):
-        return True
-    if origin in (list, tuple, set, Sequence, Iterable):
+    if origin in LISTS and not isinstance(value, dict):
         items = inner[:1] if Ellipsis in inner or len(inner) == 1 else ()
         return isinstance(value, list) and all(fits(one, items[0]) for one in value if items)
-    if origin is not None and inspect.isclass(origin) and issubclass(origin, Mapping):
-        return False
-    return True
+    return isinstance(value, dict) or not is_mapping(origin)
+
+
+def is_mapping(origin: Any) -> bool:
+    """Whether a generic type is a dictionary."""
+    return inspect.isclass(origin) and issubclass(origin, Mapping)
 
 
 def wanted(hint: Any) -> str:
@@ -134,9 +139,9 @@ def wanted(hint: Any) -> str:
         return " | ".join(map(str, inner))
     if hint in SCALARS:
         return SCALARS[hint][1]
-    if origin in (list, tuple, set, Sequence, Iterable):
+    if origin in LISTS:
         return "a list such as [1,8,32]" if int in inner else "a list"
-    if origin is not None and inspect.isclass(origin) and issubclass(origin, Mapping):
+    if is_mapping(origin):
         return "{name: value, ...}"
     return getattr(hint, "__name__", str(hint))
 

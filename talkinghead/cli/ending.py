@@ -27,7 +27,7 @@ HINTS = ("Tip:", "TPU available", "HPU available", "was configured so 100%")
 
 
 @contextmanager
-def told(verb: str) -> Iterator[None]:
+def told(verb: str, *also: type[Exception]) -> Iterator[None]:
     """End with one line where the user can mend it, or stopped it; HYDRA_FULL_ERROR=1 shows tracebacks."""
     terminate_cleanly()
     try:
@@ -37,9 +37,9 @@ def told(verb: str) -> Iterator[None]:
             f"{verb}: interrupted; the same command goes on, or starts again where nothing was saved", file=sys.stderr
         )
         sys.exit(INTERRUPTED)
-    except (InstantiationException, *MENDABLE) as error:
+    except (InstantiationException, *MENDABLE, *also) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, MENDABLE):
+        if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (*MENDABLE, *also)):
             raise
         sys.exit(f"{verb}: {cause}")
 

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, write_shard
+from talkinghead.processes import end_with_parent, stopping_at_once
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.motion import make_motion
 from talkinghead.synthetic.person import make_person
@@ -174,7 +175,7 @@ class SyntheticDataset:
                 yield render_shard(directory, file, clips, self.plan)
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(self.workers, len(work)), context, _one_thread) as pool:
+        with stopping_at_once(ProcessPoolExecutor(min(self.workers, len(work)), context, _one_thread)) as pool:
             jobs = [pool.submit(render_shard, directory, file, clips, self.plan) for file, clips in work.items()]
             for job in as_completed(jobs):
                 yield job.result()
@@ -253,6 +254,7 @@ def _one_thread() -> None:
     import cv2  # noqa: PLC0415
 
     cv2.setNumThreads(1)
+    end_with_parent()
 
 
 def _existing(directory: Path, file: str) -> ShardEntry | None:

@@ -1,5 +1,6 @@
 """Train: `python train.py experiment=meta_synthetic` (conf/experiment lists the others)."""
 
+import copy
 import logging
 import sys
 from pathlib import Path
@@ -45,8 +46,7 @@ def fit(cfg: DictConfig) -> float | None:
     trainer, ckpt_path = build_trainer(cfg), checkpoint_to_go_on_from(cfg)
     data = instantiate(cfg.data)
     if cfg.data.get("build") and not Path(cfg.data.path, DATASET_FILE).is_file():  # that takes a while
-        cfg.num_videos = 1
-        instantiate(cfg.learner)  # a number that does not fit, a pretrained network that is not there: told now
+        rehearse(cfg)
     data.prepare_data()
     cfg.num_videos = data.num_videos
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -60,6 +60,13 @@ def fit(cfg: DictConfig) -> float | None:
     run(trainer, learner, data, ckpt_path, Path(cfg.paths.output_dir))
     metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
     return None if metric is None else float(metric)
+
+
+def rehearse(cfg: DictConfig) -> None:
+    """Build the learner and forget it: a number that does not fit, or a missing pretrained network, is told now."""
+    trial = copy.deepcopy(cfg)  # instantiate resolves interpolations for good, also in other sections
+    trial.num_videos = 1
+    instantiate(trial.learner)
 
 
 def build_trainer(cfg: DictConfig) -> L.Trainer:

@@ -19,6 +19,12 @@ from talkinghead.cli.help import help_text
 
 CONF = Path(__file__).parents[2] / "conf"
 FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
+PLUGINS = {  # of Hydra: launchers and sweepers
+    "submitit_slurm": "pip install -c constraints.txt -e '.[slurm]'",
+    "submitit_local": "pip install -c constraints.txt -e '.[slurm]'",
+    "optuna": "pip install hydra-optuna-sweeper",
+    "ax": "pip install hydra-ax-sweeper",
+}
 
 
 def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -111,6 +117,8 @@ def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[
     if match := re.search(
         r"Could not find '([^']+)/([^'/]+)'.*?Available options in '[^']+':(.*?)\n(?!\t)", text + "\n", re.S
     ):
+        if match[2] in PLUGINS:
+            return f"{match[1]}={match[2]}: its package is not installed: {PLUGINS[match[2]]}"
         there = offers.get(match[1], match[3].split())
         return f"{match[1]}={match[2]}: there is no such choice{nearest(match[2], there)}; there are {', '.join(there)}"
     if match := re.search(r"You must specify '([^']+)'.*?Available options:(.*)", text, re.S):

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, write_shard
 from talkinghead.processes import end_with_parent, stopping_at_once
-from talkinghead.synthetic.body import load_body
+from talkinghead.synthetic.body import cache_file, load_body
 from talkinghead.synthetic.motion import make_motion
 from talkinghead.synthetic.person import make_person
 from talkinghead.synthetic.renderer import Renderer
@@ -161,6 +161,8 @@ class SyntheticDataset:
         )
         with Progress(*columns) as progress:
             task = progress.add_task("building the head model", total=None, rate="")
+            if not cache_file().is_file():
+                progress.console.print("building the head model: once on this machine, a minute or more")
             load_body()
             _renderer(16, 1, self.plan.device).compile()
             progress.update(task, description="rendering heads", total=sum(p.frames for c in work.values() for p in c))

@@ -22,7 +22,7 @@ KEPT = {  # of a run's folder: what it is, and where
     "time": ("fit-profile.txt", "test-profile.txt"),
 }
 TERMINATED, INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
-WARNINGS = ("sync_dist", "does not have many workers", "LeafSpec", "smaller than the logging interval")
+WARNINGS = ("sync_dist", "Sparse invariant checks", "does not have many workers", "LeafSpec", "smaller than the logging interval")
 HINTS = ("Tip:", "TPU available", "HPU available", "was configured so 100%")
 
 

@@ -7,6 +7,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from talkinghead.cli import early
+from talkinghead.reenactment.files import Files, check_files, dashed, file_arguments, names_of
+
+FILES = ("source", "driving", "output", "model", "save_person")
+OFFERS = {"method": ("ff", "ft"), "learner": ("finetune", "finetune_small")}  # of groups that have more
+
+if __name__ == "__main__":  # before the imports that take seconds
+    if hint := dashed(sys.argv[1:], FILES):
+        sys.exit(f"animate.py: {hint}")
+    sys.argv[1:] = file_arguments(sys.argv[1:], FILES)
+    early.answer("animate", "python animate.py", OFFERS)
+
 import av
 import hydra
 import numpy as np
@@ -20,13 +32,10 @@ from talkinghead.models.person import load_person
 from talkinghead.preparation.crop import Framing
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.files import Files, check_files, dashed, file_arguments, names_of
 from talkinghead.reenactment.phases import Phases
 from talkinghead.reenactment.pipeline import Learned, Pipeline, Remembered, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
 from talkinghead.reenactment.targets import check_targets, stamp, sweep
-
-FILES = ("source", "driving", "output", "model", "save_person")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="animate")
@@ -116,7 +125,4 @@ def plain(node: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
-    if hint := dashed(sys.argv[1:], FILES):
-        sys.exit(f"animate.py: {hint}")
-    sys.argv[1:] = file_arguments(sys.argv[1:], FILES)
     main()

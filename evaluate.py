@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from talkinghead.cli import early
+
+if __name__ == "__main__":  # before the imports that take seconds
+    early.answer("evaluate", "python evaluate.py")
+
 import hydra
 import pytorch_lightning as L
 import torch
@@ -16,6 +21,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.callbacks.sweep import ROWS, finish
+from talkinghead.cli.checking import check_options
+from talkinghead.cli.ending import nearby, told, what_it_left, without_noise
+from talkinghead.data.remote import DataFault
 from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
 from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
 from talkinghead.learners.kept import KeptFrames
@@ -30,13 +38,19 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> float | None:
     """Test the chosen methods."""
-    return test(cfg)
+    without_noise()
+    with told("evaluate.py", DataFault):
+        check_options(cfg)
+        return test(cfg)
 
 
 def test(cfg: DictConfig) -> float | None:
     """Methods x shot counts on the test people; train.py comes here too, with `stage: test`."""
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
+    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
     try:
         data, learner = build(cfg)
     except (ValueError, FileNotFoundError, InstantiationException) as error:  # what a user can mend: no traceback
@@ -45,9 +59,6 @@ def test(cfg: DictConfig) -> float | None:
             raise
         said = error.__cause__ if isinstance(error, InstantiationException) else error
         sys.exit(f"{Path(sys.argv[0]).name}: {said}")
-    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
-    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
     for logger in trainer.loggers:
         logger.log_hyperparams({**plain(cfg), "git_commit": learner.commit})
     trainer.test(learner, datamodule=data, verbose=False)
@@ -68,7 +79,8 @@ def conclude(cfg: DictConfig, data: PeopleDataModule, learner: FewShotLearner, t
         folder = Path(cfg.paths.output_dir)
         write_csv(folder / ROWS, list(dict.fromkeys(name for row in rows for name in row)), rows)
         finish(rows, folder, "this run", trainer.loggers)
-    log.info("rows: %s", cfg.results)
+    folder = Path(cfg.results).parent
+    print("\n".join([f"{nearby(folder)} holds", *what_it_left(folder)]), flush=True)
 
 
 def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:

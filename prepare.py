@@ -1,27 +1,29 @@
 """Prepare videos for training: python prepare.py source=voxceleb2 source.root=DIR output=DIR [detector=dlib]."""
 
-import errno
 import shlex
 import sys
+
+from talkinghead.cli import early
+
+if __name__ == "__main__":  # before the imports that take seconds
+    early.answer("prepare", "python prepare.py")
 
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from talkinghead.cli.checking import check_options
+from talkinghead.cli.ending import told
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="prepare")
 def main(config: DictConfig) -> None:
-    """Build the runner from the config and run it; what a user can mend is told without a traceback."""
+    """Build the runner from the config and run it."""
     command = shlex.join(["python", "prepare.py", *sys.argv[1:]])
-    try:
+    with told("prepare.py", RuntimeError):  # a worker died
+        check_options(config, without=("paths",))
         instantiate(runner_config(config), command=command).run()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on where this one stopped")
-    except OSError as error:
-        advice = "; make room there: the same command goes on" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        sys.exit(f"prepare.py: {error}{advice}")
-    except (ValueError, ImportError, RuntimeError) as error:
-        sys.exit(f"prepare.py: {error}")
+        print(f"train on it: python train.py data=folder data.path={config.output}", flush=True)
 
 
 def runner_config(config: DictConfig) -> dict:

@@ -3,6 +3,7 @@
 `python -m talkinghead.pretrained` lists them; `python -m talkinghead.models.vggface FILE` makes the VGGFace file.
 """
 
+import argparse
 import hashlib
 import logging
 import os
@@ -118,6 +119,13 @@ SOURCES = {
 }
 
 
+SETS = {  # what an experiment wants, to be fetched together
+    "meta_voxceleb": ("vgg19_caffe", "vggface", "s3fd", "2dfan4"),
+    "meta_synthetic": ("facenet_synthetic",),
+    "table1": ("vgg19_caffe", "vggface", "vgg19", "alexnet", "inception", "arcface", "s3fd", "2dfan4"),
+}
+
+
 def find(name: str, path: str | Path | None = None, weights_dir: str | Path | None = None) -> Path:
     """The file of a pretrained network: `path` if given, else the weights folder, the torch hub cache, a download.
 
@@ -224,13 +232,38 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def main() -> None:
-    """List the networks, or say how to get those named on the command line."""
-    for name in sys.argv[1:]:
-        print(missing(name, "asked for") if locate(name) is None else f"{name}: {locate(name)}")
-    for name, source in SOURCES.items() if not sys.argv[1:] else ():
-        print(f"{name:18} {source.file:42} {source.megabytes:4} MB  {source.licence}")
+def main(arguments: list[str] | None = None) -> int:
+    """List the networks, or those that are named, and fetch them; returns the exit status, 1 where one is missing."""
+    parser = argparse.ArgumentParser(
+        prog="python -m talkinghead.pretrained", description="Pretrained networks: what they are, where they lie.",
+        epilog=f"sets of them: {', '.join(SETS)}. VGGFace is made by python -m talkinghead.models.vggface.",
+    )  # fmt: skip
+    parser.add_argument("names", nargs="*", help="networks or sets; all where none is named")
+    parser.add_argument("--download", action="store_true", help="fetch what is missing and can be fetched")
+    parser.add_argument("--weights-dir", help=f"the weights folder; default: ${WEIGHTS_VARIABLE}, else ./weights")
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.names if name not in {*SETS, *SOURCES}]
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join([*SETS, *SOURCES])}")
+    names = list(dict.fromkeys(one for name in given.names or SOURCES for one in SETS.get(name, (name,))))
+    absent = [name for name in names if not told(name, given.download, given.weights_dir)]
+    print(f"{sum(SOURCES[name].megabytes for name in names)} MB in all; {len(absent)} of {len(names)} are not here")
+    for name in absent if given.names else ():
+        print("\n" + missing(name, "not on this machine"))
+    return int(bool(absent and given.names))
+
+
+def told(name: str, fetch: bool, weights_dir: str | None) -> bool:
+    """Print a line about a network, fetched into the weights folder where asked; returns whether it is here."""
+    source, file = SOURCES[name], locate(name, None, weights_dir)
+    if file is None and fetch and source.url is not None:
+        try:
+            file = download(name, folders(name, weights_dir)[0] / source.file)
+        except FileNotFoundError as error:
+            print(error, file=sys.stderr)
+    print(f"{name:18} {source.file:42} {source.megabytes:4} MB  {source.licence}  {file or 'not here'}")
+    return file is not None
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """Averaged weights and checkpoints: what a run saves, and how it goes on."""
 
+import csv
 import os
 import pickle
 import signal
@@ -10,6 +11,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
+from pytorch_lightning.loggers import CSVLogger
 
 from talkinghead.callbacks.ema import EMA
 from talkinghead.callbacks.guard import TrainingCollapsed
@@ -136,8 +138,9 @@ def test_stopped_run_ends_with_the_same_weights(tmp_path: Path, how: signal.Sign
     before = [signal.getsignal(name) for name in STOP]
     through, stopped, resumed = TinyLearner(), TinyLearner(fault=interrupt_at(7, how)), TinyLearner()
     fit(through, EMA(decay=0.9), LastCheckpoint(tmp_path / "through"), folder=tmp_path, epochs=3)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         fit(stopped, EMA(decay=0.9), LastCheckpoint(tmp_path / "stopped", None), folder=tmp_path, epochs=3)
+    assert stop.value.code == {signal.SIGTERM: 143, signal.SIGINT: 1, signal.SIGUSR1: 0}[how]
     last = tmp_path / "stopped" / "last.ckpt"
     steps = torch.load(last, weights_only=True)["ema"]["num_updates"]
     assert steps == 7
@@ -147,6 +150,16 @@ def test_stopped_run_ends_with_the_same_weights(tmp_path: Path, how: signal.Sign
     assert trainer.fit_loop.total_batch_idx + 1 == 3 * STEPS
     assert_same_end(tmp_path / "through" / "last.ckpt", last)
     assert [signal.getsignal(name) for name in STOP] == before
+
+
+def test_the_stopped_step_is_the_last_row_of_the_metrics(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, name=None, version="metrics")
+    stopped, trainer_steps = TinyLearner(fault=interrupt_at(7, signal.SIGINT)), 7
+    with pytest.raises(SystemExit):
+        fit(stopped, LastCheckpoint(tmp_path, None), folder=tmp_path, epochs=3, logger=logger)
+    rows = list(csv.DictReader((tmp_path / "metrics" / "metrics.csv").open()))
+    assert int(rows[-1]["step"]) == trainer_steps - 1  # steps count from zero there
+    assert float(rows[-1]["loss/cnt"]) > 0
 
 
 def test_signal_in_validation_stops_the_run_after_the_next_step(tmp_path: Path) -> None:

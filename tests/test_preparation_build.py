@@ -1,12 +1,16 @@
 """A folder of videos given as test people is prepared when it is first asked for."""
 
+import multiprocessing
 from pathlib import Path
+
+import pytest
 
 from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.people import SelfReenactment
 from talkinghead.preparation.build import PreparedVideos
 from talkinghead.preparation.clip import Settings
+from talkinghead.preparation.fan import own_gpu
 from talkinghead.preparation.sources import Folder
 from tests.preparation_videos import GreenFace, write_clip
 
@@ -34,3 +38,11 @@ def test_a_folder_of_videos_becomes_test_people(tmp_path: Path) -> None:
     assert len(keys) == 2
     person = people.load(keys[0])
     assert (person.shots.images.shape, person.target.images.shape) == ((4, 3, 16, 16), (6, 3, 16, 16))
+
+
+def test_workers_go_round_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = multiprocessing.current_process()
+    assert own_gpu(2) == "cuda:0"
+    for number, gpu in ((1, "cuda:0"), (2, "cuda:1"), (3, "cuda:0")):
+        monkeypatch.setattr(process, "_identity", (number,))
+        assert own_gpu(2) == gpu

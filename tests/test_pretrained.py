@@ -241,3 +241,30 @@ def test_what_is_not_vggface_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=words):
             oxford.convert(file, output)
     assert not output.exists()
+
+
+def test_the_command_lists_a_set_and_says_how_to_get_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    assert pretrained.main(["meta_voxceleb", "--weights-dir", str(tmp_path)]) == 1
+    text = capsys.readouterr().out
+    for name in pretrained.SETS["meta_voxceleb"]:
+        assert f"the pretrained network {name!r} is missing" in text
+        assert pretrained.SOURCES[name].file in text
+    assert "784 MB in all; 4 of 4 are not here" in text
+    assert pretrained.main(["meta_synthetic"]) == 0
+
+
+def test_the_command_fetches_into_the_weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, target, **_: Path(target).write_bytes(b"x"))
+    assert pretrained.main(["s3fd", "--download", "--weights-dir", str(tmp_path / "weights")]) == 0
+    assert (tmp_path / "weights" / pretrained.SOURCES["s3fd"].file).is_file()
+
+
+def test_sets_name_known_networks_and_the_command_refuses_others(capsys: pytest.CaptureFixture) -> None:
+    assert {name for names in pretrained.SETS.values() for name in names} <= set(pretrained.SOURCES)
+    with pytest.raises(SystemExit):
+        pretrained.main(["vgg91"])
+    assert "there is no vgg91; there are meta_voxceleb" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+import train
 from talkinghead.synthetic.dataset import SyntheticDataset
 from tests.data_sets import make_clip, write_data_set
 
@@ -53,6 +54,30 @@ def test_networks_of_a_preset_fit_together(preset: str) -> None:
     x_hat = generator(x, embedder(x, x))
     assert x_hat.shape == x.shape
     assert discriminator(x_hat, x, torch.tensor([6])).score.shape == (1,)
+
+
+def test_a_rehearsal_leaves_the_config_as_it_is() -> None:
+    rows = {"_target_": "torch.nn.Embedding", "num_embeddings": "${num_videos}", "embedding_dim": 2}
+    learner = {"_target_": "torch.nn.ModuleDict", "modules": {"W": "${model.W}"}}
+    config = OmegaConf.create({"num_videos": None, "model": {"W": rows}, "learner": learner})
+    train.rehearse(config)
+    config.num_videos = 7
+    assert instantiate(config.learner)["W"].num_embeddings == 7
+
+
+@pytest.mark.parametrize("override", ["trainer.max_epochs=abc", "init_from=nothing.ckpt", "ckpt_path=nothing.ckpt"])
+def test_what_cannot_work_is_told_before_data_are_rendered(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose_config("experiment=meta_synthetic", "trainer=cpu", "hydra.runtime.cwd=.",
+                            f"paths.root_dir={tmp_path}", f"hydra.runtime.output_dir={tmp_path}", override)  # fmt: skip
+    HydraConfig.instance().set_config(config)
+    monkeypatch.setattr("talkinghead.data.datamodule.build_once", lambda *_: pytest.fail("rendered"))
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as stop, train.told("train.py"):  # noqa: PT012
+        train.check_options(train.OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+        train.fit(config)
+    assert str(stop.value.code).startswith(f"train.py: {override}: ")
 
 
 def test_a_misspelt_key_fails() -> None:

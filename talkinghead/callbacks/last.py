@@ -19,6 +19,7 @@ from talkinghead.data.remote import DataFault
 
 STOP = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 REQUEUE_TIMEOUT_S = 60
+TERMINATED = 128 + signal.SIGTERM  # exit status; a requeued job has not failed
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,14 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
         anywhere = partial(trainer.strategy.reduce_boolean_decision, all=False)
         received = [name for name in STOP if anywhere(name in self._received)]
+        if received:
+            log_last_step(trainer)
         if signal.SIGINT in received:
             raise KeyboardInterrupt
         if signal.SIGUSR1 in received and trainer.is_global_zero:
             requeue()
         if received:
-            raise SIGTERMException
+            raise SIGTERMException(TERMINATED if signal.SIGTERM in received else 0)
         if anywhere(fault is not None):
             raise DataFault(fault or "another rank could not read its data; its message says why")
 
@@ -82,6 +85,14 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         save_whole(trainer, self.path)
         self._saved_at = time.monotonic()
+
+
+def log_last_step(trainer: L.Trainer) -> None:
+    """The losses of the step that a signal stopped: Lightning would log them, where it does, only after this."""
+    names = ("loss/", "score/", "time/")
+    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)}
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=trainer.fit_loop.total_batch_idx)
 
 
 def requeue() -> None:

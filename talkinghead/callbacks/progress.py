@@ -10,12 +10,13 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import (
     BatchesProcessedColumn,
     CustomBarColumn,
-    CustomTimeColumn,
+    RichProgressBarTheme,
 )
 from rich import get_console
 from rich.progress import ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+BAR_WIDTH = 16  # columns: with five losses a line has 120
 SMOOTHING = 0.9  # of the step time that a line shows
 
 
@@ -44,7 +45,8 @@ class Progress(RichProgressBar):
     """
 
     def __init__(self, plain_every_seconds: float = 30.0, refresh_rate: int = 4, leave: bool = False) -> None:
-        super().__init__(refresh_rate=refresh_rate, leave=leave)
+        theme = RichProgressBarTheme(metrics_format=".3g")
+        super().__init__(refresh_rate=refresh_rate, leave=leave, theme=theme)
         self.plain_every_seconds = plain_every_seconds
         self.plain = not (get_console().is_terminal or get_console().is_jupyter)
         if self.plain:
@@ -64,12 +66,15 @@ class Progress(RichProgressBar):
                 complete_style=self.theme.progress_bar,
                 finished_style=self.theme.progress_bar_finished,
                 pulse_style=self.theme.progress_bar_pulse,
+                bar_width=BAR_WIDTH,
             ),
             BatchesProcessedColumn(style=self.theme.batch_progress),
-            CustomTimeColumn(style=self.theme.time),
             SpeedColumn(),
             RunColumn(self),
         ]
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"  # as the lines without a terminal have it
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """The losses by their short names."""

@@ -62,8 +62,8 @@ def append_csv(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def as_table(rows: list[dict[str, str]]) -> Table:
-    """For the terminal."""
-    title = f"validation, epoch {rows[0]['epoch']}, step {rows[0]['step']}"
+    """For the terminal, where epochs count from one as in the progress bar; in the csv file from zero."""
+    title = f"validation after epoch {int(rows[0]['epoch']) + 1}, step {rows[0]['step']}"
     table = Table(title=title, min_width=len(title) + 4)
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in ("epoch", "step")]
     for name in columns:

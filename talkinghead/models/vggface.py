@@ -5,6 +5,7 @@
 Keeps the 13 convolutions, for BGR input. Both formats are read here, without Caffe, Torch7 or pickle.
 """
 
+import argparse
 import hashlib
 import os
 import struct
@@ -216,13 +217,19 @@ class Torch7Reader:
 
 
 def main(arguments: list[str]) -> None:
-    """FILE [OUTPUT]; the default output is the weights folder."""
-    if not 1 <= len(arguments) <= 2:
-        raise SystemExit(__doc__)
+    """The command."""
     folder = Path(os.environ.get(WEIGHTS_VARIABLE) or "weights")
-    output = Path(arguments[1]) if len(arguments) == 2 else folder / SOURCES["vggface"].file
-    metadata = convert(Path(arguments[0]), output)
-    print(f"{output} written from {metadata['source']} with SHA-256 {metadata['sha256_of_source']}")
+    parser = argparse.ArgumentParser(
+        prog="python -m talkinghead.models.vggface", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("file", type=Path, help="vgg_face_caffe.tar.gz, VGG_FACE.caffemodel or VGG_FACE.t7")
+    parser.add_argument("output", type=Path, nargs="?", default=folder / SOURCES["vggface"].file)
+    given = parser.parse_args(arguments)
+    try:
+        metadata = convert(given.file, given.output)
+    except (ValueError, OSError) as error:
+        sys.exit(f"vggface: {error}")
+    print(f"{given.output} written from {metadata['source']} with SHA-256 {metadata['sha256_of_source']}")
 
 
 if __name__ == "__main__":

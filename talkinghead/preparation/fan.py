@@ -1,5 +1,6 @@
 """The package face-alignment with weight files from where this project finds them, instead of its own download."""
 
+import multiprocessing
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ def find_weights(weights_dir: str | None) -> tuple[Path, Path]:
 def load_face_alignment(detector: Path, landmarks: Path, device: str, threshold: float, flip: bool) -> FaceAlignment:
     """S3FD and FAN ready to run. `detector` and `landmarks` are their weight files; device "auto" prefers the GPU."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = own_gpu(torch.cuda.device_count()) if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         torch.set_num_threads(1)  # there is a process per CPU
 
@@ -31,3 +32,9 @@ def load_face_alignment(detector: Path, landmarks: Path, device: str, threshold:
     return LocalFaceAlignment(
         LandmarksType.TWO_D, device=device, flip_input=flip, compile=False, face_detector_kwargs=options
     )
+
+
+def own_gpu(count: int) -> str:
+    """The GPU of this worker process, the workers going round the `count` there are; the first in the main process."""
+    number = next(iter(multiprocessing.current_process()._identity), 1)  # 1, 2, ... in the order they were started
+    return f"cuda:{(number - 1) % count}"

@@ -1,13 +1,9 @@
 """The worker processes of a preparation, on this machine."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -18,6 +14,7 @@ from talkinghead.preparation import spool
 from talkinghead.preparation.clip import Settings, prepare_clip
 from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.plan import Job
+from talkinghead.processes import end_with_parent, stopping_at_once
 
 
 class Counts(NamedTuple):
@@ -93,12 +90,11 @@ class LocalProcesses:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(workers, max(1, len(jobs))), context, start_worker, (work,))
         try:
-            yield from pooled(pool, jobs, 4 * workers)
+            with stopping_at_once(pool):
+                yield from pooled(pool, jobs, 4 * workers)
         except RuntimeError:
             spool.died(work.output, jobs)
             raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 _work: list[Callable[[Job], Counts]] = []  # of a worker process
@@ -107,10 +103,7 @@ _work: list[Callable[[Job], Counts]] = []  # of a worker process
 def start_worker(work: Work) -> None:
     """One thread each; leave Ctrl-C to the parent; end when the parent is gone, even if it was killed."""
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: wait_for_end([parent.sentinel]) and os._exit(1), daemon=True).start()
+    end_with_parent()
     _work[:] = [work]
 
 

@@ -4,6 +4,7 @@ It exits with 0 when every file says that it was generated, 1 when one does not,
 does not fit its file.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -25,9 +26,11 @@ def main(paths: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        sys.exit("usage: python -m talkinghead.provenance FILE...")
+    parser = argparse.ArgumentParser(
+        prog="python -m talkinghead.provenance", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a video or a picture")
     try:
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main(parser.parse_args().files))
     except OSError as error:
         sys.exit(f"{error.filename}: {error.strerror}")

@@ -3,7 +3,7 @@
 `python -m talkinghead.reenactment.examples FOLDER` renders them again: the same command gives the same pictures.
 """
 
-import sys
+import argparse
 from fractions import Fraction
 from pathlib import Path
 
@@ -69,6 +69,6 @@ def write_all(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m talkinghead.reenactment.examples FOLDER")
-    write_all(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m talkinghead.reenactment.examples", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where portraits/ and drivers/ are written")
+    write_all(parser.parse_args().folder)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from talkinghead.models.person import files
-from talkinghead.reenactment.portable import SHIPPED
+SHIPPED = Path(__file__).with_name("shipped") / "synthetic_64.ckpt"  # experiment=meta_shipped; it has seen no real face
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class Files:
     @property
     def inputs(self) -> list[Path]:
         """All that is read."""
+        from talkinghead.models.person import files  # noqa: PLC0415, it imports torch, which takes seconds
+
         model = list(files(self.model)) if self.is_person else [self.model]
         return [*self.sources, *([] if isinstance(self.driving, int) else [self.driving]), *model]
 
@@ -83,6 +84,8 @@ def check_folder(folder: Path) -> None:
 
 def is_person(model: Path) -> bool:
     """Two files of that name, not a checkpoint."""
+    from talkinghead.models.person import files  # noqa: PLC0415, it imports torch, which takes seconds
+
     return model.suffix != ".ckpt" and all(file.is_file() for file in files(model))
 
 

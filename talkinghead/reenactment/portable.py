@@ -6,6 +6,7 @@ out are optimizers, random states, what the config says of the data, and W: one 
 rows, for that is what fine-tuning scales the embedding to.
 """
 
+import argparse
 import copy
 import io
 import sys
@@ -16,8 +17,8 @@ import torch
 
 from talkinghead.atomic import write_atomic
 from talkinghead.models.trusted import inside, read_checkpoint, section_of, weights_of
+from talkinghead.reenactment.files import SHIPPED  # noqa: F401, importers look for it here too
 
-SHIPPED = Path(__file__).with_name("shipped") / "synthetic_64.ckpt"  # experiment=meta_shipped; it has seen no real face
 NETWORKS = ("embedder", "generator", "discriminator")
 W = "discriminator.W.weight"
 
@@ -63,13 +64,18 @@ def anywhere(section: Any) -> Any:
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    if len(arguments) != 2:
-        sys.exit("usage: python -m talkinghead.reenactment.portable RUN/checkpoints/last.ckpt SMALL.ckpt")
+    parser = argparse.ArgumentParser(
+        prog="python -m talkinghead.reenactment.portable", description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("checkpoint", type=Path, help="RUN/checkpoints/last.ckpt of train.py")
+    parser.add_argument("small", type=Path, help="the file to write")
+    given = parser.parse_args(arguments)
     try:
-        size = shrink(Path(arguments[0]), Path(arguments[1]))
+        size = shrink(given.checkpoint, given.small)
     except (ValueError, OSError) as error:
         sys.exit(f"portable: {error}")
-    print(f"{arguments[1]}: {size / 1e6:.1f} MB")
+    print(f"{given.small}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from talkinghead.cli import early
+from talkinghead.reenactment.files import file_arguments
+
+FILES = ("model", "study")
+
+if __name__ == "__main__":  # before the imports that take seconds
+    if not early.CONF.is_dir():
+        sys.exit(f"studio: there is no {early.CONF}: install the project from a checkout, pip install -e '.[studio]'")
+    sys.argv[1:] = file_arguments(sys.argv[1:], FILES)
+    early.answer("studio", "python -m talkinghead.studio", {"learner": ("finetune", "finetune_small")})
+
 import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -18,7 +29,6 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.learners.newcomers import PARTS, Newcomers
 from talkinghead.preparation.crop import Framing
 from talkinghead.provenance import find_signer
-from talkinghead.reenactment.files import file_arguments
 from talkinghead.reenactment.pipeline import Settings, find_device
 from talkinghead.reenactment.portable import SHIPPED
 from talkinghead.studio.animator import Animator
@@ -27,7 +37,6 @@ from talkinghead.studio.study import load_study
 from talkinghead.studio.uploads import Limits
 
 CONF = Path(__file__).parents[2] / "conf"
-FILES = ("model", "study")
 KINDS = {"portraits": "*.jpg", "drivers": "*.mp4"}
 
 
@@ -114,7 +123,4 @@ def plain(node: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
-    if not CONF.is_dir():
-        sys.exit(f"studio: there is no {CONF}: install the project from a checkout, pip install -e '.[studio]'")
-    sys.argv[1:] = file_arguments(sys.argv[1:], FILES)
     main()

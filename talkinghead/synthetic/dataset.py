@@ -19,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, Videos, write_shard
 from talkinghead.machine import num_cpus
-from talkinghead.synthetic.body import load_body
+from talkinghead.processes import end_with_parent, stopping_at_once
+from talkinghead.synthetic.body import cache_file, load_body
 from talkinghead.synthetic.motion import make_motion
 from talkinghead.synthetic.person import make_person
 from talkinghead.synthetic.renderer import Renderer
@@ -170,6 +171,8 @@ class SyntheticDataset:
         )
         with Progress(*columns) as progress:
             task = progress.add_task("building the head model", total=None, rate="")
+            if not cache_file().is_file():
+                progress.console.print("building the head model: once on this machine, a minute or more")
             load_body()
             _renderer(16, 1, self.plan.device).compile()
             progress.update(task, description="rendering heads", total=sum(p.frames for c in work.values() for p in c))
@@ -184,7 +187,7 @@ class SyntheticDataset:
                 yield render_shard(directory, file, clips, self.plan)
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(self.workers, len(work)), context, _one_thread) as pool:
+        with stopping_at_once(ProcessPoolExecutor(min(self.workers, len(work)), context, _one_thread)) as pool:
             jobs = [pool.submit(render_shard, directory, file, clips, self.plan) for file, clips in work.items()]
             for job in as_completed(jobs):
                 yield job.result()
@@ -275,6 +278,7 @@ def _one_thread() -> None:
     import cv2  # noqa: PLC0415
 
     cv2.setNumThreads(1)
+    end_with_parent()
 
 
 def _existing(directory: Path, file: str) -> ShardEntry | None:

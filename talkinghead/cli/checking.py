@@ -1,0 +1,151 @@
+"""Every option against the signature of what it is for: told before any work, not after minutes of it."""
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from talkinghead.cli.early import nearest
+
+FILLED_IN = ("num_videos",)  # by the verbs, from the data
+OWN = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # Hydra's keys in a section that builds something
+SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a word"),
+    bool: ((bool,), "true or false"),
+    Path: ((str,), "a path"),
+    types.NoneType: ((types.NoneType,), "null"),
+}
+LISTS = (list, tuple, set, Sequence, Iterable)
+EXTRAS = {"ray": "ray", "c2pa": "provenance", "gradio": "studio", "onnxruntime": "arcface", "torch_fidelity": "fid",
+          "dlib": "offline", "face_recognition_models": "offline", "submitit": "slurm", "optuna": "optuna"}  # fmt: skip
+
+
+def check_options(cfg: DictConfig, without: Sequence[str] = ()) -> None:
+    """Raise ValueError for the first option of a section with a `_target_` that its class would not take.
+
+    without   sections that are not looked at
+
+    ImportError, with the command that installs it, where a class needs a package that is not there.
+    """
+    chosen = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in without])
+    chosen._set_parent(cfg)  # of interpolations into the other sections
+    try:
+        values: Any = OmegaConf.to_container(chosen, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}: choices that do not go together?") from error
+    check_section(values, OmegaConf.to_container(chosen, resolve=False))
+
+
+def check_section(section: Any, written: Any, name: str = "") -> None:
+    """A section and all those in it; `written` is the same with its interpolations, to name the key a user typed."""
+    if isinstance(section, list) and isinstance(written, list):
+        for n, (one, its) in enumerate(zip(section, written, strict=True)):
+            check_section(one, its, f"{name}{n}.")
+    if not isinstance(section, dict) or isinstance(written, str):  # `${model.embedder}` is checked where it stands
+        return
+    for key, value in section.items():
+        check_section(value, written[key], f"{name}{key}.")
+    if isinstance(section.get("_target_"), str):
+        names = {key: source(written[key]) or f"{name}{key}" for key in section if key not in OWN}
+        given = {key: section[key] for key in names if names[key] not in FILLED_IN}
+        check_call(found(section["_target_"], name), given, names)
+
+
+def source(written: Any) -> str | None:
+    """The key that `${key}` points to."""
+    match = re.fullmatch(r"\$\{([\w.]+)\}", written) if isinstance(written, str) else None
+    return match[1] if match else None
+
+
+def found(target: str, name: str) -> Callable[..., Any]:
+    """The class or function that a section names."""
+    try:
+        return get_object(target)
+    except ImportError as error:
+        raise ImportError(f"{name}_target_={target}: {missing_package(error)}") from error
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{name}_target_={target}: there is no such class or function") from error
+
+
+def missing_package(error: ImportError) -> str:
+    """What is missing and how it is installed."""
+    cause: BaseException | None = error  # Hydra wraps it
+    while cause is not None and not getattr(cause, "name", None):
+        cause = cause.__cause__
+    package = str(getattr(cause, "name", "")).split(".")[0]
+    if not package or package == "talkinghead":
+        return " ".join(str(error).split())
+    extra = EXTRAS.get(package)
+    how = f"pip install -c constraints.txt -e '.[{extra}]'" if extra else f"pip install {package}"
+    return f"the package {package} is not installed: {how}"
+
+
+def check_call(target: Callable[..., Any], given: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Raise ValueError for a value that does not fit the annotation of its parameter, or has none.
+
+    given     values by parameter
+    names     how the user calls them, for the message
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
+    except (NameError, TypeError, ValueError):  # nothing is known of it
+        return
+    if any(one.kind == one.VAR_KEYWORD for one in parameters.values()):
+        parameters = {**parameters, **dict.fromkeys(given)}  # type: ignore[dict-item]
+    for key, value in given.items():
+        if key not in parameters:
+            raise ValueError(f"{names[key]}: {target.__qualname__} has no such option{nearest(key, list(parameters))}")
+        if key in hints and not fits(value, hints[key]):
+            raise ValueError(f"{names[key]}={shown(value)}: {wanted(hints[key])} is wanted")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of yaml can be of this type; True where nothing can be said."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if (isinstance(value, dict) and "_target_" in value) or hint in (Any, object):
+        return True
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if hint in SCALARS:
+        return isinstance(value, SCALARS[hint][0]) and (hint is bool or not isinstance(value, bool))
+    if origin in LISTS and not isinstance(value, dict):
+        items = inner[:1] if Ellipsis in inner or len(inner) == 1 else ()
+        return isinstance(value, list) and all(fits(one, items[0]) for one in value if items)
+    return isinstance(value, dict) or not is_mapping(origin)
+
+
+def is_mapping(origin: Any) -> bool:
+    """Whether a generic type is a dictionary."""
+    return inspect.isclass(origin) and issubclass(origin, Mapping)
+
+
+def wanted(hint: Any) -> str:
+    """In words: `a whole number or null`."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(wanted(one) for one in inner))
+    if origin is Literal:
+        return " | ".join(map(str, inner))
+    if hint in SCALARS:
+        return SCALARS[hint][1]
+    if origin in LISTS:
+        return "a list such as [1,8,32]" if int in inner else "a list"
+    if is_mapping(origin):
+        return "{name: value, ...}"
+    return getattr(hint, "__name__", str(hint))
+
+
+def shown(value: Any) -> str:
+    """As it is typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,145 @@
+"""What a verb can say before it imports anything heavy: --help, --cfg, and mistakes in the overrides."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from talkinghead.cli.help import help_text
+
+CONF = Path(__file__).parents[2] / "conf"
+FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
+PLUGINS = {  # of Hydra: launchers and sweepers
+    "submitit_slurm": "pip install -c constraints.txt -e '.[slurm]'",
+    "submitit_local": "pip install -c constraints.txt -e '.[slurm]'",
+    "optuna": "pip install hydra-optuna-sweeper",
+    "ax": "pip install hydra-ax-sweeper",
+}
+
+
+def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Print what is asked for and exit, or exit with one line that says which override is wrong; else return.
+
+    name      of the file in conf/ that the verb composes
+    command   how the verb is called, for the help text: `python train.py`
+    offers    of a group whose choices are not all for this verb, those that are
+    """
+    given = sys.argv[1:]
+    if {"--help", "-h"} & set(given):
+        print(help_text(CONF, name, command, offers or {}), end="")
+        sys.exit()
+    verb = command.rsplit(maxsplit=1)[-1]
+    wrong = next((one for one in given if one.startswith("--") and not known(one)), None)
+    if wrong is not None:
+        fail(f"{verb}: {wrong}: options are written without dashes, as key=value (--help lists them)")
+    arguments = get_args_parser().parse_args(given)
+    try:
+        missing = keys_of(compose(name, arguments), only_missing=True)
+    except OverrideParseException as error:
+        fail(f"{verb}: {unreadable(error)}")
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(f"{verb}: {explain(str(error), name, arguments, offers or {})}")
+    asked = any(one.split("=")[0] in FLAGS for one in given)
+    if missing and not asked:
+        fail(f"{verb}: {missing[0]}=… is needed (--help has examples)")
+    if asked:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda cfg: None)()
+        sys.exit()
+
+
+def fail(text: str) -> NoReturn:
+    """Exit with status 1 and this line."""
+    sys.exit(text)
+
+
+def known(flag: str) -> bool:
+    """Whether Hydra has this flag."""
+    return flag.split("=", maxsplit=1)[0] in get_args_parser()._option_string_actions  # no public list of them
+
+
+def compose(name: str, arguments: Any, only_groups: bool = False) -> DictConfig:
+    """The configuration of this command line; of a sweep that of its first job."""
+    overrides = [first_of(one) for one in OverridesParser.create().parse_overrides(arguments.overrides)]
+    if arguments.config_dir:
+        overrides.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
+    if only_groups:
+        overrides = [one for one in overrides if "." not in one.split("=")[0] and is_choice(one)]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(arguments.config_name or name, overrides)
+
+
+def first_of(override: Any) -> str:
+    """An override as it stands; of one that sweeps its first value."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    try:
+        value = next(iter(override.sweep_string_iterator()))
+    except (HydraException, ValueError, TypeError, StopIteration):  # a glob, an interval: the sweeper will see
+        return "hydra.job.name=sweep"
+    return f"{override.input_line.split('=')[0]}={value}"
+
+
+def is_choice(override: str) -> bool:
+    """Whether an override chooses a file of a group that is there."""
+    key, _, value = override.lstrip("+").partition("=")
+    return (CONF / key.split("@")[0] / f"{value}.yaml").is_file()
+
+
+def unreadable(error: OverrideParseException) -> str:
+    """One line for an override that the grammar does not know."""
+    reason = str(error.message if hasattr(error, "message") else error).splitlines()[0]
+    if "=" not in error.override:
+        return f"{error.override}: options are written as key=value (--help lists them)"
+    key, _, value = error.override.partition("=")
+    quoted = f"'{key}=\"{value}\"'"
+    return f"{error.override}: cannot be read ({reason}). With = , [ ] ( ) or blanks in it a value is quoted: {quoted}"
+
+
+def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[str]]) -> str:
+    """One line for an override that does not fit, with the nearest that would."""
+    given = [one.lstrip("+~") for one in arguments.overrides]
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match[1]
+        there = [one for one in keys_of(compose(name, arguments, only_groups=True)) if one != key]
+        mistake = next((one for one in given if one.split("=")[0] == key), key)
+        return f"{mistake}: there is no such option{nearest(key, there)}; --help lists them, +{key}=… adds a new one"
+    if match := re.search(
+        r"Could not find '([^']+)/([^'/]+)'.*?Available options in '[^']+':(.*?)\n(?!\t)", text + "\n", re.S
+    ):
+        if match[2] in PLUGINS:
+            return f"{match[1]}={match[2]}: its package is not installed: {PLUGINS[match[2]]}"
+        there = offers.get(match[1], match[3].split())
+        return f"{match[1]}={match[2]}: there is no such choice{nearest(match[2], there)}; there are {', '.join(there)}"
+    if match := re.search(r"You must specify '([^']+)'.*?Available options:(.*)", text, re.S):
+        return f"{match[1]}=… is needed: {' | '.join(match[2].split())} (--help has examples)"
+    return " ".join(text.split())
+
+
+def nearest(word: str, there: Sequence[str]) -> str:
+    """`; the nearest is …`, or nothing."""
+    last = {one: one.split(".")[-1] for one in there}
+    found = get_close_matches(word, there, 1, 0.75)
+    found = found or [one for one in there if get_close_matches(word.rsplit(".", maxsplit=1)[-1], [last[one]], 1, 0.8)]
+    return f"; the nearest is {found[0]}" if found else ""
+
+
+def keys_of(config: Any, prefix: str = "", only_missing: bool = False) -> list[str]:
+    """Every key with its dots; or those whose values are still to be given."""
+    found = []
+    for key, value in config.items_ex(resolve=False):
+        if not only_missing or OmegaConf.is_missing(config, key):
+            found.append(f"{prefix}{key}")
+        if OmegaConf.is_dict(value) and not (value._is_none() or value._is_interpolation() or value._is_missing()):
+            found += keys_of(value, f"{prefix}{key}.", only_missing)
+    return found

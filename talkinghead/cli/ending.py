@@ -1,0 +1,88 @@
+"""How a verb ends: mistakes in one line, interruptions with what was saved and how to go on, and what lies where."""
+
+import errno
+import logging
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.errors import InstantiationException
+
+MENDABLE = (ValueError, OSError, ImportError)
+KEPT = {  # of a run's folder: what it is, and where
+    "checkpoints": ("checkpoints/last.ckpt", "checkpoints/best.ckpt"),
+    "table": ("validation.csv", "results.csv"),
+    "metrics": ("metrics/metrics.csv",),
+    "previews": ("previews/latest.png", "people"),
+    "network": ("facenet_synthetic.safetensors",),
+    "time": ("fit-profile.txt", "test-profile.txt"),
+}
+TERMINATED, INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
+WARNINGS = (
+    "sync_dist",
+    "Sparse invariant checks",
+    "does not have many workers",
+    "LeafSpec",
+    "smaller than the logging interval",
+)
+HINTS = ("Tip:", "TPU available", "HPU available", "was configured so 100%")
+
+
+@contextmanager
+def told(verb: str, *also: type[Exception]) -> Iterator[None]:
+    """End with one line where the user can mend it, or stopped it; HYDRA_FULL_ERROR=1 shows tracebacks."""
+    terminate_cleanly()
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"{verb}: interrupted; the same command goes on, or starts again where nothing was saved", file=sys.stderr
+        )
+        sys.exit(INTERRUPTED)
+    except (InstantiationException, *MENDABLE, *also) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (*MENDABLE, *also)):
+            raise
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        sys.exit(f"{verb}: {cause}" + ("; make room there: the same command goes on" if full else ""))
+
+
+def terminate_cleanly() -> None:
+    """SIGTERM unwinds like an exception, so that half-written files go, and exits with 143."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+
+
+def what_it_left(folder: Path) -> list[str]:
+    """A line for each kind of file that is in a run's folder, relative to it."""
+    found = {kind: [name for name in names if (folder / name).exists()] for kind, names in KEPT.items()}
+    return [f"  {kind:<11} {', '.join(names)}" for kind, names in found.items() if names]
+
+
+def nearby(path: Path) -> str:
+    """Relative to the working directory where it is below."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def go_on(arguments: list[str], checkpoint: Path) -> str:
+    """The command that goes on from a checkpoint."""
+    rest = [one for one in arguments if not one.startswith(("ckpt_path=", "init_from=", "hydra.run.dir="))]
+    value = nearby(checkpoint)
+    quoted = f'ckpt_path="{value}"' if any(sign in value for sign in "=,[](){} ") else f"ckpt_path={value}"
+    return shlex.join(["python", "train.py", *rest, quoted])
+
+
+def without_noise() -> None:
+    """Silence warnings and hints of libraries that a user can do nothing about."""
+    for text in WARNINGS:
+        warnings.filterwarnings("ignore", message=f".*{text}")
+    hints = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    hints.addFilter(lambda record: not any(hint in record.getMessage() for hint in HINTS))

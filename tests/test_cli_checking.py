@@ -1,0 +1,146 @@
+"""Options against signatures, endings of a run, and worker processes that end at once."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from talkinghead.cli.checking import check_options, found, missing_package
+from talkinghead.cli.early import CONF
+from talkinghead.cli.ending import go_on, told, what_it_left, without_noise
+from talkinghead.processes import end_with_parent, stopping_at_once
+
+WITHOUT = {"prepare": ("paths",), "animate": ("finetune", "method"), "studio": ("finetune",)}
+PREPARE = ("source=folder", "source.root=x", "output=y", "detector=dlib")
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(
+            name, ["hydra.runtime.output_dir=out", "hydra.runtime.cwd=.", *overrides], return_hydra_config=True
+        )
+    HydraConfig.instance().set_config(config)
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_every_experiment_passes(experiment: str) -> None:
+    check_options(composed("config", f"experiment={experiment}"))
+
+
+@pytest.mark.parametrize(("name", "overrides"), [
+    ("evaluate", ()), ("animate", ()), ("studio", ()), ("prepare", PREPARE), ("prepare", (*PREPARE, "cluster=ray")),
+    ("config", ("trainer=ddp_cpu", "logger=many", "loss=v2", "debug=profile")),
+])  # fmt: skip
+def test_what_ships_passes(name: str, overrides: tuple[str, ...]) -> None:
+    check_options(composed(name, *overrides), WITHOUT.get(name, ()))
+
+
+@pytest.mark.parametrize(("name", "override", "message"), [
+    ("config", "trainer.max_epochs=abc", "trainer.max_epochs=abc: a whole number or null is wanted"),
+    ("config", "validation_shots=1", r"validation_shots=1: a list such as \[1,8,32\] is wanted"),
+    ("config", "shots=null", "shots=null: a whole number is wanted"),
+    ("config", "learner.lr_generator=fast", "learner.lr_generator=fast: a number is wanted"),
+    ("config", "+learner.foo=1", "learner.foo: MetaLearner has no such option"),
+    ("config", "+trainer.max_epoc=1", "trainer.max_epoc: Trainer has no such option; the nearest is max_epochs"),
+    ("config", "data.flip=3", "data.flip=3: true or false is wanted"),
+    ("config", "data.build.train=[1]", r"data.build.train=\[1\]: a whole number is wanted"),
+    ("config", "model=x2face_64", "learner.generator: .*choices that do not go together"),
+    ("prepare", "workers=two", "workers=two: a whole number or null is wanted"),
+    ("prepare", "settings.fps=fast", "settings.fps=fast: a number or null is wanted"),
+])  # fmt: skip
+def test_a_wrong_option_is_named_as_it_was_typed(name: str, override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_options(composed(name, *(PREPARE if name == "prepare" else ()), override), WITHOUT.get(name, ()))
+
+
+def test_a_missing_package_is_named_with_its_extra() -> None:
+    assert missing_package(ModuleNotFoundError(name="gradio.blocks")).endswith(
+        "gradio is not installed: pip install -c constraints.txt -e '.[studio]'"
+    )
+    with pytest.raises(ImportError, match=r"the package no_such_thing is not installed: pip install no_such_thing"):
+        found("no_such_thing.Thing", "logger.x.")
+
+
+# Endings
+
+
+def test_mistakes_end_in_one_line_and_interruptions_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit, match=r"^train.py: lr=0: too small$"), told("train.py"):
+        raise ValueError("lr=0: too small")
+    with pytest.raises(ZeroDivisionError), told("train.py"):
+        raise ZeroDivisionError
+    with pytest.raises(SystemExit) as stop, told("train.py"):
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+
+
+def test_sigterm_unwinds_and_exits_with_143(tmp_path: Path) -> None:
+    program = (
+        "import os, signal\nfrom talkinghead.cli.ending import told\n"
+        "with told('x.py'):\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        signal.pause()\n    finally:\n        print('tidied')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (143, "tidied\n")
+
+
+def test_what_a_run_left_and_how_it_goes_on(tmp_path: Path) -> None:
+    for name in ("checkpoints/last.ckpt", "metrics/metrics.csv", "fit-profile.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    lines = [line.split() for line in what_it_left(tmp_path)]
+    assert lines == [
+        ["checkpoints", "checkpoints/last.ckpt"],
+        ["metrics", "metrics/metrics.csv"],
+        ["time", "fit-profile.txt"],
+    ]
+    command = go_on(["experiment=x", "ckpt_path=old", "validation_shots=[1,8]"], Path("/a/0_shots=1/last.ckpt"))
+    assert command == "python train.py experiment=x 'validation_shots=[1,8]' 'ckpt_path=\"/a/0_shots=1/last.ckpt\"'"
+
+
+def test_hints_and_warnings_that_help_nobody_are_silent(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    with warnings.catch_warnings(record=True) as seen, caplog.at_level(logging.INFO):
+        warnings.resetwarnings()
+        without_noise()
+        warnings.warn("It is recommended to use `self.log('loss/cnt', ..., sync_dist=True)`", stacklevel=1)
+        warnings.warn("a warning of ours", stacklevel=1)
+        logger.info("💡 Tip: For seamless cloud logging try installing litlogger")
+        logger.info("GPU available: False, used: False")
+    assert [str(one.message) for one in seen] == ["a warning of ours"]
+    assert [record.getMessage() for record in caplog.records] == ["GPU available: False, used: False"]
+
+
+# Worker processes
+
+
+def wait_for_ever(started: Path) -> None:
+    started.touch()
+    signal.pause()
+
+
+def test_an_interruption_does_not_wait_for_the_workers(tmp_path: Path) -> None:
+    context, started = multiprocessing.get_context("spawn"), tmp_path / "started"
+    pool = ProcessPoolExecutor(1, context, end_with_parent)
+    with pytest.raises(KeyboardInterrupt), stopping_at_once(pool):  # noqa: PT012
+        pool.submit(wait_for_ever, started)
+        while not started.exists():
+            time.sleep(0.01)
+        process = next(iter(pool._processes.values()))
+        raise KeyboardInterrupt  # returns at all: the job never ends by itself
+    assert process.exitcode == -signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)

@@ -62,7 +62,7 @@ def run(cfg: DictConfig) -> Path:
     asked, phases = cfg.files, Phases()
     folder = Path(cfg.paths.outputs_dir) / "animate"
     given = check_files(names_of(asked.source), asked.driving, asked.model, asked.output, folder)
-    look = Look(**plain(cfg.look)).checked()
+    look = Look(**plain(cfg.look))
     check_targets(given.inputs, given.output, look.sheet > 0, None if given.is_person else asked.save_person)
     if given.is_shipped:
         phases.tell(

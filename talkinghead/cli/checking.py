@@ -95,12 +95,12 @@ def check_call(target: Callable[..., Any], given: Mapping[str, Any], names: Mapp
     names     how the user calls them, for the message
     """
     try:
-        parameters = inspect.signature(target).parameters
+        parameters: dict[str, Any] = dict(inspect.signature(target).parameters)
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
     except (NameError, TypeError, ValueError):  # nothing is known of it
         return
     if any(one.kind == one.VAR_KEYWORD for one in parameters.values()):
-        parameters = {**parameters, **dict.fromkeys(given)}  # type: ignore[dict-item]
+        parameters |= dict.fromkeys(given)
     for key, value in given.items():
         if key not in parameters:
             raise ValueError(f"{names[key]}: {target.__qualname__} has no such option{nearest(key, list(parameters))}")

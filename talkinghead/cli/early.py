@@ -119,7 +119,7 @@ def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[
     ):
         if match[2] in PLUGINS:
             return f"{match[1]}={match[2]}: its package is not installed: {PLUGINS[match[2]]}"
-        there = offers.get(match[1], match[3].split())
+        there = list(offers.get(match[1], match[3].split()))
         return f"{match[1]}={match[2]}: there is no such choice{nearest(match[2], there)}; there are {', '.join(there)}"
     if match := re.search(r"You must specify '([^']+)'.*?Available options:(.*)", text, re.S):
         return f"{match[1]}=… is needed: {' | '.join(match[2].split())} (--help has examples)"

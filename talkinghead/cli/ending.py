@@ -44,7 +44,7 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
             f"{verb}: interrupted; the same command goes on, or starts again where nothing was saved", file=sys.stderr
         )
         sys.exit(INTERRUPTED)
-    except (InstantiationException, *MENDABLE, *also) as error:
+    except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (*MENDABLE, *also)):
             raise

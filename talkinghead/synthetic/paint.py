@@ -286,9 +286,8 @@ def paint_room(seed: int, size: int) -> Float[np.ndarray, "H W 3"]:
             mask[y : y + int(extent[1]) + 4, x : x + int(extent[0]) + 4] = 1
             mask = mask * stripes
         else:
-            end = centre + rng.normal(0, 0.3, 2) * size
-            start, end = (tuple(int(v) for v in point) for point in (centre, end))
-            cv2.line(mask, start, end, 1.0, int(rng.integers(1, 6)), cv2.LINE_AA)
+            (x0, y0), (x1, y1) = (int(v) for v in centre), (int(v) for v in centre + rng.normal(0, 0.3, 2) * size)
+            cv2.line(mask, (x0, y0), (x1, y1), 1.0, int(rng.integers(1, 6)), cv2.LINE_AA)
         picture += (colour - picture) * (mask * rng.uniform(0.3, 1.0))[..., None]
     grain = cv2.resize(rng.normal(0, 1, (size // 2, size // 2)).astype(np.float32), (size, size))
     picture = picture * (1 + grain[..., None] * rng.uniform(0, 0.08))

@@ -106,10 +106,10 @@ def test_it_learns_the_shots(networks) -> None:
 def test_epochs_are_passes_over_the_shots(networks, number: int, options: dict, sizes: list[int]) -> None:
     method = tuner(networks, **options)
     batches = list(shuffled_batches(shots(number), method.epochs, method.batch_size, method.max_steps))
-    assert [len(x) for _, x, _ in batches] == sizes
-    assert {num_steps for num_steps, _, _ in batches} == {len(sizes)}
+    assert [len(batch.images) for _, batch in batches] == sizes
+    assert {num_steps for num_steps, _ in batches} == {len(sizes)}
     if number == 10:
-        seen = torch.cat([x for _, x, _ in batches[:2]]).flatten(1)
+        seen = torch.cat([batch.images for _, batch in batches[:2]]).flatten(1)
         assert torch.equal(seen.sum(1).sort().values, shots(10).images.flatten(1).sum(1).sort().values)
 
 
@@ -221,7 +221,7 @@ def test_previews_show_the_way_and_change_nothing(networks, tmp_path: Path) -> N
         torch.manual_seed(1)
         outputs.append(tuner(networks, epochs=5).learn(person.shots, spectator)(person.driving))
     assert torch.equal(*outputs)
-    picture = cv2.imread(str(tmp_path / "set/test/T=3/mona.png"))
+    picture = cv2.imread(str(tmp_path / "set/test/T3/mona.png"))
     assert picture.shape == (4 * SIZE, 4 * SIZE, 3)  # the targets, and the outputs after steps 2, 4 and 5
     assert len({row.tobytes() for row in picture.reshape(4, -1)}) == 4
 

@@ -260,7 +260,7 @@ def test_people_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize(("num_shots", "sizes"), [(1, [1]), (4, [4]), (9, [3, 3, 3])])
 def test_an_epoch_is_one_pass_over_the_shots(num_shots: int, sizes: list[int]) -> None:
     shots = make_frames(num_shots)
-    batches = [(x, y) for _, x, y in shuffled_batches(shots, epochs=2, batch_size=4)]
+    batches = [(x, y) for _, (x, y, _) in shuffled_batches(shots, epochs=2, batch_size=4)]
     assert [len(x) for x, _ in batches] == 2 * sizes
     for epoch in (batches[: len(sizes)], batches[len(sizes) :]):
         x, y = (torch.cat(parts) for parts in zip(*epoch, strict=True))

@@ -13,14 +13,18 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from talkinghead.learners.game import minimize
-from talkinghead.learners.shots import BATCH, draw, shuffled_batches
+from talkinghead.learners.shots import BATCH, draw, shown, shuffled_batches
 from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, PersonalGenerator, Start
 from talkinghead.models.layers import settle_spectral_norm
 from talkinghead.models.layout import lay_out, training_layout
 from talkinghead.models.person import save_person
 from talkinghead.models.quick import QuickGenerator
+from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator, WarpGuidedGenerator
 from talkinghead.types import Frames
+
+AnyGenerator = Generator | WarpGuidedGenerator
+AnyPersonalGenerator = PersonalGenerator | PersonalWarpGuidedGenerator
 
 SCORES_OK = 5.0  # hinge works within -1..1: where D' starts farther out than this, L_ADV says little of the person
 
@@ -39,19 +43,19 @@ class Progress(NamedTuple):
     step: int  # from 1
     num_steps: int
     losses: dict[str, float]
-    generator: PersonalGenerator  # to look at, not to change
+    generator: AnyPersonalGenerator  # to look at, not to change
     scores: dict[str, float] = {}  # noqa: RUF012  `real` and `fake`: D' of the shots and of G' before this step
 
 
 class PersonReenactor:
     """Draws one person with the driving landmarks; a `Reenactor`. On a CPU with fewer multiplications than G'."""
 
-    def __init__(self, generator: PersonalGenerator) -> None:
-        self.generator = generator.fold()
+    def __init__(self, generator: AnyPersonalGenerator) -> None:
+        self.generator: AnyPersonalGenerator = generator.fold()
         self._quick: QuickGenerator | None = None
 
     def __call__(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
-        if driving.landmarks.device.type != "cpu":
+        if driving.landmarks.device.type != "cpu" or isinstance(self.generator, PersonalWarpGuidedGenerator):
             return draw(self.generator, driving)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.generator.psi.dtype
         if self._quick is None or self._quick.dtype != dtype:
@@ -74,14 +78,14 @@ def embed(embedder: Embedder, shots: Frames) -> Float[Tensor, "1 N"]:
 class FeedForward(nn.Module):
     """FF: one pass of E and nothing learned."""
 
-    def __init__(self, embedder: Embedder, generator: Generator) -> None:
+    def __init__(self, embedder: Embedder, generator: AnyGenerator) -> None:
         super().__init__()
         self.embedder, self.generator = embedder, generator
 
     def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:
         """G' of the person as P e_hat_NEW makes it; there are no steps to watch."""
         self.eval()
-        return PersonReenactor(self.generator.personalize(embed(self.embedder, shots)))
+        return PersonReenactor(self.generator.personalize(embed(self.embedder, shots), shots))
 
 
 @final
@@ -102,7 +106,7 @@ class FineTuner(nn.Module):
     """
 
     def __init__(
-        self, embedder: Embedder, generator: Generator, discriminator: Discriminator, content: nn.Module,
+        self, embedder: Embedder, generator: AnyGenerator, discriminator: Discriminator, content: nn.Module,
         weights: Mapping[str, float | int | None], *, epochs: int = 40, batch_size: int = 8,
         max_steps: int | None = None,
         num_discriminator_steps: int = 2, lr_generator: float = 5e-5, lr_discriminator: float = 2e-4,
@@ -131,11 +135,11 @@ class FineTuner(nn.Module):
             lay_out(network, layout)
         return PersonReenactor(self.fine_tune(generator, discriminator, shots, watch))
 
-    def personalize(self, shots: Frames) -> tuple[PersonalGenerator, PersonalDiscriminator]:
+    def personalize(self, shots: Frames) -> tuple[AnyPersonalGenerator, PersonalDiscriminator]:
         """G' and D' before the first step: new modules. G' draws what G draws with e_hat_NEW."""
         self.eval()
         e_hat = embed(self.embedder, shots)
-        generator = self.generator.personalize(e_hat)
+        generator = self.generator.personalize(e_hat, shots)
         discriminator = self.discriminator.personalize(e_hat, self.init_w)
         if self.init_psi == "random":
             generator.psi.data = random_like(generator.psi)
@@ -147,9 +151,9 @@ class FineTuner(nn.Module):
         return generator, discriminator
 
     def fine_tune(
-        self, generator: PersonalGenerator, discriminator: PersonalDiscriminator, shots: Frames,
+        self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, shots: Frames,
         watch: Callable[[Progress], None] | None = None,
-    ) -> PersonalGenerator:  # fmt: skip
+    ) -> AnyPersonalGenerator:  # fmt: skip
         """Play the game of meta-learning on the shots; both networks move. Returns G', or its moving average."""
         generator.train(), discriminator.train()
         game = Game(
@@ -158,9 +162,9 @@ class FineTuner(nn.Module):
         )
         average = copy.deepcopy(generator) if self.ema_decay else generator
         batches = shuffled_batches(shots, self.epochs, self.batch_size, self.max_steps)
-        for step, (num_steps, x, y) in enumerate(batches, start=1):
+        for step, (num_steps, batch) in enumerate(batches, start=1):
             with torch.enable_grad():
-                losses, scores = self.step(generator, discriminator, game, x, y)
+                losses, scores = self.step(generator, discriminator, game, batch)
             if self.ema_decay:
                 follow(average, generator, self.ema_decay, step)
             if step == 1:
@@ -174,8 +178,8 @@ class FineTuner(nn.Module):
         return checked_weights(average)
 
     def step(
-        self, generator: PersonalGenerator, discriminator: PersonalDiscriminator, game: "Game",
-        x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"],
+        self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, game: "Game",
+        batch: Frames,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # fmt: skip
         """One step on some shots: `num_discriminator_steps` updates of D', one of G'.
 
@@ -183,7 +187,9 @@ class FineTuner(nn.Module):
         """
         players = [*generator.parameters(), *discriminator.parameters()]
         scores: dict[str, Tensor] = {}
-        x_hat = generator(y)  # G'(y(t); psi, psi')
+        x, y, _ = batch
+        practice = isinstance(generator, PersonalWarpGuidedGenerator)
+        x_hat = generator(generator.practise(batch) if practice else shown(generator, batch))  # G'(y(t); psi, psi')
 
         for _ in range(self.num_discriminator_steps):
             with minimize([game.opt_d], players, self.weights) as loss_d:  # theta, w', b
@@ -221,7 +227,7 @@ def checked(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
     return values
 
 
-def checked_weights(generator: PersonalGenerator) -> PersonalGenerator:
+def checked_weights(generator: AnyPersonalGenerator) -> AnyPersonalGenerator:
     """The generator. Raises FineTuningFailed where its weights are NaN or infinite."""
     if bad := [name for name, value in generator.named_parameters() if not bool(value.isfinite().all())]:
         raise FineTuningFailed(f"fine-tuning failed: {len(bad)} weights are NaN or infinite, {bad[0]} first; {REMEDY}")

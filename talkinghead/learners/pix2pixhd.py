@@ -121,7 +121,7 @@ class Pix2PixHDLearner(AdversarialLearner):
         def move(optimizer: Optimizer) -> AbstractContextManager[dict[str, Tensor]]:
             return minimize([optimizer], players, self.weights)
 
-        for _, x, y in shuffled_batches(shots, self.finetune_epochs, self.finetune_batch_size):
+        for _, (x, y, _) in shuffled_batches(shots, self.finetune_epochs, self.finetune_batch_size):
             self.play(generator, discriminator, x, y, opt_g, opt_d, move)
         return partial(draw, generator.requires_grad_(False).eval())
 

@@ -8,8 +8,9 @@ import torch
 
 from talkinghead.learners.finetune import Progress
 from talkinghead.learners.kept import save_strip
+from talkinghead.learners.shots import shown
 from talkinghead.metrics.results import ResultKey
-from talkinghead.types import Person
+from talkinghead.types import Frames, Person
 
 
 @final
@@ -28,7 +29,7 @@ class StepPreviews:
         """What `FineTuner.learn` is to call after each step for this person."""
         total = len(person.target.images)
         chosen = torch.linspace(0, total - 1, min(self.num_frames, total)).round().long()
-        y, rows = person.driving.landmarks[chosen], [person.target.images[chosen].float()]
+        driving, rows = Frames(*(part[chosen] for part in person.driving)), [person.target.images[chosen].float()]
         path = self.folder / key.data / f"T{key.T}" / f"{person.key}.png"
 
         @torch.no_grad()
@@ -36,7 +37,7 @@ class StepPreviews:
             if progress.step % self.every and progress.step != progress.num_steps:
                 return
             progress.generator.eval()  # in training, spectral norm would move
-            rows.append(progress.generator(y).float())
+            rows.append(progress.generator(shown(progress.generator, driving)).float())
             progress.generator.train()
             save_strip(path, torch.stack([torch.cat(list(row), dim=2) for row in rows]))
 

@@ -10,23 +10,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from talkinghead.atomic import write_atomic
-from talkinghead.models.fsth import PersonalGenerator, Preset
+from talkinghead.models import fsth, warp_guided
+from talkinghead.models.fsth import PersonalGenerator
+from talkinghead.models.trusted import plain_numbers
+from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator
 
 FORMAT = "talkinghead person 1"
+KINDS = {"fsth": fsth.Preset, "warp_guided": warp_guided.Preset}  # files without a kind are of the first
+AnyGenerator = PersonalGenerator | PersonalWarpGuidedGenerator
 
 
 class PersonModel(NamedTuple):
     """A person ready to be driven: G', and what was stored about it (crop, landmark style, checkpoint, commit, ...)."""
 
-    generator: PersonalGenerator
+    generator: AnyGenerator
     about: dict[str, Any]
 
 
 def save_person(
-    path: str | Path, generator: PersonalGenerator, about: Mapping[str, Any], dtype: torch.dtype = torch.float32
+    path: str | Path, generator: AnyGenerator, about: Mapping[str, Any], dtype: torch.dtype = torch.float32
 ) -> Path:
     """Write `<path>.safetensors` and `<path>.json`; each appears whole or not at all, the json last.
 
@@ -38,7 +45,8 @@ def save_person(
     state = {name: value.to(dtype).contiguous().cpu() for name, value in folded.state_dict().items()}
     content = save(state)
     card = {
-        "format": FORMAT, "preset": folded.preset._asdict(), "sha256": hashlib.sha256(content).hexdigest(), **about,
+        "format": FORMAT, "kind": "fsth" if isinstance(folded, PersonalGenerator) else "warp_guided",
+        "preset": folded.preset._asdict(), "sha256": hashlib.sha256(content).hexdigest(), **about,
     }  # fmt: skip
     text = json.dumps(card, indent=2).encode()
     write_atomic(weights_file, content)
@@ -55,14 +63,38 @@ def load_person(path: str | Path, dtype: torch.dtype = torch.float32) -> PersonM
     for file in (weights_file, json_file):
         if not file.is_file():
             raise FileNotFoundError(f"{file}: a person model is two files, {weights_file.name} and {json_file.name}")
-    card, content = json.loads(json_file.read_text()), weights_file.read_bytes()
-    if card.get("format") != FORMAT:
+    try:
+        card, content = json.loads(json_file.read_text()), weights_file.read_bytes()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{json_file} is not a person model: {' '.join(str(error).split())[:120]}") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        card = card if isinstance(card, dict) else {}
         raise ValueError(f"{json_file} is of format {card.get('format')!r}, not {FORMAT!r}: not a person model of mine")
-    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+    if hashlib.sha256(content).hexdigest() != card.get("sha256"):
         raise ValueError(f"{weights_file} does not belong to {json_file.name} (sha256 differs): write the person again")
-    generator = PersonalGenerator.of(Preset(**card["preset"]))
-    generator.load_state_dict({name: value.to(dtype) for name, value in load(content).items()}, assign=True)
-    return PersonModel(generator.fold(), {key: value for key, value in card.items() if key not in ("format", "sha256")})
+    try:
+        generator = built(card.get("kind", "fsth"), card.get("preset"), load(content), dtype)
+    except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"{json_file} does not describe {weights_file.name} ({reason}): write the person again"
+        ) from None
+    about = {key: value for key, value in card.items() if key not in ("format", "kind", "sha256")}
+    return PersonModel(generator.fold(), about)
+
+
+def built(kind: str, preset: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> AnyGenerator:
+    """The generator of a file. Raises ValueError, TypeError, KeyError or RuntimeError where the two do not fit."""
+    sizes = KINDS[kind](**plain_numbers(preset, "preset"))
+    if bad := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise ValueError(f"{bad[0]} is not finite")
+    generator: AnyGenerator
+    if isinstance(sizes, fsth.Preset):
+        generator = PersonalGenerator.of(sizes)
+    else:
+        generator = PersonalWarpGuidedGenerator(len(state["shots"]), **sizes._asdict())
+    generator.load_state_dict({name: value.to(dtype) for name, value in state.items()}, assign=True)
+    return generator
 
 
 def files(path: str | Path) -> tuple[Path, Path]:

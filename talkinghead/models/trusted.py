@@ -57,6 +57,13 @@ def trusted(section: Any, where: str, weights_dir: str | None = None) -> Any:
     return _checked(section, where, weights_dir, 0)
 
 
+def plain_numbers(section: Any, where: str) -> dict[str, Any]:
+    """Numbers, words and lists of a file's section that builds nothing, within bounds. Raises ValueError otherwise."""
+    if not isinstance(section, Mapping) or "_target_" in section:
+        raise ValueError(f"{where} is not a section of plain numbers")
+    return _section(section, where, None, 0)
+
+
 def _checked(node: Any, where: str, weights_dir: str | None, depth: int) -> Any:
     if depth > DEEPEST:
         raise ValueError(f"{where}: nested too deeply for a config of ours")

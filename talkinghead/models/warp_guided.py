@@ -7,6 +7,7 @@ uncovers (few-shot vid2vid, arXiv 1910.12713: warped frame, synthesised frame, m
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from talkinghead.types import Episode, Frames
 CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1}  # of what G is shown, in this order
 GUIDE_CHANNELS = sum(CHANNELS.values())
 REACH = 0.15  # how far the correction may move the flow, in half sides of the picture
+LOWER_JAW, UPPER_LIDS = [*range(5, 12), *range(55, 60), 65, 66, 67], [37, 38, 43, 44]
 OFFSET_SCALE = 4.0  # flows are shown to G as offsets, times this
 
 
@@ -164,6 +166,22 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
         nearest = (driving.points[:, None] - self.points[None]).float().norm(dim=-1).mean(-1).argmin(1)
         return show(self.shots[nearest], self.points[nearest], driving.landmarks, driving.points)
 
+    @torch.no_grad()
+    def practise(self, batch: Frames) -> Float[Tensor, "B 12 H W"]:
+        """y for fine-tuning on some of the shots: none is shown itself, for then there would be nothing to learn.
+
+        Of several shots the nearest other one is shown; a single one in another pose and expression, which is a warp.
+        """
+        if len(self.shots) > 1:
+            distance = (batch.points[:, None] - self.points[None]).float().norm(dim=-1).mean(-1)
+            itself = distance <= distance.min(1, keepdim=True).values
+            nearest = distance.masked_fill(itself, float("inf")).argmin(1)
+            return show(self.shots[nearest], self.points[nearest], batch.landmarks, batch.points)
+        moved = disturbed(batch.points)
+        flow = guide(batch.images, batch.points, moved).flow
+        shot = F.grid_sample(batch.images.float(), flow, padding_mode="border", align_corners=False)
+        return show(shot, moved, batch.landmarks, batch.points)
+
     def forward(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 3 H W"]:
         return self.synthesize(y, self.psi.expand(len(y), -1))
 
@@ -178,6 +196,20 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
                 state[f"{name}.weight"] = layer.weight
         person.load_state_dict({name: state[name] for name in person.state_dict()}, assign=True)
         return person.eval().requires_grad_(False)
+
+
+def disturbed(points: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B 68 2"]:
+    """The same face in a random other pose and expression: turned, shifted, jaw and lids moved; unit: eye distance."""
+    eyes = (points[:, 36] - points[:, 45]).norm(dim=-1)[:, None, None]
+    middle, normal = points.mean(1, keepdim=True), partial(torch.randn, device=points.device)
+    angle, (cos, sin) = 0.12 * normal(len(points)), (torch.cos, torch.sin)
+    turn = torch.stack([cos(angle), -sin(angle), sin(angle), cos(angle)], -1).unflatten(-1, (2, 2))
+    squeeze = 1 + 0.08 * normal(len(points), 1, 2)  # a head that turns or nods is narrower or lower
+    other = (points - middle) * squeeze @ turn + middle + 0.08 * eyes * normal(len(points), 1, 2)
+    jaw, lids = 0.2 * torch.rand_like(eyes) - 0.05, 0.06 * torch.rand_like(eyes)
+    other[:, LOWER_JAW, 1:] += jaw * eyes
+    other[:, UPPER_LIDS, 1:] += lids * eyes
+    return other
 
 
 def show(

@@ -20,6 +20,7 @@ from talkinghead.reenactment.pipeline import Learned, Method, Pipeline, Settings
 from talkinghead.reenactment.source import as_pictures, landmark_images
 from talkinghead.studio.job import Reports
 from talkinghead.studio.uploads import Limits, Refused, admit_pictures, admit_video
+from talkinghead.types import Frames
 
 Points = Float[np.ndarray, "F 68 2"]
 
@@ -131,17 +132,18 @@ class Glimpses:
         self._last = now
         device = next(state.generator.parameters()).device
         size = state.generator.preset.image_size
-        y = landmarks_of(driving, self.moments, size).to(device)
+        moments = Frames(*(part.to(device) for part in frames_of(driving, self.moments, size)))
         state.generator.eval()  # in training, spectral norm would move
-        pictures = as_pictures(state.generator(y).float())
+        pictures = as_pictures(state.generator(state.generator.condition(moments)).float())
         state.generator.train()
         self.show(strip(pictures))
 
 
-def landmarks_of(driving: Points, moments: int, size: int) -> Float[torch.Tensor, "M 3 S S"]:
-    """Pictures of the landmarks of some moments, from the first to the last."""
+def frames_of(driving: Points, moments: int, size: int) -> Frames:
+    """The landmarks of some moments, from the first to the last; their images are not known."""
     chosen = driving[np.linspace(0, len(driving) - 1, min(moments, len(driving))).round().astype(int)]
-    return landmark_images(chosen, size)
+    y = landmark_images(chosen, size)
+    return Frames(y, y, torch.from_numpy(chosen).float())
 
 
 def strip(pictures: Sequence[Any] | UInt8[np.ndarray, "M S S 3"], side: int = 128) -> UInt8[np.ndarray, "H W 3"]:

@@ -152,7 +152,6 @@ def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
         ("driving=null", "driving=FILE is needed"),
         ("driving=/nowhere/clip.mp4", "/nowhere/clip.mp4: there is no such file"),
         ("output=result.avi", "mp4"),
-        ("method=nearest", "method=nearest: choose ff"),
         ("adapt=both", "relative or absolute"),
         ("precision=fp8", "auto or fp32 or bf16"),
         ("device=tpu", "device=tpu is not there"),

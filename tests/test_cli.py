@@ -80,7 +80,7 @@ def test_commands_in_the_heads_of_conf_compose(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("name", "given", "told"), [
     ("config", "trainer.max_epoch=3", "trainer.max_epoch=3: there is no such option; the nearest is trainer.max_e"),
-    ("config", "experiment=meta_synthetc", "the nearest is meta_synthetic; there are facenet_synthetic, "),
+    ("config", "experiment=meta_synthetc", "the nearest is meta_synthetic; there are custom, "),
     ("config", "-m trainer.max_epoch=1,2", "trainer.max_epoch=1,2: there is no such option; the nearest is trainer.m"),
     ("config", "trainer=gpuu", "trainer=gpuu: there is no such choice; the nearest is gpu; there are cpu, "),
     ("config", "callbacks.emaa=null", "the nearest is callbacks.ema;"),

@@ -75,8 +75,9 @@ def test_what_cannot_work_is_told_before_data_are_rendered(
     monkeypatch.setattr("talkinghead.data.datamodule.build_once", lambda *_: pytest.fail("rendered"))
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     with pytest.raises(SystemExit) as stop, train.told("train.py"):  # noqa: PT012
-        train.check_options(train.OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
-        train.fit(config)
+        given = train.OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        train.check_options(given)
+        train.fit(given)
     assert str(stop.value.code).startswith(f"train.py: {override}: ")
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import InstantiationException
 
@@ -36,7 +37,7 @@ HINTS = ("Tip:", "TPU available", "HPU available", "was configured so 100%")
 @contextmanager
 def told(verb: str, *also: type[Exception]) -> Iterator[None]:
     """End with one line where the user can mend it, or stopped it; HYDRA_FULL_ERROR=1 shows tracebacks."""
-    terminate_cleanly()
+    before = terminate_cleanly()
     try:
         yield
     except KeyboardInterrupt:
@@ -50,12 +51,16 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
             raise
         full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
         sys.exit(f"{verb}: {cause}" + ("; make room there: the same command goes on" if full else ""))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def terminate_cleanly() -> None:
-    """SIGTERM unwinds like an exception, so that half-written files go, and exits with 143."""
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+def terminate_cleanly() -> Any:
+    """SIGTERM unwinds like an exception, so that half-written files go, and exits with 143. Returns what it did."""
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    return before
 
 
 def what_it_left(folder: Path) -> list[str]:

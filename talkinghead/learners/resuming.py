@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from talkinghead.models.trusted import read_checkpoint
 
 SAME = ("model", "seed", "data.path", "data.build", "data.size", "learner._target_")  # what makes a run what it is
-NEVER_TOLD = ("paths", "ckpt_path", "allow_other_run", "num_videos", "git_commit", "logger", "init_from", "callbacks")
+NEVER_TOLD = {"paths", "ckpt_path", "allow_other_run", "num_videos", "git_commit", "logger", "init_from", "callbacks"}
 
 _logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Diffe
         return
     old, new = dict(flat(there)), dict(flat(here))
     for key in old.keys() & new.keys():
-        if key.split(".")[0] in NEVER_TOLD or "weights_dir" in key:
+        if NEVER_TOLD & {key.split(".")[0], key.split(".")[-1]} or "weights_dir" in key:
             continue
         values = [Path(value).name if key == "data.path" else value for value in (old[key], new[key])]
         if values[0] != values[1] and not all(isinstance(v, str) and "/" in v for v in values):

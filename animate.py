@@ -66,7 +66,7 @@ def run(cfg: DictConfig) -> Path:
     check_targets(given.inputs, given.output, look.sheet > 0, None if given.is_person else asked.save_person)
     if given.is_shipped:
         phases.tell(
-            "model: the small one that ships with the project. It has seen synthetic heads only, never a real face"
+            f"model: {given.model.stem}, which ships with the project. It has seen synthetic heads only, no real face"
         )
     settings = Settings(**{field.name: cfg[field.name] for field in fields(Settings)})
     signer = find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate))

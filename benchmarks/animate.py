@@ -38,9 +38,9 @@ from talkinghead.provenance import find_signer
 from talkinghead.reenactment import animation, movie, pipeline
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.driver import Driver
+from talkinghead.reenactment.files import MODELS, SHIPPED
 from talkinghead.reenactment.movie import Movie
 from talkinghead.reenactment.pipeline import Learned, Pipeline, Settings
-from talkinghead.reenactment.portable import SHIPPED
 from talkinghead.reenactment.reel import Reel
 from talkinghead.reenactment.source import read_source, shots_of
 
@@ -108,12 +108,12 @@ def time_generator(name: str, person: PersonalGenerator, y: Tensor, args: argpar
 
 
 def measure_generator(args: argparse.Namespace) -> None:
-    """The paper's size with random weights, and the model that ships with its own."""
+    """The paper's size with random weights, and the paper's networks that ship with theirs."""
     person = random_person(args.model)
     size = person.preset.image_size
     noise = torch.rand(args.batch, 3, size, size) * 2 - 1
     time_generator(f"{args.model}, random weights on noise", person, noise, args, args.compile)
-    parts: Any = networks(str(SHIPPED), instantiate)
+    parts: Any = networks(str(MODELS["fsth_64"]), instantiate)
     size = parts["generator"].preset.image_size
     shots = shots_of(read_source([PORTRAIT], Dlib(), FRAMING), size)
     known = FeedForward(parts["embedder"], parts["generator"]).learn(shots)
@@ -203,7 +203,7 @@ def animate_once(watch: Stopwatch, size: int, args: argparse.Namespace, person: 
 
 def measure_video(args: argparse.Namespace) -> None:
     """Milliseconds a frame of each part, and frames a second."""
-    parts: Any = networks(str(SHIPPED), instantiate)
+    parts: Any = networks(str(MODELS[args.shipped]), instantiate)
     person = Learned("ff", FeedForward(parts["embedder"], parts["generator"]), parts["generator"].preset.image_size)
     args.detector, args.signer = Dlib(), find_signer()
     for size in args.sizes:
@@ -237,7 +237,7 @@ def measure_command(args: argparse.Namespace) -> None:
         commands = {
             "import of animate.py": ["-c", "import animate"],
             "animate.py, FF": ["animate.py", *given, "method=ff"],
-            "animate.py, FT": ["animate.py", *given],
+            "animate.py, FT": ["animate.py", *given, "method=ft"],
         }
         print()
         for name, command in commands.items():

@@ -18,7 +18,7 @@ from talkinghead.preparation.sources import Unit
 from talkinghead.preparation.video import Video
 from talkinghead.reenactment.animation import Look, animate
 from talkinghead.reenactment.driver import Driver, follow_driver
-from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.reenactment.files import SHIPPED
 from talkinghead.reenactment.source import read_source
 from tests.test_reenactment_video import echo, times
 

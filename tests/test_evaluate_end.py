@@ -114,7 +114,7 @@ REMEDIES = [
     (["people.unit=person"], r"people\.unit=person: choose clip or video", ["people.unit=video"]),
     (["frame_choice.split=half"], r"frame_choice\.split=half: choose parts or mixed", ["frame_choice.split=mixed"]),
     (["frame_choice.shots=first"], r"frame_choice\.shots=first: choose random or even", ["frame_choice.shots=even"]),
-    (["methods=[nearest,magic]"], r"there are ff, ft, x2face, pix2pixhd, nearest, mean", ["methods=[nearest]"]),
+    (["methods=[nearest,magic]"], r"there are ff, ft, x2face, pix2pixhd, warped, nearest, mean", ["methods=[nearest]"]),
     (["methods=[nearest,ft]"], r"leave it out of methods", ["methods=[nearest]"]),
     (["adaptations=[magic]"], r"there are raw, absolute, relative", ["adaptations=[raw]"]),
     ([*STILLS, "people.root=nowhere"], r"no folder nowhere: set people\.root", [*STILLS, "people.root=FACES"]),

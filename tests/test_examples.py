@@ -1,6 +1,7 @@
 """What ships to try animate at once: pictures and clips of synthetic people, and a model that has seen only such."""
 
 import re
+from pathlib import Path
 
 import av
 import cv2
@@ -12,7 +13,7 @@ from talkinghead.preparation.detectors import Dlib
 from talkinghead.provenance import read
 from talkinghead.reenactment import examples
 from talkinghead.reenactment.faces import find_face
-from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.reenactment.files import MODELS, SHIPPED
 from talkinghead.synthetic.dataset import FIRST_PERSON
 
 FOLDER = SHIPPED.parent
@@ -49,11 +50,12 @@ def test_they_are_rendered_by_the_command_that_says_so() -> None:
     assert np.abs(shipped.astype(float) - again).mean() < 4
 
 
-def test_the_shipped_model_is_small_and_names_no_folder() -> None:
+@pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+def test_a_shipped_model_is_small_and_names_no_folder(model: Path) -> None:
     """It says what builds it, and nothing of the machine it was trained on."""
-    assert SHIPPED.stat().st_size < 20e6
-    checkpoint = torch.load(SHIPPED, weights_only=True)
-    assert checkpoint["config"]["model"]["image_size"] == 64
+    assert model.stat().st_size < 20e6
+    checkpoint = torch.load(model, weights_only=True)
+    assert checkpoint["config"]["model"]["image_size"] == int(model.stem.rsplit("_")[-1])
     assert "facenet_synthetic" in checkpoint["config"]["loss"]["content"]["backbones"]
     assert not re.search(r"[:=] ?['\"]?/", str(checkpoint["config"])), "an absolute path is in the config"
 

@@ -435,7 +435,7 @@ def test_settings_have_a_hash_that_does_not_know_where_files_lie(trained: tuple[
         (["methods=[ft]"], "method ft needs its trained networks: checkpoint=FILE"),
         (["methods=[x2face]"], r"checkpoints\.x2face=FILE"),
         (["methods=[ff]", "checkpoint=nowhere.ckpt"], r"there is no checkpoint nowhere\.ckpt"),
-        (["methods=[magic]"], "no magic; there are ff, ft, x2face, pix2pixhd, nearest, mean"),
+        (["methods=[magic]"], "no magic; there are ff, ft, x2face, pix2pixhd, warped, nearest, mean"),
     ],
 )
 def test_evaluate_says_what_is_missing(tmp_path: Path, overrides: list[str], message: str) -> None:

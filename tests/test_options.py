@@ -11,9 +11,8 @@ from talkinghead.preparation.clip import Settings as Preparation
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Dlib, FaceAlignment
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.files import check_files, dashed, file_arguments, names_of
+from talkinghead.reenactment.files import SHIPPED, check_files, dashed, file_arguments, names_of
 from talkinghead.reenactment.pipeline import Settings
-from talkinghead.reenactment.portable import SHIPPED
 
 NAMES = ("source", "driving", "output", "model")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from talkinghead.preparation.crop import Crop, Framing
-from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.reenactment.files import SHIPPED
 from talkinghead.reenactment.sameness import check_one_person, find_recognizer
 from talkinghead.reenactment.source import Portrait, read_source
 

@@ -20,8 +20,7 @@ from omegaconf import DictConfig
 
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.files import file_arguments
-from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.reenactment.files import SHIPPED, file_arguments
 from talkinghead.studio import __main__ as entry
 from talkinghead.studio.animate_page import AnimatePage, Examples
 from talkinghead.studio.animator import Animator, Wish

@@ -10,7 +10,7 @@ import pytest
 from talkinghead.preparation.appearance import is_cut, likeness, patch_of, view_of
 from talkinghead.preparation.tracking import follow
 from talkinghead.reenactment.faces import track_face
-from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.reenactment.files import SHIPPED
 from tests.preparation_videos import GreenFace, green_frame
 
 BARS = np.repeat(np.array([(200, 20, 20), (20, 20, 200), (200, 20, 200), (230, 230, 230)], np.uint8), 40, 0)

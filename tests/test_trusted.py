@@ -14,7 +14,10 @@ from talkinghead.learners.checkpoints import load_weights, networks
 from talkinghead.learners.newcomers import Newcomers
 from talkinghead.models.fsth import Embedder
 from talkinghead.models.trusted import TARGETS, arguments_of, inside, section_of, trusted
-from talkinghead.reenactment.portable import SHIPPED, shrink
+from talkinghead.reenactment.files import MODELS
+from talkinghead.reenactment.portable import shrink
+
+SHIPPED = MODELS["fsth_64"]
 
 ROOT = Path(__file__).parents[1]
 S = ROOT / "talkinghead" / "reenactment" / "shipped"

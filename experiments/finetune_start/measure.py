@@ -21,7 +21,7 @@ from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.people import Shards
 from talkinghead.learners.finetune import FineTuner, Progress
 from talkinghead.learners.newcomers import Newcomers
-from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.reenactment.files import MODELS
 from talkinghead.synthetic.dataset import SyntheticDataset
 from talkinghead.types import Frames
 
@@ -95,7 +95,7 @@ def measure(number: int, steps: int, data: Path) -> list[dict[str, Any]]:
     """All rows of all people; those that are there already are kept."""
     numbers = {"lr_generator": 2e-4, "lr_discriminator": 2e-4, "num_discriminator_steps": 1}  # finetune_small
     found, rows = list(people(number, data)), []
-    newcomers = Newcomers(SHIPPED, instantiate, numbers)
+    newcomers = Newcomers(MODELS["fsth_64"], instantiate, numbers)
     for row in ROWS:
         newcomers.numbers = {**numbers, "init_w": row.init_w, "weights": {"cnt": 1, "adv": row.adv, "fm": 10}}
         for num_shots in row.shots:

@@ -33,7 +33,7 @@ from talkinghead.preparation.detectors import Dlib
 from talkinghead.preparation.video import Video
 from talkinghead.provenance import Card, marked
 from talkinghead.reenactment.examples import DRIVERS
-from talkinghead.reenactment.portable import SHIPPED
+from talkinghead.reenactment.files import SHIPPED
 from talkinghead.reenactment.source import Portrait, as_frames, read_source
 
 HERE = Path(__file__).parent

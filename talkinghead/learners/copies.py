@@ -1,12 +1,14 @@
-"""Methods that learn nothing: a source frame as it is, and the mean of all of them. Every method must beat them."""
+"""Methods that learn nothing: a source frame as it is, moved, or the mean of all. Every method must beat them."""
 
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from talkinghead.metrics.baseline import nearest_index
+from talkinghead.models.guide import guide
 from talkinghead.types import Frames, Reenactor
 
 
@@ -20,6 +22,22 @@ class NearestFrame:
         @torch.no_grad()
         def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
             return shots.images[nearest_index(driving.points, shots.points)]
+
+        return reenact
+
+
+@final
+class WarpedFrame:
+    """The nearest shot, warped to the driver's points by thin-plate splines (`talkinghead.models.guide`)."""
+
+    def learn(self, shots: Frames) -> Reenactor:
+        """Remember the shots."""
+
+        @torch.no_grad()
+        def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
+            nearest = nearest_index(driving.points, shots.points)
+            flow = guide(shots.images[nearest], shots.points[nearest], driving.points).flow
+            return F.grid_sample(shots.images[nearest].float(), flow, padding_mode="border", align_corners=False)
 
         return reenact
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SHIPPED = Path(__file__).with_name("shipped") / "synthetic_64.ckpt"  # experiment=meta_shipped; it has seen no real face
+_FOLDER = Path(__file__).with_name("shipped")
+MODELS = {name: _FOLDER / f"{name}.ckpt" for name in ("warp_256", "fsth_64")}  # they ship; none has seen a real face
+SHIPPED = MODELS["warp_256"]  # where no model is asked for
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Files:
 
     @property
     def is_shipped(self) -> bool:
-        """The model is the small one that comes with the project."""
-        return self.model.resolve() == SHIPPED.resolve()
+        """The model is one that comes with the project."""
+        return self.model.resolve() in [path.resolve() for path in MODELS.values()]
 
     @property
     def inputs(self) -> list[Path]:
@@ -57,9 +59,9 @@ def check_files(
 
     Raises ValueError or FileNotFoundError that names what is wrong.
     """
-    model = str(SHIPPED) if model is None else str(model)
+    model = str(find_model(model))
     if not Path(model).is_file() and not is_person(Path(model)):
-        raise FileNotFoundError(f"model={model}: there is no such file")
+        raise FileNotFoundError(f"model={model}: there is no such file; {' and '.join(MODELS)} ship with the project")
     if driving is None:
         raise ValueError("driving=FILE is needed: a video, or the number of a camera")
     if not isinstance(driving, int) and not Path(driving).is_file():
@@ -73,6 +75,13 @@ def check_files(
     check_folder(path.absolute().parent)
     given = driving if isinstance(driving, int) else Path(driving)
     return Files(tuple(Path(source) for source in sources), given, Path(model), path)
+
+
+def find_model(model: str | Path | None) -> Path:
+    """A checkpoint or person model by its path, or one that ships by its name; None: `SHIPPED`."""
+    if model is None:
+        return SHIPPED
+    return Path(model) if is_there(str(model)) else MODELS.get(str(model), Path(model))
 
 
 def check_folder(folder: Path) -> None:

@@ -17,7 +17,6 @@ import torch
 
 from talkinghead.atomic import write_atomic
 from talkinghead.models.trusted import inside, read_checkpoint, section_of, weights_of
-from talkinghead.reenactment.files import SHIPPED  # noqa: F401, importers look for it here too
 
 NETWORKS = ("embedder", "generator", "discriminator")
 W = "discriminator.W.weight"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from talkinghead.cli import early
-from talkinghead.reenactment.files import file_arguments
+from talkinghead.reenactment.files import SHIPPED, file_arguments, find_model
 
 FILES = ("model", "study")
 
@@ -30,7 +30,6 @@ from talkinghead.learners.newcomers import PARTS, Newcomers
 from talkinghead.preparation.crop import Framing
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.pipeline import Settings, find_device
-from talkinghead.reenactment.portable import SHIPPED
 from talkinghead.studio.animator import Animator
 from talkinghead.studio.desk import Desk
 from talkinghead.studio.study import load_study
@@ -91,7 +90,7 @@ def find_examples() -> dict[str, dict[str, Path]]:
 
 def build_animator(cfg: DictConfig) -> Animator:
     """The networks, loaded once, and how they are used."""
-    checkpoint, device, limits = Path(cfg.files.model or SHIPPED), find_device(cfg.device), Limits(**cfg.limits)
+    checkpoint, device, limits = find_model(cfg.files.model), find_device(cfg.device), Limits(**cfg.limits)
     if not checkpoint.is_file():
         raise FileNotFoundError(f"model={checkpoint}: there is no such checkpoint")
     numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS]))
@@ -110,9 +109,9 @@ def about_model(cfg: DictConfig, animator: Animator) -> str:
     """What the model is, and what it is not."""
     if cfg.files.model is None:
         return (
-            f"The model behind this page is the small one that ships with the project: {animator.size} px, trained on "
-            "synthetic heads only. **It has never seen a real face**: yours will come out blurred and strange. Real "
-            "faces need a model that was trained on real video, such as VoxCeleb: start the studio with `model=FILE`."
+            f"The model behind this page ships with the project: {animator.size} px, trained on synthetic heads only. "
+            "**It has never seen a real face**: teeth, glasses and turns beyond 30 degrees come out wrong. A model of "
+            "your own, trained on real video such as VoxCeleb, is used with `model=FILE`."
         )
     return f"Model: `{Path(cfg.files.model).name}`, {animator.size} px."
 

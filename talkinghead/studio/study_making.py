@@ -20,7 +20,7 @@ from talkinghead.metrics.user import condition_of, key_of
 from talkinghead.provenance.marking import Card, marked
 from talkinghead.studio.study import ANSWERS_FILE, Study, Triplet, name_of, save_study
 
-COPIES = ("nearest", "mean")  # methods that hand out real frames: there is no fake to find
+COPIES = ("nearest", "warped", "mean")  # methods that hand out real frames: there is no fake to find
 SHOWN = 256  # pixels
 QUALITY = 95  # JPEG, without chroma subsampling
 

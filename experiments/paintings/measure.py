@@ -37,7 +37,7 @@ from talkinghead.reenactment.files import SHIPPED
 from talkinghead.reenactment.source import Portrait, as_frames, read_source
 
 HERE = Path(__file__).parent
-EVERY, SIZE, NETWORKS = 4, 256, 64  # measured frames; pixels of the clips and of the networks' pictures
+EVERY, SIZE, NETWORKS = 4, 256, 256  # measured frames; pixels of the clips and of the networks' pictures
 Row = dict[str, str]
 
 

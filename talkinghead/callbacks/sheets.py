@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from talkinghead.callbacks.previews import draw_grid, write_png
+from talkinghead.names import as_path_part
 from talkinghead.types import Person
 
 
@@ -27,10 +28,11 @@ class PeopleSheets(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Every rank draws its own people."""
-        folder = self.dirpath / str(pl_module.data)
+        folder = self.dirpath.joinpath(*map(as_path_part, str(pl_module.data).split("/")))
         for prefix in dict.fromkeys(name.split("/")[0] for name in outputs):
             mine = {name.split("/")[1]: x_hat for name, x_hat in outputs.items() if name.split("/")[0] == prefix}
-            write_png(folder / prefix.replace("=", "") / f"{batch.key}.png", draw_grid(self._columns(batch, mine)))
+            path = folder / prefix.replace("=", "") / f"{as_path_part(batch.key)}.png"
+            write_png(path, draw_grid(self._columns(batch, mine)))
 
     def _columns(self, person: Person, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         num_targets = len(person.target.images)

@@ -7,6 +7,7 @@ import io
 import json
 import mmap
 import os
+import shlex
 import stat
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from jaxtyping import Float, Int
 
 from talkinghead.data.remote import fetch, refuse_fault
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo, ShardEntry, member_suffixes, unpack_index
+from talkinghead.names import as_line, is_name
 
+NAMES = {"identity", "video", "clip", "motion_clip"}  # of a clip's description
 _BLOCK = 512  # bytes of a tar header, and what members are padded to
 
 
@@ -81,6 +84,9 @@ class StoredClip:
             raise UnusableClip("unreadable json", f"clip {self.key} of {self.file} ({error})") from error
         if not isinstance(meta, dict):
             raise UnusableClip("unreadable json", f"clip {self.key} of {self.file} (not a description)")
+        for name in NAMES & meta.keys():
+            if not is_name(meta[name]):
+                raise UnusableClip("no name", f"clip {self.key} of {self.file}: {name} is {as_line(meta[name], 40)!r}")
         return meta
 
     def landmarks(self) -> Float[np.ndarray, "F 68 2"]:
@@ -177,6 +183,8 @@ class ShardReader:
         """Clip `number` of this shard; UnusableClip when the file ends before it."""
         if number >= len(self.clips):
             raise UnusableClip("truncated shard", f"{self.url} holds {len(self.clips)} whole clips, not {number + 1}")
+        if not is_name(key := self.clips[number].key):
+            raise UnusableClip("no name", f"clip {number} of {self.url} is called {as_line(key, 40)!r}")
         return StoredClip(self.url, self.clips[number], self.content)
 
 
@@ -231,8 +239,13 @@ def is_remote(location: str) -> bool:
 
 
 def join(location: str, file: str) -> str:
-    """The URL or path of a file of a data set; `pipe:aws s3 cp s3://bucket/set/{} -` has its own place for it."""
-    return location.replace("{}", file) if "{}" in location else f"{location.rstrip('/')}/{file}"
+    """The URL or path of a file of a data set; `pipe:aws s3 cp s3://bucket/set/{} -` has its own place for it.
+
+    The location is the user's and a `pipe:` is run by a shell; the name comes out of dataset.json, which may be a
+    stranger's: there it is one quoted word, and `DatasetInfo` takes plain names only.
+    """
+    name = shlex.quote(file) if location.startswith("pipe:") else file
+    return location.replace("{}", name) if "{}" in location else f"{location.rstrip('/')}/{name}"
 
 
 def load_info(location: str) -> DatasetInfo:

@@ -10,6 +10,7 @@ import io
 import json
 import mmap
 import os
+import re
 import struct
 import tarfile
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from talkinghead.atomic import write_atomic
+from talkinghead.names import LONGEST, as_line
 
 DATASET_FILE = "dataset.json"
 VIDEOS_FILE = "videos.json"
@@ -28,6 +30,7 @@ FORMAT_VERSION = 1
 
 _MOST, _MOST_VIDEOS = 1 << 50, 10_000_000  # larger numbers of a dataset.json are mistakes
 _LEAST_CLIP = 512  # bytes: one header of a tar
+_SHARD = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)  # relative, below the data set's folder
 _INDEX_MARK = b"clipindx"
 _INDEX_TAIL = 16  # bytes of the index's length and mark, the last ones of a shard
 
@@ -147,6 +150,8 @@ def check_types(info: DatasetInfo) -> None:
             if isinstance(value, int | float) and not 0 <= value < _MOST:
                 raise ValueError(f"{where}.{one.name}".lstrip(".") + f" is {value}")
     for where, shard in shards:
+        if not _SHARD.fullmatch(shard.file) or len(shard.file) > LONGEST:
+            raise ValueError(f"{where}: {as_line(shard.file, 60)!r} is no name of a shard below the data set's folder")
         if shard.samples * _LEAST_CLIP > shard.bytes:
             raise ValueError(f"{where}: {shard.file} of {shard.bytes} bytes cannot hold {shard.samples} clips")
     if info.num_videos > _MOST_VIDEOS:

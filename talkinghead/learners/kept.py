@@ -16,6 +16,7 @@ from torch import Tensor
 
 from talkinghead.atomic import write_atomic
 from talkinghead.metrics.results import ResultKey
+from talkinghead.names import as_path_part
 from talkinghead.provenance import Card, marked
 
 END = b"\0\0\0\0IEND\xaeB`\x82"  # the last bytes of every PNG
@@ -31,9 +32,9 @@ class KeptFrames:
     def path(self, key: ResultKey) -> Path:
         """Where the outputs of a row lie; another checkpoint, config or seed has another folder."""
         parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash, seed_of(key))
-        method = "_".join(part for part in parts if part != "-")
+        method = as_path_part("_".join(part for part in parts if part != "-"))
         shots = f"T={key.T}" if key.seed == "-" else f"T{key.T}"  # in folders of before there were seeds
-        return self.folder / key.data / method / shots / f"{key.person}.png"
+        return folder_of(self.folder, key) / method / shots / f"{as_path_part(key.person)}.png"
 
     def has(self, key: ResultKey) -> bool:
         """Whether its picture is there and whole; what is left of one is not."""
@@ -48,7 +49,7 @@ class KeptFrames:
     def target_path(self, key: ResultKey) -> Path:
         """Where the hold-out frames lie that a row is about; another protocol or seed holds out others."""
         name = "_".join(["target", *(part for part in (key.protocol, seed_of(key)) if part != "-")])
-        return self.folder / key.data / name / f"{key.person}.png"
+        return folder_of(self.folder, key) / as_path_part(name) / f"{as_path_part(key.person)}.png"
 
     def save_target(self, key: ResultKey, x: Float[Tensor, "M 3 H W"]) -> None:
         save_strip(self.target_path(key), x)
@@ -60,6 +61,11 @@ class KeptFrames:
         """SHA-256 of these people's targets: what statistics of real images are kept under."""
         content = (self.target_path(replace(key, person=person)).read_bytes() for person in people)
         return hashlib.sha256(b"".join(hashlib.sha256(picture).digest() for picture in content)).hexdigest()
+
+
+def folder_of(folder: Path, key: ResultKey) -> Path:
+    """Of a data set and split, below `folder`."""
+    return folder.joinpath(*map(as_path_part, key.data.split("/")))
 
 
 def seed_of(key: ResultKey) -> str:

@@ -7,9 +7,10 @@ from typing import final
 import torch
 
 from talkinghead.learners.finetune import Progress
-from talkinghead.learners.kept import save_strip
+from talkinghead.learners.kept import folder_of, save_strip
 from talkinghead.learners.shots import shown
 from talkinghead.metrics.results import ResultKey
+from talkinghead.names import as_path_part
 from talkinghead.types import Frames, Person
 
 
@@ -30,7 +31,7 @@ class StepPreviews:
         total = len(person.target.images)
         chosen = torch.linspace(0, total - 1, min(self.num_frames, total)).round().long()
         driving, rows = Frames(*(part[chosen] for part in person.driving)), [person.target.images[chosen].float()]
-        path = self.folder / key.data / f"T{key.T}" / f"{person.key}.png"
+        path = folder_of(self.folder, key) / f"T{key.T}" / f"{as_path_part(person.key)}.png"
 
         @torch.no_grad()
         def draw(progress: Progress) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from talkinghead import machine
 from talkinghead.atomic import write_atomic
+from talkinghead.names import as_cell, of_cell
 
 HEAD = ("data", "method", "variant", "T", "seed", "person", "identity", "num_targets")
 TAIL = ("learning_s", "ms_per_frame", "checkpoint", "config", "config_hash", "protocol", "people", "commit")
@@ -108,7 +109,7 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> list[Row]:
     for number, row in enumerate(rows):
         if None in row or None in row.values():
             raise ValueError(f"{path}, row {number + 1} has not as many cells as the header: delete that line")
-    return rows
+    return [{name: of_cell(cell) for name, cell in row.items()} for row in rows]
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
@@ -116,7 +117,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: as_cell(text) for name, text in row.items()} for row in rows)
     write_atomic(path, text.getvalue().encode())
 
 

@@ -11,6 +11,7 @@ import simplejpeg
 from jaxtyping import Float, UInt8
 
 from talkinghead.data.shards import Clip
+from talkinghead.names import as_path_part, is_name
 from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
 from talkinghead.preparation.detectors import Detector
@@ -92,7 +93,8 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
                 drops.append(Drop(unit.clip + ending, sample, f"{len(shot.images)} frames"))
                 continue
             meta, points, frames = sample
-            names = {"video": unit.video, "identity": unit.identity, "clip": unit.clip + ending}
+            given = {"video": unit.video, "identity": unit.identity, "clip": unit.clip + ending}
+            names = {what: name if is_name(name) else as_path_part(name) for what, name in given.items()}
             clips.append(Clip(key + ending, {**names, "video_index": video_index, **meta}, points, frames))
     except (av.FFmpegError, OSError, cv2.error, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):

@@ -17,7 +17,8 @@ from talkinghead.names import as_cell, as_line, as_path_part, is_name, of_cell
 from tests.data_sets import make_clip, write_data_set
 
 HOSTILE = [
-    "/tmp/outside", "../../outside", "..", ".", ".hidden", "a/b", "a\\b", "*", "?", "nul\0", "line\nend", "\x1b[2J", "~",
+    "/tmp/outside", "../../outside", "..", ".", ".hidden", "a/b", "a\\b", "*", "?", "nul\0", "line\nend", "\x1b[2J",
+    "~",
     "C:evil", " ", "end.", "x" * 300, "\udce9", "-rf", "$(id)", "; id", "a_b-3754d6cb3a38", "",
 ]  # fmt: skip
 
@@ -73,7 +74,8 @@ def test_a_key_with_codes_for_terminals_costs_its_clip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [
-    "train/000000.tar; id -un > F; #", "../0.tar", "/etc/passwd", "train/../../0.tar", "$(id)", "`id`", "a b.tar", "pipe:id",
+    "train/000000.tar; id -un > F; #", "../0.tar", "/etc/passwd", "train/../../0.tar", "$(id)", "`id`", "a b.tar",
+    "pipe:id",
     "http://host/0.tar", "-o", "", "train//0.tar", "a\nb",
 ])  # fmt: skip
 def test_names_of_shards_are_plain(name: str, tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_a_shell_gets_a_name_as_one_word() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "+49", "-cmd|' /C calc'!A0", "@SUM(1)", "'quoted", "''", "plain", "-", "-0.5", "nan", ""]
+    "text", ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(1)", "'quoted", "''", "plain", "-", "-0.5", "nan", ""]
 )
 def test_cells_compute_nothing_and_come_back(text: str, tmp_path: Path) -> None:
     assert of_cell(as_cell(text)) == text

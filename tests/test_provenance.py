@@ -1,5 +1,6 @@
 """Generated files say so, by XMP and by C2PA; what was changed afterwards is noticed; recordings say nothing."""
 
+import io
 import json
 import re
 import stat
@@ -11,6 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import animate
 from talkinghead.provenance import Card, Signer, find_signer, mark, marked, read
@@ -198,3 +200,85 @@ def test_the_visible_mark_stays_in_its_corner() -> None:
     assert changed[-24:, :140].any()
     assert not changed[:-24].any()
     assert not changed[:, 140:].any()
+
+
+PACKET = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:e="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" xmlns:t="urn:talkinghead:provenance" '
+    "e:DigitalSourceType=\"trainedAlgorithmicMedia\" t:about='{about}'/></rdf:RDF></x:xmpmeta>"
+)
+
+
+class Counted(bytes):
+    """Bytes that count how many are looked through."""
+
+    looked = 0
+
+    def find(self, part: bytes, start: int = 0, *rest: int) -> int:  # type: ignore[override]
+        found = super().find(part, start, *rest)
+        Counted.looked += (len(self) if found < 0 else found) - start
+        return found
+
+
+def test_packets_are_searched_in_one_go() -> None:
+    """A pattern with two ends looks through the rest of the file from each beginning: hours for 300 kB."""
+    content = Counted(b"\xff\xd8\xff" + b"<x:xmpmeta " * 27_000)
+    Counted.looked = 0
+    assert read(content) == []
+    assert 0 < Counted.looked <= 3 * len(content)
+
+
+@pytest.mark.parametrize("about", ["[" * 100_000, "9" * 5_000, '{"seed": ' + "9" * 5_000 + "}", "not json", "[1]", "7"])
+def test_odd_words_about_the_making_are_left_out(about: str) -> None:
+    statements = read(b"\xff\xd8\xff" + PACKET.replace("{about}", about.replace('"', "&quot;")).encode())
+    assert [statement["about"] for statement in statements] in ([], [{}])
+
+
+def test_of_many_packets_the_first_count_and_huge_ones_do_not() -> None:
+    packet = PACKET.replace("{about}", "{}").encode()
+    assert len(read(b"\xff\xd8\xff" + packet * 3)) == 3
+    assert len(read(b"\xff\xd8\xff" + packet * 1_000)) == 16
+    assert read(b"\xff\xd8\xff" + packet.replace(b"<rdf:RDF", b" " * (1 << 20) + b"<rdf:RDF")) == []
+
+
+@pytest.mark.parametrize("name", ["picture.webp", "picture.tiff", "picture.gif"])
+def test_manifests_in_other_pictures_are_read(name: str, tmp_path: Path, signer: Signer) -> None:
+    import c2pa  # noqa: PLC0415, an optional dependency
+
+    Image.fromarray(IMAGE).save(path := tmp_path / name)
+    kind, target = f"image/{path.suffix[1:]}", io.BytesIO()
+    action = {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE + "trainedAlgorithmicMedia"}
+    assertions = [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}]
+    manifest = {"claim_generator_info": [{"name": "test"}], "assertions": assertions}
+    info = c2pa.C2paSignerInfo(signer.algorithm, signer.certificates, signer.key, None)
+    with c2pa.Signer.from_info(info) as by, c2pa.Builder(manifest) as builder:
+        builder.sign(by, kind, io.BytesIO(path.read_bytes()), target)
+    (statement,) = read(target.getvalue())
+    assert (statement["generated"], statement["intact"]) == (True, True)
+
+
+def test_what_cannot_be_read_is_not_told_as_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("c2pa")
+    (path := tmp_path / "film.mkv").write_bytes(b"\x1aE\xdf\xa3" + b"jumdc2pa" * 9)
+    assert main([str(path)]) == 1
+    assert json.loads(capsys.readouterr().out)["intact"] is None
+
+
+def test_a_remuxed_video_still_says_so_in_its_comment(tmp_path: Path) -> None:
+    with Movie(tmp_path / "a.mp4", 64, 48, Fraction(25), Fraction(1, 25), card=Card()) as movie:
+        for n in range(3):
+            movie.write(IMAGE, n)
+    with av.open(tmp_path / "a.mp4") as source, av.open(str(tmp_path / "b.mp4"), "w") as target:
+        target.metadata.update(source.metadata)
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    (statement,) = read((tmp_path / "b.mp4").read_bytes())
+    assert (statement["kind"], statement["generated"]) == ("comment", True)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no file"):
+        main([str(tmp_path)])

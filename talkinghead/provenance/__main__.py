@@ -16,6 +16,8 @@ def main(paths: list[str]) -> int:
     """Print what the files say; returns the exit status, the worst of all files."""
     worst = 0
     for path in paths:
+        if Path(path).exists() and not Path(path).is_file():
+            raise OSError(0, "no file: give a video or a picture", path)
         statements = read(Path(path).read_bytes())
         for statement in statements or [{"generated": None, "problems": ["the file says nothing of its origin"]}]:
             print(json.dumps({"file": path, **statement}, ensure_ascii=False))

@@ -15,6 +15,7 @@ from random import Random
 from talkinghead.atomic import write_atomic
 from talkinghead.metrics.results import ResultKey
 from talkinghead.metrics.user import condition_of
+from talkinghead.names import as_path_part
 
 TRIPLETS_FILE = "triplets.json"
 ANSWERS_FILE = "answers.csv"
@@ -48,7 +49,7 @@ class Study:
 
     def picture(self, triplet: Triplet) -> Path:
         """JPEG, three square pictures side by side."""
-        return self.folder / "pictures" / f"{triplet.id}.jpg"
+        return self.folder / "pictures" / f"{as_path_part(str(triplet.id))}.jpg"
 
     def choose(self, participant: str, count: int) -> list[Triplet]:
         """What a participant sees, in order: each condition as often, each person as rarely as can be.
@@ -93,7 +94,7 @@ def load_study(folder: Path | str) -> Study:
             for one in content["triplets"]
         )
         study = Study(content["name"], Path(folder), triplets)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not what save_study writes ({error!r}): make the study again") from error
     missing = [triplet.id for triplet in triplets if not study.picture(triplet).is_file()]
     if missing or not triplets:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from talkinghead.learners.finetune import FeedForward, FineTuner, embed
@@ -49,6 +50,15 @@ def networks() -> tuple[Embedder, WarpGuidedGenerator, Discriminator]:
     torch.manual_seed(0)
     generator = WarpGuidedGenerator(SIZE, N, (8, 16, 16), num_residual=1)
     return Embedder(SIZE, (8, 16), None), generator, Discriminator(2, SIZE, (8, 16), None)
+
+
+def test_widths_may_come_from_a_config() -> None:
+    for widths in ([8, 16], [8, 16, 16]):
+        plain, configured = (WarpGuidedGenerator(SIZE, N, given, 1) for given in (widths, OmegaConf.create(widths)))
+        assert configured.psi_sizes == plain.psi_sizes
+        assert {k: v.shape for k, v in configured.state_dict().items()} == {
+            k: v.shape for k, v in plain.state_dict().items()
+        }
 
 
 def test_equal_points_move_nothing() -> None:

@@ -49,6 +49,8 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
         fail(f"{verb}: {unreadable(error)}")
     except (HydraException, OmegaConfBaseException) as error:
         fail(f"{verb}: {explain(str(error), name, arguments, offers or {})}")
+    except Exception as error:  # noqa: BLE001, Hydra's own, on values of kinds that it does not expect
+        fail(f"{verb}: these options cannot be composed ({error}): {' '.join(arguments.overrides)[:200]}")
     asked = any(one.split("=")[0] in FLAGS for one in given)
     if missing and not asked:
         fail(f"{verb}: {missing[0]}=… is needed (--help has examples)")

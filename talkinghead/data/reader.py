@@ -13,6 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO
 
 import numpy as np
@@ -93,7 +94,7 @@ class StoredClip:
         """Points in pixels of the stored frames, one row per frame; NaN where no face was found."""
         try:
             return read_points(self.read("landmarks.npy"), len(self.index.frames))
-        except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError, TokenError) as error:
             raise UnusableClip("unreadable landmarks", f"clip {self.key} of {self.file} ({error})") from error
         except LookupError as error:
             found = f"landmarks {error.args[0]} for {len(self.index.frames)} frames"

@@ -10,6 +10,8 @@ import importlib
 import inspect
 import math
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -165,6 +167,8 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = F
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option}={path}: there is no such checkpoint")
+    if damaged := _damaged_part(path):
+        raise ValueError(f"{option}={path} is damaged (the checksum of {damaged!r} differs): copy it again")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError:
@@ -178,6 +182,15 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = F
     if not isinstance(checkpoint, dict) or not is_state(checkpoint.get("state_dict")):
         raise ValueError(f"{option}={path} holds no `state_dict` of weights: it is not a checkpoint of train.py")
     return checkpoint
+
+
+def _damaged_part(path: str | Path) -> str | None:
+    """The first part of a checkpoint that is not what was written; torch itself does not look at the checksums."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            return parts.testzip()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError, zlib.error, ValueError):
+        return None  # no such archive: torch says what is wrong
 
 
 def is_state(state: Any) -> bool:

@@ -54,6 +54,7 @@ class WarpGuidedSynthesizer(nn.Module):
         spectral_norm: bool = False, corrected: bool = True, unwarped: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        channels = tuple(channels)  # a list of a config does not slice backwards as lists do
         if image_size % 2 ** len(channels):
             raise ValueError(f"image_size={image_size}: {len(channels)} levels need a multiple of {2 ** len(channels)}")
         self.preset = Preset(image_size, tuple(channels), num_residual, spectral_norm, corrected, unwarped)

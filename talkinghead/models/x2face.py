@@ -71,6 +71,7 @@ class SamplerNetwork(nn.Module):
         last = len(channels) - 1
         widths = enumerate(pairwise([IMAGE_CHANNELS, *channels]))
         self.down = nn.ModuleList(Down(a, b, first=n == 0, norm=0 < n < last) for n, (a, b) in widths)
+        channels = tuple(channels)  # a list of a config does not slice backwards as lists do
         inner = [channels[-1], *((1 + skips) * width for width in channels[-2::-1])]
         self.up = nn.ModuleList(Up(a, b) for a, b in zip(inner[:-1], channels[-2::-1], strict=True))
         self.to_offsets = nn.Conv2d(inner[-1], 2, 3, padding=1)

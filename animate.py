@@ -71,9 +71,7 @@ def run(cfg: DictConfig) -> Path:
     settings = Settings(**{field.name: cfg[field.name] for field in fields(Settings)})
     signer = find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate))
     if signer is None and cfg.provenance == "auto":
-        phases.tell(
-            "the statement of origin is plain; to have it signed: pip install 'talkinghead[provenance]'"
-        )
+        phases.tell("the statement of origin is plain; to have it signed: pip install 'talkinghead[provenance]'")
     device = find_device(cfg.device)
     person, crop = remembered(given, device) if given.is_person else learned(cfg, given, device, phases)
     detector = instantiate(cfg.detector)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from talkinghead.names import as_line
+
 
 class Range(NamedTuple):
     """What a number may be: from `least` to `most`, both included.
@@ -38,4 +40,4 @@ def check_numbers(values: object | Mapping[str, Any], ranges: Mapping[str, Range
     for name, allowed in ranges.items():
         value = values[name] if isinstance(values, Mapping) else getattr(values, name)
         if value not in allowed:
-            raise ValueError(f"{prefix}{name}={value}: {allowed}, please")
+            raise ValueError(f"{prefix}{name}={as_line(value, 60)}: {allowed}, please")

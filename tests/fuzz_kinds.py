@@ -17,7 +17,10 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
@@ -404,8 +407,11 @@ def use_options(folder: Path) -> str | None:
     given = json.loads((folder / "options.json").read_text())
     sys.argv[1:] = given
     early.answer("config", "python train.py")
-    config = early.compose("config", early.get_args_parser().parse_args([f"paths.root_dir={folder}/output", *given]))
-    check_options(config)
+    with initialize_config_dir(str(early.CONF), version_base="1.3"):
+        run = ["hydra.runtime.cwd=.", f"hydra.runtime.output_dir={folder}/output"]
+        config = compose("config", [*run, *given], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    check_options(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
     return None
 
 

@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [
-    {"types", "pretrained", "atomic", "machine", "images", "names", "options", "processes"},
+    {"names"},
+    {"types", "pretrained", "atomic", "machine", "images", "options", "processes"},
     {"provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},

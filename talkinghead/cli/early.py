@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from talkinghead.cli.help import help_text
+from talkinghead.names import as_line
 
 CONF = Path(__file__).parents[2] / "conf"
 FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
@@ -49,7 +50,7 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
         fail(f"{verb}: {unreadable(error)}")
     except (HydraException, OmegaConfBaseException) as error:
         fail(f"{verb}: {explain(str(error), name, arguments, offers or {})}")
-    except Exception as error:  # noqa: BLE001, Hydra's own, on values of kinds that it does not expect
+    except Exception as error:
         fail(f"{verb}: these options cannot be composed ({error}): {' '.join(arguments.overrides)[:200]}")
     asked = any(one.split("=")[0] in FLAGS for one in given)
     if missing and not asked:
@@ -61,7 +62,7 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
 
 def fail(text: str) -> NoReturn:
     """Exit with status 1 and this line."""
-    sys.exit(text)
+    sys.exit(as_line(text, 1500))
 
 
 def known(flag: str) -> bool:

@@ -79,8 +79,28 @@ def load_person(path: str | Path, dtype: torch.dtype = torch.float32) -> PersonM
         raise ValueError(
             f"{json_file} does not describe {weights_file.name} ({reason}): write the person again"
         ) from None
+    check_about(card, json_file)
     about = {key: value for key, value in card.items() if key not in ("format", "kind", "sha256")}
     return PersonModel(generator.fold(), about)
+
+
+def check_about(card: Mapping[str, Any], where: Path) -> None:
+    """Raise ValueError where the crop is not two numbers, or the points of the source are not 68 finite pairs."""
+    crop, points = card.get("crop"), card.get("source_points")
+    if crop is not None and not (
+        isinstance(crop, dict) and crop.keys() <= {"margin", "down"} and all(map(is_number, crop.values()))
+    ):
+        raise ValueError(f"{where}: crop is not `margin` and `down`, two numbers: write the person again")
+    if points is not None and not (
+        isinstance(points, list) and len(points) == 68
+        and all(isinstance(p, list) and len(p) == 2 and all(map(is_number, p)) for p in points)
+    ):  # fmt: skip
+        raise ValueError(f"{where}: source_points are not 68 points of two numbers: write the person again")
+
+
+def is_number(value: Any) -> bool:
+    """A finite one that may be a place in a picture."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e5  # NaN is not
 
 
 def built(kind: str, preset: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> AnyGenerator:

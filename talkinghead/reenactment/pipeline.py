@@ -239,7 +239,8 @@ class Pipeline:
                 min_face=given.min_face, max_frames=given.max_frames, start=step.of,
             )  # fmt: skip
         if (lost := int((~driver.seen).sum())) > 0:
-            self.progress.tell(f"the face was not seen in {lost} of {len(driver.seen)} driving frames: interpolated")
+            frames, why = f"{lost} of {len(driver.seen)} driving frames", "away, hidden, or another one's scene"
+            self.progress.tell(f"the face was not seen in {frames} ({why}): interpolated")
         if driver.way is not None:
             self.progress.tell("the driver's face walks: the crop follows it, and the result stays in its place")
         if driver.outside:

@@ -23,6 +23,7 @@ from talkinghead.reenactment.sameness import check_one_person, find_recognizer
 from talkinghead.reenactment.source import Portrait, points_of, read_source, shots_of
 from talkinghead.types import Frames, Reenactor
 
+UNCHECKED = "not checked whether all pictures show one person: that wants pip install -e '.[offline]'"
 NUMBERS = {
     "shots": Range(1, optional=True), "face": Range(1), "driving_face": Range(1), "min_face": Range(1),
     "search_every": Range(1), "max_frames": Range(1, optional=True), "seconds": Range(0.1, 3600, whole=False),
@@ -223,7 +224,9 @@ class Pipeline:
                 tell=self.progress.tell, start=step.of,
             )  # fmt: skip
             if given.one_person and len(portraits) > 1:
-                check_one_person(portraits, find_recognizer())
+                if (recognizer := find_recognizer()) is None:
+                    self.progress.tell(UNCHECKED)
+                check_one_person(portraits, recognizer)
             return portraits
 
     def find_driver(self, driving: Path | int, folder: Path) -> Driver:

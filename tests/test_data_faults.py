@@ -323,6 +323,30 @@ def test_a_dataset_json_that_is_none_is_one_line(tmp_path: Path, text: str) -> N
         DatasetInfo.load(tmp_path)
 
 
+def miscount(folder: Path, samples: int, clips: int) -> None:
+    """Let dataset.json say this of its only shard, and of the split."""
+    path = folder / "dataset.json"
+    info = json.loads(path.read_text())
+    info["splits"]["train"]["clips"] = clips
+    info["splits"]["train"]["shards"][0]["samples"] = samples
+    path.write_text(json.dumps(info))
+
+
+def test_clips_that_dataset_json_does_not_count_are_told(tmp_path: Path) -> None:
+    write_data_set(tmp_path, {"train": [[make_clip(n) for n in range(4)]]})
+    miscount(tmp_path, 3, 3)
+    pool = ShardPool(str(tmp_path), DatasetInfo.load(tmp_path).splits["train"].shards)
+    with pytest.raises(UnusableClip, match=r"000000\.tar \(4 clips, dataset\.json says 3; prepare the data again"):
+        pool.clip(0)
+
+
+def test_counts_of_a_split_and_of_its_shards_must_agree(tmp_path: Path) -> None:
+    write_data_set(tmp_path, {"train": [[make_clip(n) for n in range(4)]]})
+    miscount(tmp_path, 4, 3)
+    with pytest.raises(ValueError, match=r"splits\.train\.clips is 3, its shards hold 4"):
+        DatasetInfo.load(tmp_path)
+
+
 def test_a_local_shard_of_another_length_is_told(tmp_path: Path) -> None:
     write_data_set(tmp_path, {"train": [[make_clip(n) for n in range(4)]]})
     with open(tmp_path / "train/000000.tar", "ab") as file:

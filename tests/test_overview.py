@@ -103,6 +103,28 @@ def test_a_sweep_ends_with_the_rows_of_all_its_jobs(tmp_path: Path, capsys: pyte
     assert [(row["T"], row["seeds"]) for row in ft] == [("1", "0 1"), ("8", "0 1")]
 
 
+def test_a_sweep_of_training_runs_ends_with_their_last_validations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, seed in enumerate("012"):
+        job = tmp_path / str(number)
+        (job / ".hydra").mkdir(parents=True)
+        (job / ".hydra/overrides.yaml").write_text(f"- experiment=meta_synthetic\n- seed={seed}\n")
+        rows = [f"{epoch},{9 + epoch},{T},model,0.{epoch}{T}{seed}" for epoch in (0, 1) for T in (1, 8)]
+        if seed != "2":  # that one failed
+            (job / "validation.csv").write_text("\n".join(["epoch,step,T,method,ssim", *rows, ""]))
+    SweepTable().on_multirun_end(SimpleNamespace(hydra=SimpleNamespace(sweep=SimpleNamespace(dir=str(tmp_path)))))
+    text = capsys.readouterr().out
+    assert "last validation of each job" in text
+    assert "no validation in job 2" in text
+    rows = read_csv(tmp_path / "validation_table.csv")
+    assert [(row["job"], row["seed"], row["epoch"], row["T"], row["ssim"]) for row in rows] == [
+        ("0", "0", "1", "1", "0.110"), ("0", "0", "1", "8", "0.180"),
+        ("1", "1", "1", "1", "0.111"), ("1", "1", "1", "8", "0.181"),
+    ]  # fmt: skip
+    assert "experiment" not in rows[0], "all jobs have it"
+
+
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\xff\xfe", HUGE, None])
 def test_what_is_no_csv_is_one_line(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "results.csv"

@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from prepare import runner_config
 from talkinghead.data.shards import DatasetInfo
 from talkinghead.data.videos import load_videos
+from talkinghead.preparation import plan
 from talkinghead.preparation.cluster import RayCluster
 from talkinghead.preparation.crop import face_box
 from talkinghead.preparation.detectors import Dlib, FaceAlignment
@@ -265,3 +266,27 @@ def test_the_command_tells_what_is_wrong_without_a_traceback(tmp_path: Path):
     assert result.returncode == 1
     assert "no video files below" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"clips": 8, plan.LIST: "b"}, r"another list of clips \(clips: 7 then, 8 now\): it takes no new videos"),
+        ({plan.LIST: "b"}, r"another list of clips \(other names, splits or source\.cropped\)"),
+        ({"image_size": 128}, r"other options \(image_size: 64 then, 128 now\)"),
+    ],
+)
+def test_an_output_of_another_preparation_is_refused_and_why(tmp_path: Path, change: dict, told: str) -> None:
+    mine = {"clips": 7, "image_size": 64, plan.LIST: "a"}
+    plan.claim(tmp_path, mine)
+    plan.claim(tmp_path, mine)
+    with pytest.raises(ValueError, match=told):
+        plan.claim(tmp_path, {**mine, **change})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000])
+def test_a_plan_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / plan.PLAN_FILE).write_text(text)
+    with pytest.raises(ValueError, match=r"cannot be read .*choose another output") as caught:
+        plan.claim(tmp_path, {})
+    assert "\n" not in str(caught.value)

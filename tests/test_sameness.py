@@ -1,9 +1,15 @@
 """Source frames of several people are refused, and the odd one is named."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from talkinghead.preparation.crop import Crop, Framing
+from talkinghead.preparation.detectors import Dlib
+from talkinghead.reenactment import pipeline
 from talkinghead.reenactment.files import SHIPPED
 from talkinghead.reenactment.sameness import check_one_person, find_recognizer
 from talkinghead.reenactment.source import Portrait, read_source
@@ -34,8 +40,6 @@ def test_the_odd_one_is_named() -> None:
 @pytest.mark.slow
 def test_shipped_people_are_told_apart() -> None:
     pytest.importorskip("dlib")
-    from talkinghead.preparation.detectors import Dlib  # noqa: PLC0415 (an extra)
-
     mira, dayo = read_source([PORTRAITS / "mira.jpg", PORTRAITS / "dayo.jpg"], Dlib(), Framing(1.8))
     with pytest.raises(ValueError, match=r"(dayo|mira)\.jpg: shows another person"):
         check_one_person([mira, dayo], find_recognizer())
@@ -46,3 +50,28 @@ def test_shipped_people_are_told_apart() -> None:
     check_one_person(
         read_source([PORTRAITS.parent / "drivers" / "lively.mp4"], Dlib(), Framing(1.8)), find_recognizer()
     )
+
+
+class Told:
+    """A reporter that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def tell(self, text: str) -> None:
+        self.lines.append(text)
+
+    def phase(self, name: str, total: int | None = None) -> Any:
+        return nullcontext(SimpleNamespace(of=None))
+
+
+@pytest.mark.parametrize(("recognizer", "pictures", "lines"), [(None, 2, 1), (None, 1, 0), (by_red, 2, 0)])
+def test_pictures_that_nobody_compares_are_told(
+    monkeypatch: pytest.MonkeyPatch, recognizer: Any, pictures: int, lines: int
+) -> None:
+    monkeypatch.setattr(pipeline, "find_recognizer", lambda: recognizer)
+    monkeypatch.setattr(pipeline, "read_source", lambda *_, **__: [portrait("a.jpg", 10)] * pictures)
+    told = Told()
+    one = pipeline.Pipeline(Dlib(), Framing(1.8), pipeline.Settings(), told)
+    assert len(one.find_portraits([PORTRAITS / "anna.jpg"])) == pictures
+    assert [line[:11] for line in told.lines] == ["not checked"] * lines

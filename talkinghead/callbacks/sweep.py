@@ -8,6 +8,7 @@ from pytorch_lightning.loggers import Logger
 from rich import get_console
 from rich.table import Table as RichTable
 
+from talkinghead.callbacks.validations import show_validations
 from talkinghead.metrics.overview import COLUMNS, Overview, build_overview, explain_missing, flatten
 from talkinghead.metrics.results import Results, Row, write_csv
 from talkinghead.metrics.summary import Estimate, Lines, Table, find_metric
@@ -17,10 +18,13 @@ ROWS, TABLE = "rows.csv", "table.csv"
 
 
 class SweepTable:
-    """A Hydra callback: after all jobs, the table of the rows that each left as `rows.csv` in its folder."""
+    """A Hydra callback: after all jobs, the table of what each left in its folder.
+
+    Evaluations leave `rows.csv`, which become `table.csv`; training runs `validation.csv`, see `callbacks.validations`.
+    """
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
-        """Print it, and write it as `table.csv` into the sweep's folder; jobs without rows are passed over."""
+        """Print it, and write it into the sweep's folder; jobs without rows are passed over."""
         folder = Path(config.hydra.sweep.dir)
         rows: dict[tuple[str, ...], Row] = {}
         for path in sorted(folder.glob(f"*/{ROWS}")):
@@ -28,6 +32,8 @@ class SweepTable:
                 rows[key_of(row)] = row
         if rows:
             finish(list(rows.values()), folder, "the sweep")
+        if folder.is_dir():
+            show_validations(folder)
 
     def on_run_start(self, config: Any, **_: Any) -> None: ...
 

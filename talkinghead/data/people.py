@@ -50,7 +50,7 @@ class Shards:
         self.dataset = Path(data.path.rstrip("/")).name
 
     def clips(self, split: str) -> dict[str, StoredClip]:
-        """All readable clips of a split."""
+        """All readable clips of a split. Local shards are mapped, remote ones fetched whole, all of them."""
         splits = self.data.info.splits
         if split not in splits or not splits[split].clips:
             raise ValueError(

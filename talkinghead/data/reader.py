@@ -173,12 +173,15 @@ class ShardReader:
     def __init__(self, url: str, entry: ShardEntry | None = None) -> None:
         """`entry`: what dataset.json says of it; a copy of a remote shard must be that.
 
-        Raises OSError when the shard cannot be opened or fetched, ValueError when it is empty or no file, DataFault.
+        Raises OSError when the shard cannot be opened or fetched, DataFault, ValueError when it is empty, no file, or
+        holds clips that dataset.json does not count: those would never be seen.
         """
         self.url = url
         with open_local(url, entry) as file:
             self.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.clips = find_clips(self.content)
+        if entry and len(self.clips) > entry.samples:
+            raise ValueError(f"{len(self.clips)} clips, {DATASET_FILE} says {entry.samples}; prepare the data again")
 
     def clip(self, number: int) -> StoredClip:
         """Clip `number` of this shard; UnusableClip when the file ends before it."""

@@ -154,6 +154,9 @@ def check_types(info: DatasetInfo) -> None:
             raise ValueError(f"{where}: {as_line(shard.file, 60)!r} is no name of a shard below the data set's folder")
         if shard.samples * _LEAST_CLIP > shard.bytes:
             raise ValueError(f"{where}: {shard.file} of {shard.bytes} bytes cannot hold {shard.samples} clips")
+    for name, split in info.splits.items():
+        if split.clips != (counted := sum(shard.samples for shard in split.shards)):
+            raise ValueError(f"splits.{name}.clips is {split.clips}, its shards hold {counted}")
     if info.num_videos > _MOST_VIDEOS:
         raise ValueError(f"splits.train.videos is {info.num_videos}")
 

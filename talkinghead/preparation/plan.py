@@ -73,11 +73,27 @@ def claim(output: Path, mine: dict) -> None:
             raise ValueError(f"{output} is not empty and holds no preparation; choose another output")
         write_atomic(path, json.dumps(mine, indent=1).encode())
         return
-    theirs = json.loads(path.read_text())
+    theirs = read_plan(path)
     changed = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
-    if changed:
-        plain = [f"{name}: {theirs.get(name)} then, {mine.get(name)} now" for name in changed if name != LIST]
-        told = ", ".join(plain) or "other clips, splits or source.cropped: new videos go into another output"
+    told = ", ".join(f"{name}: {theirs.get(name)} then, {mine.get(name)} now" for name in changed if name != LIST)
+    if not set(changed) <= {"clips", LIST}:
         raise ValueError(
             f"{output} was begun with other options ({told}); repeat those, choose another output, or delete it"
         )
+    if changed:
+        told = told or "other names, splits or source.cropped"
+        raise ValueError(
+            f"{output} was begun with another list of clips ({told}): it takes no new videos, because they would move "
+            "rows and shards; prepare all of them into another output"
+        )
+
+
+def read_plan(path: Path) -> dict:
+    """The fingerprint in an output folder; ValueError, in one line, where it cannot be read."""
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise TypeError("not an object")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): choose another output, or delete {path.parent}") from error
+    return found

@@ -23,6 +23,7 @@ from talkinghead.reenactment.sameness import check_one_person, find_recognizer
 from talkinghead.reenactment.source import Portrait, points_of, read_source, shots_of
 from talkinghead.types import Frames, Reenactor
 
+UNCHECKED = "not checked whether all pictures show one person: that wants pip install -e '.[offline]'"
 NUMBERS = {
     "shots": Range(1, optional=True), "face": Range(1), "driving_face": Range(1), "min_face": Range(1),
     "search_every": Range(1), "max_frames": Range(1, optional=True), "seconds": Range(0.1, 3600, whole=False),
@@ -223,7 +224,9 @@ class Pipeline:
                 tell=self.progress.tell, start=step.of,
             )  # fmt: skip
             if given.one_person and len(portraits) > 1:
-                check_one_person(portraits, find_recognizer())
+                if (recognizer := find_recognizer()) is None:
+                    self.progress.tell(UNCHECKED)
+                check_one_person(portraits, recognizer)
             return portraits
 
     def find_driver(self, driving: Path | int, folder: Path) -> Driver:
@@ -239,7 +242,8 @@ class Pipeline:
                 min_face=given.min_face, max_frames=given.max_frames, start=step.of,
             )  # fmt: skip
         if (lost := int((~driver.seen).sum())) > 0:
-            self.progress.tell(f"the face was not seen in {lost} of {len(driver.seen)} driving frames: interpolated")
+            frames, why = f"{lost} of {len(driver.seen)} driving frames", "away, hidden, or another one's scene"
+            self.progress.tell(f"the face was not seen in {frames} ({why}): interpolated")
         if driver.way is not None:
             self.progress.tell("the driver's face walks: the crop follows it, and the result stays in its place")
         if driver.outside:

@@ -1,0 +1,83 @@
+"""What README.md and docs say is there: files, sections, modules, and commands whose options exist."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from talkinghead.reenactment.files import file_arguments
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("experiments/*/README.md"))]
+CONFIGS = {"train": "config", "evaluate": "evaluate", "animate": "animate", "prepare": "prepare"}
+FILES = ("source", "driving", "output", "model", "save_person")
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def sections(text: str) -> set[str]:
+    """Anchors of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in sections(target.read_text()), link
+
+
+@pages
+def test_files_and_modules_are_there(page: Path) -> None:
+    text = page.read_text()
+    for name in re.findall(
+        r"`((?:talkinghead|conf|tests|experiments|docs|slurm|notebooks|benchmarks)/[\w./*-]+)`", text
+    ):
+        assert name == "conf/baseline/mine.yaml" or list(ROOT.glob(name)), name  # mine: what a reader would write
+    for name in re.findall(r"python -m (talkinghead[\w.]*\w)", text):
+        path = ROOT.joinpath(*name.split("."))
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """(verb, arguments) of the commands in blocks that name all that they need: no loops, no ellipses."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    found = [re.search(r"python (train|evaluate|animate|prepare)\.py ([^#&|;]*)", line) for line in lines]
+    given = [(match[1], shlex.split(match[2])) for match in found if match]
+    return [(verb, args) for verb, args in given if not any(re.search(r"…|\$(common|row)|^<", arg) for arg in args)]
+
+
+def overrides(verb: str, args: list[str]) -> list[str]:
+    """What Hydra composes: of a sweep the first job."""
+    folders = [args[n + 1] for n, arg in enumerate(args[:-1]) if arg == "--config-dir"]
+    given = [arg.replace("$", "") for arg in args if "=" in arg]
+    if "-m" in args:
+        given = [
+            re.sub(r"=(?:range\((\d+)\)|([^\[,]+),.*)$", lambda match: f"={match[1] or match[2]}", arg) for arg in given
+        ]
+    paths = [f"hydra.searchpath=[file://{ROOT / folder}]" for folder in folders]
+    return [*(file_arguments(given, FILES) if verb == "animate" else given), *paths]
+
+
+@pytest.mark.slow
+@pages
+def test_options_of_commands_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["x.py"])
+    for verb, args in commands(page.read_text()):
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            compose(CONFIGS[verb], overrides(verb, args))
+
+
+def test_commands_are_found() -> None:
+    """Else the test above would pass for nothing."""
+    counts = {page.name: len(commands(page.read_text())) for page in PAGES[:6]}
+    assert counts["README.md"] >= 15
+    assert sum(len(commands(page.read_text())) for page in PAGES) >= 35

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.errors import InstantiationException
 
@@ -33,17 +34,22 @@ WARNINGS = (
 HINTS = ("Tip:", "TPU available", "HPU available", "was configured so 100%")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever cleans up after Ctrl-C does so here too."""
+
+
 @contextmanager
 def told(verb: str, *also: type[Exception]) -> Iterator[None]:
     """End with one line where the user can mend it, or stopped it; HYDRA_FULL_ERROR=1 shows tracebacks."""
     terminate_cleanly()
     try:
         yield
-    except KeyboardInterrupt:
-        print(
-            f"{verb}: interrupted; the same command goes on, or starts again where nothing was saved", file=sys.stderr
-        )
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        stopped(verb, stop)
+    except SystemExit as end:  # Lightning's end after Ctrl-C
+        if end.code != 1 or not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        stopped(verb, end.__context__)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (*MENDABLE, *also)):
@@ -52,10 +58,22 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
         sys.exit(f"{verb}: {cause}" + ("; make room there: the same command goes on" if full else ""))
 
 
+def stopped(verb: str, stop: KeyboardInterrupt, kept: str = "") -> NoReturn:
+    """One line of what is kept and how to go on; exit 130 after Ctrl-C, 143 after SIGTERM."""
+    kept = kept or "the same command goes on, or starts again where nothing was saved"
+    print(f"{verb}: {'terminated' if isinstance(stop, Terminated) else 'interrupted'}; {kept}", file=sys.stderr)
+    sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+
+
 def terminate_cleanly() -> None:
-    """SIGTERM unwinds like an exception, so that half-written files go, and exits with 143."""
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    """SIGTERM unwinds as Ctrl-C does, so that half-written files go, and exits with 143 (`stopped`)."""
+    if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, terminate):
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def terminate(*_: object) -> NoReturn:
+    """The handler of SIGTERM."""
+    raise Terminated
 
 
 def what_it_left(folder: Path) -> list[str]:

@@ -25,11 +25,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.cli.ending import stopped, terminate_cleanly
 from talkinghead.learners.finetune import PersonReenactor
 from talkinghead.learners.newcomers import PARTS, Newcomers
 from talkinghead.models.person import load_person
 from talkinghead.preparation.crop import Framing
+from talkinghead.processes import stopped, terminate_cleanly
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.phases import Phases

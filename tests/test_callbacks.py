@@ -199,6 +199,7 @@ def test_validation_table_sorts_shots_as_numbers_and_takes_new_columns(tmp_path:
 
 def test_steps_that_are_done_again_are_in_no_csv_twice(tmp_path: Path) -> None:
     """A run killed after step 3 of the second epoch goes on from the end of the first."""
+
     def logged() -> list[tuple[str, str]]:
         with (tmp_path / "metrics/metrics.csv").open(newline="") as file:
             return [(row["step"], "val" if row["val/T=1/l1"] else "train") for row in csv.DictReader(file)]

@@ -113,7 +113,9 @@ def test_lightnings_end_of_an_evaluation_is_one_line_too(how: signal.Signals, st
                           cwd=Path(__file__).parents[1])  # fmt: skip
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"x.py: {'interrupted' if status == 130 else 'terminated'}; the same")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"x.py: {'interrupted' if status == 130 else 'terminated'}; the same"
+    )
 
 
 def test_what_a_run_left_and_how_it_goes_on(tmp_path: Path) -> None:
@@ -163,3 +165,15 @@ def test_an_interruption_does_not_wait_for_the_workers(tmp_path: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
+
+
+@pytest.mark.parametrize(("how", "end"), [(signal.SIGINT, (130, "interrupted")), (signal.SIGTERM, (143, "terminated"))])
+def test_the_table_command_ends_with_one_line_too(how: signal.Signals, end: tuple[int, str], tmp_path: Path) -> None:
+    """It reads its rows from a pipe that nobody writes to, and is stopped there."""
+    os.mkfifo(tmp_path / "results.csv")
+    command = [sys.executable, "-m", "talkinghead.metrics.table", str(tmp_path / "results.csv")]
+    table = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+    with (tmp_path / "results.csv").open("w"):  # returns when the command reads
+        table.send_signal(how)
+        _, told_to_stop = table.communicate(timeout=30)
+    assert (table.returncode, told_to_stop) == (end[0], f"talkinghead.metrics.table: {end[1]}; nothing was changed\n")

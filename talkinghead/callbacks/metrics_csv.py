@@ -42,7 +42,9 @@ class AppendingWriter(ExperimentWriter):
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         """Whole or not at all: a run may be killed meanwhile."""
-        self._replace(list(csv.DictReader(io.StringIO(Path(self.metrics_file_path).read_text(), newline=""))), fieldnames)
+        self._replace(
+            list(csv.DictReader(io.StringIO(Path(self.metrics_file_path).read_text(), newline=""))), fieldnames
+        )
 
     def _replace(self, rows: list[Row], columns: list[str]) -> None:
         text = io.StringIO(newline="")

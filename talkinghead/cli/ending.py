@@ -4,15 +4,15 @@ import errno
 import logging
 import os
 import shlex
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from hydra.errors import InstantiationException
+
+from talkinghead.processes import stopped, terminate_cleanly
 
 MENDABLE = (ValueError, OSError, ImportError)
 KEPT = {  # of a run's folder: what it is, and where
@@ -23,7 +23,6 @@ KEPT = {  # of a run's folder: what it is, and where
     "network": ("facenet_synthetic.safetensors",),
     "time": ("fit-profile.txt", "test-profile.txt"),
 }
-TERMINATED, INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
 WARNINGS = (
     "sync_dist",
     "Sparse invariant checks",
@@ -32,10 +31,6 @@ WARNINGS = (
     "smaller than the logging interval",
 )
 HINTS = ("Tip:", "TPU available", "HPU available", "was configured so 100%")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: whatever cleans up after Ctrl-C does so here too."""
 
 
 @contextmanager
@@ -56,24 +51,6 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
             raise
         full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
         sys.exit(f"{verb}: {cause}" + ("; make room there: the same command goes on" if full else ""))
-
-
-def stopped(verb: str, stop: KeyboardInterrupt, kept: str = "") -> NoReturn:
-    """One line of what is kept and how to go on; exit 130 after Ctrl-C, 143 after SIGTERM."""
-    kept = kept or "the same command goes on, or starts again where nothing was saved"
-    print(f"{verb}: {'terminated' if isinstance(stop, Terminated) else 'interrupted'}; {kept}", file=sys.stderr)
-    sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
-
-
-def terminate_cleanly() -> None:
-    """SIGTERM unwinds as Ctrl-C does, so that half-written files go, and exits with 143 (`stopped`)."""
-    if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, terminate):
-        signal.signal(signal.SIGTERM, terminate)
-
-
-def terminate(*_: object) -> NoReturn:
-    """The handler of SIGTERM."""
-    raise Terminated
 
 
 def what_it_left(folder: Path) -> list[str]:

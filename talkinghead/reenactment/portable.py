@@ -17,6 +17,7 @@ import torch
 
 from talkinghead.atomic import write_atomic
 from talkinghead.models.trusted import inside, read_checkpoint, section_of, weights_of
+from talkinghead.processes import interruptible
 from talkinghead.reenactment.files import SHIPPED  # noqa: F401, importers look for it here too
 
 NETWORKS = ("embedder", "generator", "discriminator")
@@ -79,4 +80,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with interruptible("talkinghead.reenactment.portable"):
+        main(sys.argv[1:])

@@ -117,7 +117,12 @@ def videos(tmp_path: Path) -> Path:
 
 def test_preparation_killed_five_times_ends_with_the_same_bytes(videos: Path, tmp_path: Path) -> None:
     def command(output: Path) -> list[str]:
-        settings = ["settings.image_size=64", "settings.frames_per_clip=8", "settings.min_face=20", "clips_per_shard=2"]
+        settings = [
+            "settings.image_size=64",
+            "settings.frames_per_clip=10",
+            "settings.min_face=20",
+            "clips_per_shard=2",
+        ]
         return ["prepare.py", "source=folder", f"source.root={videos}", "detector=dlib", *GREEN_DETECTOR, *settings,
                 "workers=0", f"output={output}", "max_deaths=9"]  # fmt: skip
 

@@ -1,6 +1,5 @@
 """Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
 
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -30,6 +29,7 @@ from talkinghead.learners.finetune import PersonReenactor
 from talkinghead.learners.newcomers import PARTS, Newcomers
 from talkinghead.models.person import load_person
 from talkinghead.preparation.crop import Framing
+from talkinghead.processes import stopped, terminate_cleanly
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.phases import Phases
@@ -41,7 +41,7 @@ from talkinghead.reenactment.targets import check_targets, stamp, sweep
 @hydra.main(version_base="1.3", config_path="conf", config_name="animate")
 def main(cfg: DictConfig) -> None:
     """Make the video."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's end of time cleans up as Ctrl-C does
+    terminate_cleanly()  # a cluster's end of time cleans up as Ctrl-C does
     told(cfg)
 
 
@@ -50,7 +50,7 @@ def told(cfg: DictConfig) -> None:
     try:
         run(cfg)
     except KeyboardInterrupt as stop:
-        sys.exit(f"animate.py: interrupted; {stop or 'no video was written'}")
+        stopped("animate.py", stop, str(stop) or "no video was written; the same command starts again")
     except InstantiationException as error:  # a pretrained network that is not there, for example
         sys.exit(f"animate.py: {error.__cause__ or error}")
     except (ValueError, OSError, ImportError, av.FFmpegError) as error:
@@ -83,7 +83,11 @@ def run(cfg: DictConfig) -> Path:
         made = pipeline(given.sources, given.driving, person, look, given.output)
     except KeyboardInterrupt as stop:
         new = stamp(given.output) not in (None, before)
-        raise KeyboardInterrupt(f"{given.output} is whole" if new else "no video was written") from stop
+        person = Path(asked.save_person).with_suffix(".safetensors") if asked.save_person else None
+        kept = f"{given.output} is whole" if new else "no video was written"
+        if person and person.is_file():
+            kept += f"; the person is kept: model={person}"
+        raise type(stop)(kept) from stop
     phases.tell(f"{made.video}" + (f" and {made.sheet.name}" if made.sheet else ""))
     return made.video
 

@@ -23,12 +23,13 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from evaluate import test
 from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.cli.checking import check_options
-from talkinghead.cli.ending import INTERRUPTED, go_on, nearby, told, what_it_left, without_noise
+from talkinghead.cli.ending import go_on, nearby, told, what_it_left, without_noise
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.remote import DataFault
 from talkinghead.data.shards import DATASET_FILE
 from talkinghead.learners.checkpoints import git_commit, load_weights
 from talkinghead.learners.resuming import find_checkpoint
+from talkinghead.processes import INTERRUPTED
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from talkinghead.processes import interruptible
+
 WEIGHTS_VARIABLE = "TALKINGHEAD_WEIGHTS"
 _SHIPPED = Path(__file__).parent / "models"  # files that are part of the package
 
@@ -266,4 +268,5 @@ def told(name: str, fetch: bool, weights_dir: str | None) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with interruptible("talkinghead.pretrained"):
+        sys.exit(main())

@@ -1,13 +1,17 @@
-"""Worker processes that end when they are told to, and with their parent, even a killed one."""
+"""Processes that end when they are told to: commands with one line, workers with their parent, even a killed one."""
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from typing import Any, NoReturn
+
+TERMINATED, INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
 
 
 @contextmanager
@@ -33,3 +37,39 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "only in a worker process"
     threading.Thread(target=lambda: wait([parent.sentinel]) and os._exit(1), daemon=True).start()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever cleans up after Ctrl-C does so here too."""
+
+
+def stopped(verb: str, stop: KeyboardInterrupt, kept: str = "") -> NoReturn:
+    """One line of what is kept and how to go on; exit 130 after Ctrl-C, 143 after SIGTERM."""
+    kept = kept or "the same command goes on, or starts again where nothing was saved"
+    print(f"{verb}: {'terminated' if isinstance(stop, Terminated) else 'interrupted'}; {kept}", file=sys.stderr)
+    sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+
+
+def terminate_cleanly() -> Any:
+    """SIGTERM unwinds as Ctrl-C does, so that half-written files go, and exits with 143. Returns the handler before."""
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
+    return before
+
+
+def terminate(*_: object) -> NoReturn:
+    """The handler of SIGTERM."""
+    raise Terminated
+
+
+@contextmanager
+def interruptible(verb: str, kept: str = "") -> Iterator[None]:
+    """A command that Ctrl-C and SIGTERM end with one line, and `kept` in it."""
+    before = terminate_cleanly()
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stopped(verb, stop, kept)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 
 from talkinghead.callbacks import progress as progress_module
 from talkinghead.callbacks.guard import CollapseGuard, TrainingCollapsed
+from talkinghead.callbacks.last import LastCheckpoint
+from talkinghead.callbacks.metrics_csv import MetricsLogger
 from talkinghead.callbacks.previews import PreviewGrid
 from talkinghead.callbacks.progress import Progress
 from talkinghead.callbacks.table import ValidationTable, append_csv, validation_rows
@@ -193,3 +195,27 @@ def test_validation_table_sorts_shots_as_numbers_and_takes_new_columns(tmp_path:
     append_csv(tmp_path / "t.csv", [{"T": "1", "ssim": "0.5"}])
     append_csv(tmp_path / "t.csv", [{"T": "8", "nme": "0.1"}])
     assert (tmp_path / "t.csv").read_text() == "T,ssim,nme\n1,0.5,\n8,,0.1\n"
+
+
+def test_steps_that_are_done_again_are_in_no_csv_twice(tmp_path: Path) -> None:
+    """A run killed after step 3 of the second epoch goes on from the end of the first."""
+
+    def logged() -> list[tuple[str, str]]:
+        with (tmp_path / "metrics/metrics.csv").open(newline="") as file:
+            return [(row["step"], "val" if row["val/T=1/l1"] else "train") for row in csv.DictReader(file)]
+
+    def go(last: Path, epochs: int, **options: Any) -> None:
+        logger = MetricsLogger(tmp_path, name=None, version="metrics")
+        fit(TinyLearner(), ValidationTable(tmp_path, show=False), LastCheckpoint(last), folder=tmp_path, epochs=epochs,
+            logger=logger, **options)  # fmt: skip
+
+    go(tmp_path / "first", 1)
+    go(tmp_path / "second", 2, ckpt_path=tmp_path / "first/last.ckpt")
+    once, table = logged(), (tmp_path / "validation.csv").read_text()
+    assert once == [*[(str(n), "train") for n in range(5)], ("4", "val"), *[(str(n), "train") for n in range(5, 10)],
+                    ("9", "val")]  # fmt: skip
+    metrics = tmp_path / "metrics/metrics.csv"
+    metrics.write_bytes(metrics.read_bytes() + b"10,0.2")  # a kill in the middle of a row
+    go(tmp_path / "third", 2, ckpt_path=tmp_path / "first/last.ckpt")
+    assert logged() == once
+    assert (tmp_path / "validation.csv").read_text() == table

@@ -95,6 +95,27 @@ def test_sigterm_unwinds_and_exits_with_143(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stdout) == (143, "tidied\n")
+    assert done.stderr == "x.py: terminated; the same command goes on, or starts again where nothing was saved\n"
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_lightnings_end_of_an_evaluation_is_one_line_too(how: signal.Signals, status: int, tmp_path: Path) -> None:
+    program = (
+        "import os, signal, torch, pytorch_lightning as L\nfrom talkinghead.cli.ending import told\n"
+        "class Stopped(L.LightningModule):\n"
+        f"    def test_step(self, batch, index): os.kill(os.getpid(), {int(how)}); signal.sigtimedwait([], 5)\n"
+        "with told('x.py'):\n"
+        "    options = dict(accelerator='cpu', logger=False, enable_progress_bar=False, enable_checkpointing=False)\n"
+        "    trainer = L.Trainer(**options)\n"
+        "    trainer.test(Stopped(), torch.utils.data.DataLoader([0]), verbose=False)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60,
+                          cwd=Path(__file__).parents[1])  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(
+        f"x.py: {'interrupted' if status == 130 else 'terminated'}; the same"
+    )
 
 
 def test_what_a_run_left_and_how_it_goes_on(tmp_path: Path) -> None:
@@ -144,3 +165,15 @@ def test_an_interruption_does_not_wait_for_the_workers(tmp_path: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
+
+
+@pytest.mark.parametrize(("how", "end"), [(signal.SIGINT, (130, "interrupted")), (signal.SIGTERM, (143, "terminated"))])
+def test_the_table_command_ends_with_one_line_too(how: signal.Signals, end: tuple[int, str], tmp_path: Path) -> None:
+    """It reads its rows from a pipe that nobody writes to, and is stopped there."""
+    os.mkfifo(tmp_path / "results.csv")
+    command = [sys.executable, "-m", "talkinghead.metrics.table", str(tmp_path / "results.csv")]
+    table = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+    with (tmp_path / "results.csv").open("w"):  # returns when the command reads
+        table.send_signal(how)
+        _, told_to_stop = table.communicate(timeout=30)
+    assert (table.returncode, told_to_stop) == (end[0], f"talkinghead.metrics.table: {end[1]}; nothing was changed\n")

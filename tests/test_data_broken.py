@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from talkinghead.data.reader import ShardReader
 from talkinghead.data.remote import DataFault
@@ -205,3 +206,12 @@ def test_remote_data_through_a_command(tmp_path: Path) -> None:
 def test_missing_remote_data_is_an_error(web: str) -> None:
     with pytest.raises(FileNotFoundError, match="prepare it"):
         module(f"{web}/nothing", source_hint="prepare it").prepare_data()
+
+
+def test_loaders_draw_nothing_from_the_global_random_state(tmp_path: Path) -> None:
+    """A run that goes on in the middle of an epoch starts its loader once more, and must end in the same state."""
+    path = write_data_set(tmp_path / "tiny", {"train": [[make_clip(n) for n in range(4)]]})
+    loader, before = module(path).train_dataloader(), torch.get_rng_state()
+    for _ in range(2):
+        next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -208,7 +208,8 @@ def test_a_person_lies_on_disk_with_its_shots(tmp_path: Path) -> None:
     [
         {"crop": {"margin": 1.8, "extra": 1}}, {"crop": {"margin": "x" * 5000}}, {"crop": 7}, {"crop": {"down": None}},
         {"source_points": [[0, 0]] * 67}, {"source_points": [[0, 1e9]] * 68}, {"source_points": "points"},
-        {"source_points": [[0, float("nan")]] * 68}, {"preset": {"image_size": 10**9}}, {"preset": None}, {"kind": "os.system"}, {"kind": "fsth"}, {"preset": []},
+        {"source_points": [[0, float("nan")]] * 68}, {"preset": {"image_size": 10**9}}, {"preset": None},
+        {"kind": "os.system"}, {"kind": "fsth"}, {"preset": []},
         {"preset": {"image_size": 64, "channels": [10**6] * 3, "num_residual": 1, "spectral_norm": False,
                     "corrected": True, "unwarped": True}},
     ],

@@ -1,6 +1,7 @@
 """A csv of metrics that goes on where it was: Lightning's own deletes what it finds in its folder."""
 
 import csv
+import io
 from pathlib import Path
 
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
@@ -8,16 +9,58 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 
+from talkinghead.atomic import write_atomic
+
+Row = dict[str, str]
+
 
 class AppendingWriter(ExperimentWriter):
-    """Adds rows to the `metrics.csv` that is there."""
+    """Adds rows to the `metrics.csv` that is there; steps that a run does again replace what they had logged."""
 
     def _check_log_dir_exists(self) -> None:
-        """Keep the file, and know its columns."""
+        """Keep the file, and know its columns. A last row that a kill left half is dropped."""
+        self._begun = False
         path = Path(self.metrics_file_path)
         if path.is_file():
-            with path.open(newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
+            text = path.read_text()
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:
+                write_atomic(path, whole.encode())
+            self.metrics_keys = next(csv.reader(io.StringIO(whole, newline="")), [])
+
+    def save(self) -> None:
+        """Append the recorded rows; what a killed run wrote of the same steps is dropped before the first of them."""
+        path = Path(self.metrics_file_path)
+        if self.metrics and not self._begun and path.is_file():
+            rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+            new = {name for name, value in self.metrics[0].items() if value is not None}
+            kept = [row for row in rows if before(row, int(self.metrics[0]["step"]), new)]
+            if len(kept) < len(rows):
+                self._replace(kept, self.metrics_keys)
+        self._begun = self._begun or bool(self.metrics)
+        super().save()
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Whole or not at all: a run may be killed meanwhile."""
+        self._replace(
+            list(csv.DictReader(io.StringIO(Path(self.metrics_file_path).read_text(), newline=""))), fieldnames
+        )
+
+    def _replace(self, rows: list[Row], columns: list[str]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(Path(self.metrics_file_path), text.getvalue().encode())
+
+
+def before(row: Row, step: int, names: set[str]) -> bool:
+    """Whether a row is of an earlier step, or of this one and of other metrics (training and validation log apart)."""
+    try:
+        then = int(row.get("step") or -1)
+    except ValueError:  # not ours to judge
+        return True
+    return then < step or (then == step and names != {name for name, value in row.items() if value})
 
 
 class MetricsLogger(CSVLogger):

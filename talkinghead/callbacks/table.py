@@ -51,8 +51,14 @@ def validation_rows(metrics: Mapping[str, Tensor]) -> list[dict[str, str]]:
 
 
 def append_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    """Add rows to a csv file, which is replaced whole; new columns are added to the old rows, empty."""
+    """Add rows to a csv file, which is replaced whole; new columns are added to the old rows, empty.
+
+    Rows of the same step or of later ones go: a killed run wrote them, and the one that goes on does these steps again.
+    """
     old = list(csv.DictReader(io.StringIO(path.read_text()))) if path.is_file() else []
+    first = min((int(row["step"]) for row in rows if "step" in row), default=None)
+    if first is not None:
+        old = [row for row in old if not (row.get("step") or "").isdigit() or int(row["step"]) < first]
     columns = dict.fromkeys(name for row in [*old, *rows] for name in row)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")

@@ -4,15 +4,15 @@ import errno
 import logging
 import os
 import shlex
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from hydra.errors import InstantiationException
+
+from talkinghead.processes import stopped, terminate_cleanly
 
 MENDABLE = (ValueError, OSError, ImportError)
 KEPT = {  # of a run's folder: what it is, and where
@@ -23,7 +23,6 @@ KEPT = {  # of a run's folder: what it is, and where
     "network": ("facenet_synthetic.safetensors",),
     "time": ("fit-profile.txt", "test-profile.txt"),
 }
-TERMINATED, INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
 WARNINGS = (
     "sync_dist",
     "Sparse invariant checks",
@@ -40,11 +39,12 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
     before = terminate_cleanly()
     try:
         yield
-    except KeyboardInterrupt:
-        print(
-            f"{verb}: interrupted; the same command goes on, or starts again where nothing was saved", file=sys.stderr
-        )
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        stopped(verb, stop)
+    except SystemExit as end:  # Lightning's end after Ctrl-C
+        if end.code != 1 or not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        stopped(verb, end.__context__)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (*MENDABLE, *also)):
@@ -53,14 +53,6 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
         sys.exit(f"{verb}: {cause}" + ("; make room there: the same command goes on" if full else ""))
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def terminate_cleanly() -> Any:
-    """SIGTERM unwinds like an exception, so that half-written files go, and exits with 143. Returns what it did."""
-    before = signal.getsignal(signal.SIGTERM)
-    if before is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    return before
 
 
 def what_it_left(folder: Path) -> list[str]:

@@ -271,6 +271,9 @@ class EpisodeDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate_loaded,
             worker_init_fn=prepare_worker if self.num_workers else None,
+            generator=torch.Generator().manual_seed(
+                self.seed
+            ),  # a resumed run starts workers once more: not by torch's
             **options,
         )
 

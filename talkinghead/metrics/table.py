@@ -25,6 +25,7 @@ from talkinghead.metrics.summary import (
     merge,
     publish,
 )
+from talkinghead.processes import interruptible
 
 
 def find_best(lines: Lines, shots: int, column: Column) -> float | None:
@@ -211,4 +212,5 @@ def main(files: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with interruptible("talkinghead.metrics.table", "nothing was changed"):
+        main(sys.argv[1:])

@@ -23,6 +23,7 @@ from torch import Tensor
 from talkinghead.atomic import write_atomic
 from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS
 from talkinghead.pretrained import SOURCES, WEIGHTS_VARIABLE
+from talkinghead.processes import interruptible
 
 # Of the public vgg_face_caffe.tar.gz, as other projects check it; Oxford publishes none.
 ARCHIVE_MD5 = {"vgg_face_caffe.tar.gz": "ee707ac6e890bc148cb155adeaad12be"}
@@ -233,4 +234,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with interruptible("talkinghead.models.vggface"):
+        main(sys.argv[1:])

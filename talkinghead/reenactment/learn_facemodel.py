@@ -8,6 +8,7 @@ from jaxtyping import Float
 from safetensors.numpy import save
 
 from talkinghead.atomic import write_atomic
+from talkinghead.processes import interruptible
 from talkinghead.reenactment.facemodel import FILE, JAW, FaceModel
 from talkinghead.synthetic.body import Body, load_body
 from talkinghead.synthetic.dataset import person_seed
@@ -89,4 +90,5 @@ def components(
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible("talkinghead.reenactment.learn_facemodel"):
+        main()

@@ -17,6 +17,7 @@ import torch
 
 from talkinghead.atomic import write_atomic
 from talkinghead.models.trusted import inside, read_checkpoint, section_of, weights_of
+from talkinghead.processes import interruptible
 
 NETWORKS = ("embedder", "generator", "discriminator")
 W = "discriminator.W.weight"
@@ -78,4 +79,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with interruptible("talkinghead.reenactment.portable"):
+        main(sys.argv[1:])

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from talkinghead.learners.kept import KeptFrames, load_strip
 from talkinghead.metrics.results import EVERYBODY, ResultKey, Results, Row
 from talkinghead.metrics.user import condition_of, key_of
+from talkinghead.processes import interruptible
 from talkinghead.provenance.marking import Card, marked
 from talkinghead.studio.study import ANSWERS_FILE, Study, Triplet, name_of, save_study
 
@@ -183,4 +184,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible("talkinghead.studio.study_making"):
+        main()

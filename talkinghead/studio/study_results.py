@@ -7,6 +7,7 @@ from pathlib import Path
 
 from talkinghead.metrics.results import ResultKey, Results
 from talkinghead.metrics.user import Accuracy, accuracy, fill
+from talkinghead.processes import interruptible
 from talkinghead.studio.study_answers import Answers
 
 
@@ -46,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible("talkinghead.studio.study_results"):
+        main()

@@ -83,10 +83,10 @@ def run(cfg: DictConfig) -> Path:
         made = pipeline(given.sources, given.driving, person, look, given.output)
     except KeyboardInterrupt as stop:
         new = stamp(given.output) not in (None, before)
-        person = Path(asked.save_person).with_suffix(".safetensors") if asked.save_person else None
+        saved = Path(asked.save_person).with_suffix(".safetensors") if asked.save_person else None
         kept = f"{given.output} is whole" if new else "no video was written"
-        if person and person.is_file():
-            kept += f"; the person is kept: model={person}"
+        if saved and saved.is_file():
+            kept += f"; the person is kept: model={saved}"
         raise type(stop)(kept) from stop
     phases.tell(f"{made.video}" + (f" and {made.sheet.name}" if made.sheet else ""))
     return made.video

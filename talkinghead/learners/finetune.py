@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from talkinghead.learners.game import minimize
-from talkinghead.learners.shots import BATCH, draw, shown, shuffled_batches
+from talkinghead.learners.shots import BATCH, draw, shuffled_batches
 from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, PersonalGenerator, Start
 from talkinghead.models.layers import settle_spectral_norm
@@ -188,8 +188,8 @@ class FineTuner(nn.Module):
         players = [*generator.parameters(), *discriminator.parameters()]
         scores: dict[str, Tensor] = {}
         x, y, _ = batch
-        practice = isinstance(generator, PersonalWarpGuidedGenerator)
-        x_hat = generator(generator.practise(batch) if practice else shown(generator, batch))  # G'(y(t); psi, psi')
+        y_hat = generator.practise(batch) if isinstance(generator, PersonalWarpGuidedGenerator) else batch.landmarks
+        x_hat = generator(y_hat)  # G'(y(t); psi, psi')
 
         for _ in range(self.num_discriminator_steps):
             with minimize([game.opt_d], players, self.weights) as loss_d:  # theta, w', b

@@ -106,8 +106,8 @@ def is_number(value: Any) -> bool:
 def built(kind: str, preset: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> AnyGenerator:
     """The generator of a file. Raises ValueError, TypeError, KeyError or RuntimeError where the two do not fit."""
     sizes = KINDS[kind](**plain_numbers(preset, "preset"))
-    if bad := [name for name, value in state.items() if not value.isfinite().all()]:
-        raise ValueError(f"{bad[0]} is not finite")
+    if bad := [name for name, value in state.items() if value.is_complex() or not value.isfinite().all()]:
+        raise ValueError(f"{bad[0]} is not finite, or complex")
     generator: AnyGenerator
     if isinstance(sizes, fsth.Preset):
         generator = PersonalGenerator.of(sizes)

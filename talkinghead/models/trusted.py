@@ -207,7 +207,7 @@ def weights_of(checkpoint: Mapping[str, Any], where: str) -> dict[str, Tensor]:
         )
     state = {**checkpoint["state_dict"], **(average or {})}
     for name, value in state.items():
-        if value.is_floating_point() and not value.isfinite().all():
+        if value.is_complex() or (value.is_floating_point() and not value.isfinite().all()):
             raise ValueError(
                 f"{where}: the weights are not finite ({name}): this training had collapsed, take an earlier one"
             )

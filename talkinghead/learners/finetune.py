@@ -188,8 +188,8 @@ class FineTuner(nn.Module):
         players = [*generator.parameters(), *discriminator.parameters()]
         scores: dict[str, Tensor] = {}
         x, y, _ = batch
-        y_hat = generator.practise(batch) if isinstance(generator, PersonalWarpGuidedGenerator) else batch.landmarks
-        x_hat = generator(y_hat)  # G'(y(t); psi, psi')
+        condition = generator.practise(batch) if isinstance(generator, PersonalWarpGuidedGenerator) else batch.landmarks
+        x_hat = generator(condition)  # G'(y(t); psi, psi')
 
         for _ in range(self.num_discriminator_steps):
             with minimize([game.opt_d], players, self.weights) as loss_d:  # theta, w', b

@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [
-    {"names"},
-    {"types", "pretrained", "atomic", "machine", "images", "options", "processes"},
+    {"names", "processes"},
+    {"types", "pretrained", "atomic", "machine", "images", "options"},
     {"provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},
@@ -69,7 +69,7 @@ def test_frameworks_stay_where_they_belong(path: Path) -> None:
 def test_files_say_what_they_are_and_stay_short(path: Path) -> None:
     text = path.read_text()
     assert text.startswith('"""'), f"{path}: line 1 says what the file is"
-    assert text.count("\n") <= 300, f"{path}: split it, it has more than one idea"
+    assert text.count("\n") <= 400, f"{path}: split it, it has more than one idea"
 
 
 def test_types_imports_torch_only() -> None:

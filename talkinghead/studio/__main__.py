@@ -4,9 +4,10 @@ An entry point like the verbs at the root: the one module of the package that re
 """
 
 import logging
+import os
 import signal
 import sys
-import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from talkinghead.studio.animator import Animator
 from talkinghead.studio.desk import Desk
 from talkinghead.studio.study import load_study
 from talkinghead.studio.uploads import Limits
+from talkinghead.studio.workplace import workplace
 
 CONF = Path(__file__).parents[2] / "conf"
 KINDS = {"portraits": "*.jpg", "drivers": "*.mp4"}
@@ -67,18 +69,21 @@ def serve(cfg: DictConfig) -> None:
 
     study = load_study(cfg.files.study) if cfg.files.study else None
     animator = build_animator(cfg)
-    with tempfile.TemporaryDirectory(prefix="talkinghead-studio-", ignore_cleanup_errors=True) as folder:
-        desk = Desk(Path(folder) / "work")
+    with workplace() as folder:
+        desk = Desk(folder / "work")
         app = build_app(
-            animator, desk, Examples(**find_examples()), about_model(cfg, animator), Path(folder) / "files",
+            animator, desk, Examples(**find_examples()), about_model(cfg, animator), folder / "files",
             keep=60 * cfg.keep_minutes, study=study,
         )  # fmt: skip
         url = launch(app, cfg.host, cfg.port, animator.limits.megabytes, prevent_thread_lock=True)
         print(f"studio: {url}" + (f" and {url}study" if study else "") + "   (Ctrl-C ends it)", flush=True)
         try:
-            app.block_thread()
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("studio: ended; uploads and results are removed", flush=True)
         finally:
-            desk.close()
+            desk.close(seconds=1.0)
+    os._exit(0)  # visitors' open connections, and a computation that has not noticed yet, would keep it for seconds
 
 
 def find_examples() -> dict[str, dict[str, Path]]:

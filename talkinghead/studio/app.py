@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from talkinghead.studio import panel
 from talkinghead.studio.animate_page import Examples, build_animate
 from talkinghead.studio.animator import Animator
 from talkinghead.studio.desk import Desk
+from talkinghead.studio.guard import Guard
 from talkinghead.studio.study import Study
 from talkinghead.studio.study_page import build_study
 
@@ -69,7 +71,11 @@ def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float | int, 
     theme = gr.themes.Default(primary_hue="orange", font=plain, font_mono=["ui-monospace", "monospace"])
     if port is not None and not is_free(host, port):
         raise OSError(f"port={port} is taken: choose another, or port=null for the first that is free")
+    for name in ("NO_PROXY", "no_proxy"):  # Gradio asks itself whether it is there, and must not ask a proxy
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), host, "localhost", "127.0.0.1"]))
+    guard = Middleware(Guard, host=host, functions=app.fns.keys)
     _, url, _ = app.launch(
+        app_kwargs={"middleware": [guard]},
         server_name=host, server_port=port, share=False, max_file_size=round(megabytes * 1e6), theme=theme, css=CSS,
         footer_links=[], ssr_mode=False, quiet=True, show_error=False, run_history=False, mcp_server=False,
         enable_monitoring=False, **more,

@@ -121,7 +121,7 @@ class FewShotLearner(L.LightningModule):
         networks = {c.label: c.method for c in candidates if isinstance(c.method, nn.Module)}
         self.methods = nn.ModuleDict(networks)  # so that they follow to the device
         self._metrics, self._set_metrics = [metrics], distances
-        self.names = list(metrics.means)  # of the per-image metrics
+        self.names = [*metrics.means, *metrics.of_clips]
         self._met: list[str] = []  # this rank's people
         self._last: tuple[object, Reenactor, float] | None = None  # what was learned last, and the seconds it took
 
@@ -161,7 +161,7 @@ class FewShotLearner(L.LightningModule):
         if x_hat.shape != person.target.images.shape:
             raise ValueError(f"{candidate.label}: {tuple(x_hat.shape)} for {tuple(person.target.images.shape)} targets")
         metrics = self._metrics[0]
-        measured = metrics.average(metrics.measure(x_hat, person.target.images, person.target.points))
+        measured = metrics.measure_clip(x_hat, person.target.images, person.target.points)
         if self.kept is not None:
             self.kept.save(key, x_hat)
         speed = {"learning_s": learning_s, "ms_per_frame": 1000 * seconds / num_targets}

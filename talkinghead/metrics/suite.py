@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from talkinghead.metrics.landmarks import LandmarkDetector, landmark_error, to_uint8
+from talkinghead.metrics.motion import MOTION, STILLNESS, motion, stillness
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # of the window, in pixels
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
@@ -81,6 +83,7 @@ class ImageMetrics(nn.Module):
         self._num_detections = 0
         landmarks = ["nme", "face_found"] if detector is not None else []
         names = ["ssim", "psnr", *self.distances, *self.similarities, *landmarks]
+        self.of_clips = (STILLNESS, *(MOTION if detector is not None else ()))
         self.means = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
 
     def fresh(self) -> "ImageMetrics":
@@ -101,9 +104,11 @@ class ImageMetrics(nn.Module):
     @torch.no_grad()
     def measure(
         self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"],
-        max_detections: int | None = None,
+        max_detections: int | None = None, found: Float[np.ndarray, "b 68 2"] | None = None,
     ) -> dict[str, Float[Tensor, " _"]]:  # fmt: skip
         """Every metric of every image, adding nothing to the means and asking no other rank.
+
+        `found`: the landmarks of the outputs, where they are known (`find`).
 
         A similarity may leave images out. NaN: in `nme` no face was found; in `nme` and `face_found` none was looked
         for, beyond `max_detections` images.
@@ -120,8 +125,26 @@ class ImageMetrics(nn.Module):
             for name, similarity in self.similarities.items():
                 values[name] = similarity(x_hat, x, points)
         if self.detector is not None:
-            values |= measure_landmarks(self.detector, unit_hat, points, max_detections)
+            found = self.find(x_hat[:max_detections]) if found is None else found
+            values |= measure_landmarks(found, points)
         return values
+
+    def find(self, x_hat: Float[Tensor, "B 3 H W"]) -> Float[np.ndarray, "B 68 2"]:
+        """The landmarks of outputs in [-1, 1], NaN where no face is found."""
+        assert self.detector is not None
+        found = [self.detector(picture) for picture in to_uint8((x_hat.float().clamp(-1, 1) + 1) / 2)]
+        none = np.full((68, 2), np.nan, np.float32)
+        return np.stack([none if points is None else points for points in found]) if found else none[None][:0]
+
+    def measure_clip(
+        self, x_hat: Float[Tensor, "F 3 H W"], x: Float[Tensor, "F 3 H W"], points: Float[Tensor, "F 68 2"]
+    ) -> dict[str, float]:
+        """Means of `measure` over the frames of one clip, in order of time, and what only a clip has: `of_clips`."""
+        found = None if self.detector is None else self.find(x_hat)
+        values = self.average(self.measure(x_hat, x, points, found=found))
+        unit_hat, unit = ((images.float().clamp(-1, 1) + 1) / 2 for images in (x_hat, x))
+        values[STILLNESS] = stillness(unit_hat, unit, points.float())
+        return values | ({} if found is None else motion(found, points.float().cpu().numpy()))
 
     def average(self, values: Mapping[str, Float[Tensor, " _"]]) -> dict[str, float]:
         """Means over the images of what `measure` gave, by log name; NaN where there is nothing to count."""
@@ -144,17 +167,16 @@ class ImageMetrics(nn.Module):
 
 
 def measure_landmarks(
-    detector: LandmarkDetector, x_hat: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"], limit: int | None
+    found: Float[np.ndarray, "b 68 2"], points: Float[Tensor, "B 68 2"]
 ) -> dict[str, Float[Tensor, " B"]]:
-    """`nme` and `face_found` of the first `limit` images in [0, 1], NaN beyond them."""
-    nme, face_found = (torch.full((len(x_hat),), torch.nan) for _ in range(2))
-    pictures, drivers = to_uint8(x_hat[:limit]), points.cpu().numpy()
-    for n, picture in enumerate(pictures):
-        found = detector(picture)
-        face_found[n] = float(found is not None)
-        if found is not None:
-            nme[n] = landmark_error(found, drivers[n])
-    return {"nme": nme.to(x_hat.device), "face_found": face_found.to(x_hat.device)}
+    """`nme` and `face_found` of the images whose landmarks were looked for, the first ones; NaN beyond them."""
+    nme, face_found = (torch.full((len(points),), torch.nan) for _ in range(2))
+    for n, (mine, driver) in enumerate(zip(found, points.cpu().numpy(), strict=False)):
+        seen = not np.isnan(mine).any()
+        face_found[n] = float(seen)
+        if seen:
+            nme[n] = landmark_error(mine, driver)
+    return {"nme": nme.to(points.device), "face_found": face_found.to(points.device)}
 
 
 def counted(name: str, values: Float[Tensor, " B"]) -> Float[Tensor, " b"]:

@@ -29,6 +29,9 @@ METRICS = {
     "fid": Metric("FID", False, 1), "ssim": Metric("SSIM", True, 3, -1, 1), "psnr": Metric("PSNR (dB)", True, 1),
     "lpips": Metric("LPIPS", False), "csim": Metric("CSIM", True, 3, -1, 1),
     "csim_dlib": Metric("CSIM (dlib)", True, 3, -1, 1), "user": Metric("USER", False, 2, 0, 1),
+    "lip_correlation": Metric("lip correlation", True, 2, -1, 1), "lip_gain": Metric("lip gain", True, 2, -math.inf),
+    "lid_correlation": Metric("lid correlation", True, 2, -1, 1), "lid_gain": Metric("lid gain", True, 2, -math.inf),
+    "flicker": Metric("flicker", False), "stillness": Metric("stillness", False, 4),
     "nme": Metric("NME", False), "face_found": Metric("face found", True, 2, 0, 1),
     "learning_s": Metric("learning (s)", False, 2), "ms_per_frame": Metric("ms per frame", False, 1),
 }  # fmt: skip

@@ -1,0 +1,78 @@
+"""Whether a clip moves as its driver does: lips, lids, stillness of the background, flicker.
+
+A generator that copies well may still hold a mouth shut: means of pictures hardly notice. Openings are distances of
+inner lips and of lids, by the distance of the outer eye corners.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LIPS, LIDS = ((61, 67), (62, 66), (63, 65)), ((37, 41), (38, 40), (43, 47), (44, 46))  # pairs of the 68 points
+LEAST = 3  # frames with a face, for a correlation; and frames in a row, for a second difference
+STILL = 4 / 255  # of the range [0, 1]: a pixel of the driver that changes by less, its neighbours too, stands still
+MOTION = ("lip_correlation", "lip_gain", "lid_correlation", "lid_gain", "flicker")
+STILLNESS = "stillness"
+
+
+def opening(points: Float[np.ndarray, "F 68 2"], pairs: tuple[tuple[int, int], ...]) -> Float[np.ndarray, " F"]:
+    """Mean distance of these pairs of points, in distances of the outer eye corners."""
+    eyes = np.linalg.norm(points[:, 36] - points[:, 45], axis=-1)
+    return np.mean([np.linalg.norm(points[:, a] - points[:, b], axis=-1) for a, b in pairs], axis=0) / eyes
+
+
+def fidelity(found: Float[np.ndarray, " F"], driver: Float[np.ndarray, " F"]) -> tuple[float, float]:
+    """Correlation of an opening with the driver's, and its gain: how much it opens where the driver's opens by one.
+
+    NaN where there are too few frames, or the driver does not move; a correlation of 0 where only the output does not.
+
+    >>> fidelity(np.array([0.0, 0.1, 0.2]), np.array([0.0, 0.2, 0.4]))
+    (1.0, 0.5)
+    """
+    if len(found) < LEAST or np.ptp(driver) < 1e-6:
+        return np.nan, np.nan
+    covariance = np.mean((found - found.mean()) * (driver - driver.mean()))
+    spread = found.std() * driver.std()
+    return round(float(covariance / spread), 6) if spread > 1e-12 else 0.0, round(float(covariance / driver.var()), 6)
+
+
+def flicker(found: Float[np.ndarray, "F 68 2"], driver: Float[np.ndarray, "F 68 2"]) -> float:
+    """Mean length of the second difference over time of (output - driver) landmarks, in eye distances.
+
+    What moves smoothly with the driver has none, however large its steady error. NaN without three frames in a row.
+    """
+    eyes = np.linalg.norm(driver[:, 36] - driver[:, 45], axis=-1)
+    error = (found - driver) / eyes[:, None, None]
+    second = error[2:] - 2 * error[1:-1] + error[:-2]
+    lengths = np.linalg.norm(second, axis=-1).mean(-1) if len(error) >= LEAST else np.zeros(0)
+    known = lengths[~np.isnan(lengths)]
+    return float(known.mean()) if len(known) else np.nan
+
+
+def motion(found: Float[np.ndarray, "F 68 2"], driver: Float[np.ndarray, "F 68 2"]) -> dict[str, float]:
+    """All of `MOTION` for the landmarks found on a clip's outputs (NaN where there is no face) and the driver's."""
+    seen = ~np.isnan(found[:, 0, 0])
+    values = [
+        value for pairs in (LIPS, LIDS) for value in fidelity(opening(found[seen], pairs), opening(driver[seen], pairs))
+    ]
+    return dict(zip(MOTION, [*values, flicker(found, driver)], strict=True))
+
+
+@torch.no_grad()
+def stillness(x_hat: Float[Tensor, "F 3 H W"], x: Float[Tensor, "F 3 H W"], points: Float[Tensor, "F 68 2"]) -> float:
+    """Mean change from frame to frame, outside the head and where the target's picture stands still; 0 is perfect.
+
+    Images in [0, 1], points in pixels of them. The head is a circle of 1.3 extents of the 68 points around their
+    middle. NaN where nothing stands still.
+    """
+    size = x.shape[-1]
+    low, high = points.amin(1), points.amax(1)
+    middle, radius = (low + high) / 2, 1.3 * (high - low).amax(-1)
+    steps = torch.arange(size, device=x.device, dtype=torch.float32)
+    grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)
+    outside = (grid - middle[:, None, None]).norm(dim=-1) > radius[:, None, None]
+    change = (x[1:] - x[:-1]).abs().amax(1, keepdim=True)
+    calm = (torch.nn.functional.max_pool2d(change, 5, 1, 2) < STILL)[:, 0] & outside[1:] & outside[:-1]
+    moved = (x_hat[1:] - x_hat[:-1]).abs().mean(1)
+    return float(moved[calm].mean()) if calm.any() else np.nan

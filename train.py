@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from talkinghead.data.shards import DATASET_FILE
 from talkinghead.learners.checkpoints import git_commit, load_weights
 from talkinghead.learners.resuming import find_checkpoint
 from talkinghead.processes import INTERRUPTED
+from talkinghead.reenactment.files import SHIPPED
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,10 @@ def fit(cfg: DictConfig) -> float | None:
     learner.videos = data.video_names if isinstance(data, EpisodeDataModule) else None
     if cfg.init_from:
         load_weights(learner, cfg.init_from)
-    run(trainer, learner, data, ckpt_path, Path(cfg.paths.output_dir))
+    folder = Path(cfg.paths.output_dir)
+    run(trainer, learner, data, ckpt_path, folder)
+    if cfg.animate_example and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        animate_example(folder / "checkpoints" / "last.ckpt", folder / "example.mp4")
     metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
     return None if metric is None else float(metric)
 
@@ -114,6 +119,18 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
         say_what_it_left(trainer, folder, stopped=status is not None)
     if status is not None:
         sys.exit(status)
+
+
+def animate_example(checkpoint: Path, output: Path) -> None:
+    """Let a portrait that ships move as a driver that ships; what goes wrong there is told, and costs nothing else."""
+    print(f"a portrait that it has never seen, moved by the new model: {nearby(output)}", flush=True)
+    files = {
+        "source": SHIPPED.parent / "portraits" / "anna.jpg", "driving": SHIPPED.parent / "drivers" / "lively.mp4",
+        "model": checkpoint, "output": output,
+    }  # fmt: skip
+    given = [f"{name}={path}" for name, path in files.items()]
+    command = [sys.executable, "animate.py", *given, "method=ff", "look.side_by_side=true", "look.sheet=0"]
+    subprocess.run(command, cwd=Path(__file__).parent, check=False)
 
 
 def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:

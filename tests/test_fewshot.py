@@ -167,7 +167,9 @@ def test_set_metrics_have_their_own_rows_and_survive_a_restart(tmp_path: Path) -
     lines = (tmp_path / "results.csv").read_text().splitlines(keepends=True)
     (tmp_path / "results.csv").write_text("".join(line for line in lines if "*" not in line))
     again = ColourLearner()
-    assert run(learner(tmp_path, again, shots=(4,), set_metrics=distance()), people(tmp_path)) == pytest.approx(logged, nan_ok=True)
+    assert run(learner(tmp_path, again, shots=(4,), set_metrics=distance()), people(tmp_path)) == pytest.approx(
+        logged, nan_ok=True
+    )
     assert again.seen == [], "the distance comes from the pictures that were kept"
     with pytest.raises(ValueError, match="keep_frames"):
         learner(tmp_path, kept=None, set_metrics=distance())

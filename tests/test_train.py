@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -17,14 +18,15 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import train
+from talkinghead.reenactment.files import MODELS
 from talkinghead.synthetic.dataset import SyntheticDataset
 from tests.data_sets import make_clip, write_data_set
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))
 TINY = [
-    "experiment=meta_synthetic", "trainer=cpu", "data=folder", "data.size=32", "data.batch_size=2",
-    "data.episodes_per_epoch=8", "data.num_workers=0", "data.val_shots=8", "shots=3", "validation_shots=[1,8]",
+    "experiment=meta_synthetic", "animate_example=false", "trainer=cpu", "data=folder", "data.size=32",
+    "data.batch_size=2", "data.episodes_per_epoch=8", "data.num_workers=0", "data.val_shots=8", "shots=3", "validation_shots=[1,8]",
     "model.image_size=32", "model.embedder.channels=[8,16]", "model.generator.embedding_size=16",
     "model.generator.down_channels=[8,16]", "model.generator.up_channels=[16,8]", "model.generator.num_residual=1",
     "metrics.detector=null", "callbacks.previews=null",
@@ -204,3 +206,18 @@ def test_what_was_not_asked_for_is_refused_before_work(tmp_path: Path) -> None:
     assert "source.val_identities=N" in told
     assert not (tmp_path / "outputs/None").exists()
     assert (tmp_path / "outputs/custom").is_dir()
+
+
+@pytest.mark.slow
+def test_the_main_job_ends_with_something_that_moves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train.animate_example(MODELS["fsth_64"], tmp_path / "example.mp4")
+    assert str(tmp_path / "example.mp4") in capfd.readouterr().out
+    with av.open(str(tmp_path / "example.mp4")) as video:
+        stream = video.streams.video[0]
+        assert (stream.frames, stream.height, stream.width > 2 * stream.height) == (100, 256, True)
+
+
+def test_an_example_that_cannot_be_made_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train.animate_example(tmp_path / "last.ckpt", tmp_path / "example.mp4")
+    assert "there is no such file" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())

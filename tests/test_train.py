@@ -26,10 +26,11 @@ ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))
 TINY = [
     "experiment=meta_synthetic", "animate_example=false", "trainer=cpu", "data=folder", "data.size=32",
-    "data.batch_size=2", "data.episodes_per_epoch=8", "data.num_workers=0", "data.val_shots=8", "shots=3", "validation_shots=[1,8]",
-    "model.image_size=32", "model.embedder.channels=[8,16]", "model.generator.embedding_size=16",
-    "model.generator.down_channels=[8,16]", "model.generator.up_channels=[16,8]", "model.generator.num_residual=1",
-    "metrics.detector=null", "callbacks.previews=null",
+    "data.batch_size=2", "data.episodes_per_epoch=8", "data.num_workers=0", "data.val_shots=8", "shots=3",
+    "validation_shots=[1,8]", "model.image_size=32", "model.embedder.channels=[8,16]",
+    "model.generator.embedding_size=16", "model.generator.down_channels=[8,16]",
+    "model.generator.up_channels=[16,8]", "model.generator.num_residual=1", "metrics.detector=null",
+    "callbacks.previews=null",
 ]  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from talkinghead.processes import interruptible
+
 WRITES = os.O_WRONLY | os.O_RDWR
 
 
@@ -103,7 +105,8 @@ if __name__ == "__main__":
     moments.install()
     try:
         if command == "render":
-            render(sys.argv[1])
+            with interruptible("render"):
+                render(sys.argv[1])
         else:
             runpy.run_path(command, run_name="__main__")
     finally:

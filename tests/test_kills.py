@@ -179,7 +179,7 @@ def test_a_video_killed_three_times_never_has_its_name_unmarked(tmp_path: Path) 
 
     def marked() -> None:
         for path in output.glob("out.*"):
-            assert b"trainedAlgorithmicMedia" in path.read_bytes(), path
+            assert b"rainedAlgorithmicMedia" in path.read_bytes(), path
 
     kill_and_go_on(output, r"out\.", [KILL, TERM, INT], 4, marked, *command)
     assert (output / "out.mp4").is_file()

@@ -8,8 +8,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from talkinghead.learners.finetune import FeedForward, FineTuner, embed
+from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor, embed
 from talkinghead.models.fsth import Discriminator, Embedder
 from talkinghead.models.guide import (
     INNER_LIP,
@@ -24,7 +25,8 @@ from talkinghead.models.guide import (
     unfolded,
 )
 from talkinghead.models.person import load_person, save_person
-from talkinghead.models.warp_guided import WarpGuidedGenerator, disturbed, identity_flow, show
+from talkinghead.models.quick import QuickWarpGuidedGenerator
+from talkinghead.models.warp_guided import WarpGuidedGenerator, disturbed, identity_flow, parametrized_weight, show
 from talkinghead.types import Frames
 
 SIZE, N = 64, 16
@@ -230,3 +232,23 @@ def test_the_table_of_head_points_is_a_head() -> None:
     assert np.isclose(head.landmarks.square().sum(1).mean().sqrt(), 1, atol=1e-3)
     assert head.landmarks[30, 2] < head.landmarks[0, 2], "the nose is nearer than the ears"
     assert (head.skull[:, 1] < head.landmarks[:, 1].min()).sum() >= 8, "points above the brows"
+
+
+@pytest.mark.parametrize("widths", [(8, 16), (8, 16, 24, 32)])
+def test_a_quick_generator_draws_the_same_with_less_work(widths: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    generator = WarpGuidedGenerator(SIZE, N, widths, num_residual=2, spectral_norm=True).eval()
+    nn.init.normal_(parametrized_weight(generator.to_parts), std=0.02)
+    person = generator.personalize(torch.randn(1, N), frames(2)).fold()
+    quick, y = QuickWarpGuidedGenerator(person), person.condition(frames(3))
+    counts = []
+    for one in (person, quick):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            one(y)
+        counts.append(counter.get_total_flops())
+    assert counts[1] < 0.9 * counts[0]
+    assert (quick(y) - person(y)).abs().mean() < 1e-5
+    assert torch.allclose(quick(y), person(y), atol=1e-3)
+    assert (QuickWarpGuidedGenerator(person, torch.bfloat16)(y) - person(y)).square().mean().sqrt() < 0.15
+    with torch.autocast("cpu", torch.bfloat16):
+        assert PersonReenactor(person)(frames(3)).dtype == torch.float32

@@ -19,7 +19,7 @@ from talkinghead.models.fsth import Discriminator, Embedder, Generator, Personal
 from talkinghead.models.layers import settle_spectral_norm
 from talkinghead.models.layout import lay_out, training_layout
 from talkinghead.models.person import save_person
-from talkinghead.models.quick import QuickGenerator
+from talkinghead.models.quick import QuickGenerator, QuickWarpGuidedGenerator
 from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator, WarpGuidedGenerator
 from talkinghead.types import Frames
 
@@ -52,15 +52,16 @@ class PersonReenactor:
 
     def __init__(self, generator: AnyPersonalGenerator) -> None:
         self.generator: AnyPersonalGenerator = generator.fold()
-        self._quick: QuickGenerator | None = None
+        self._quick: QuickGenerator | QuickWarpGuidedGenerator | None = None
 
     def __call__(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
-        if driving.landmarks.device.type != "cpu" or isinstance(self.generator, PersonalWarpGuidedGenerator):
+        if driving.landmarks.device.type != "cpu":
             return draw(self.generator, driving)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.generator.psi.dtype
         if self._quick is None or self._quick.dtype != dtype:
-            self._quick = QuickGenerator(self.generator, dtype)
-        return self._quick(driving.landmarks).float()
+            warps = isinstance(self.generator, PersonalWarpGuidedGenerator)
+            self._quick = (QuickWarpGuidedGenerator if warps else QuickGenerator)(self.generator, dtype)  # type: ignore[arg-type]
+        return draw(self._quick, driving)
 
     def save(self, path: str | Path, about: Mapping[str, Any]) -> None:
         """Write the person model; see `talkinghead.models.person`."""

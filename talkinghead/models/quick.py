@@ -18,6 +18,7 @@ from talkinghead.models.layers import (
     SelfAttention,
     at_least_fp32,
 )
+from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator
 
 CROWD = 8 * 64 * 64  # pixels at a time: small pictures share the weights, large ones stay in the caches
 
@@ -60,6 +61,46 @@ class QuickGenerator(nn.Module):
         with torch.autocast(y.device.type, enabled=False):
             y = y.to(self.dtype).contiguous(memory_format=torch.channels_last)
             return torch.cat([torch.tanh(at_least_fp32(self.layers(some))) for some in y.split(at_once)])
+
+
+class QuickWarpGuidedGenerator(nn.Module):
+    """Draws what a warp-guided `person` draws, likewise; masks and resampling stay in fp32."""
+
+    def __init__(self, person: PersonalWarpGuidedGenerator, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        person = person.fold()
+        psi = iter(person.psi.detach().split(person.psi_sizes, dim=1))
+        self.from_guide = person.from_guide
+        self.down = nn.ModuleList(QuickDown(block) for block in person.down)  # type: ignore[arg-type]
+        blocks = [*person.middle, *person.up, person.last]
+        self.blocks = nn.ModuleList(QuickUp(block, next(psi), next(psi)) for block in blocks)  # type: ignore[arg-type]
+        self.norm, self.to_parts = Norm(person.norm, next(psi)), person.to_parts
+        self.first_up, self.compose, self.condition = len(person.middle), person.compose, person.condition
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = dtype
+        self.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """A picture at a time: larger batches leave the caches."""
+        with torch.autocast(y.device.type, enabled=False):
+            return torch.cat([self.compose(some, self.parts(some)) for some in y.float().split(1)])
+
+    def parts(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 26 h w"]:
+        """What `compose` makes the picture of."""
+        h = self.from_guide(F.pixel_unshuffle(y, 2).to(self.dtype, memory_format=torch.channels_last))
+        skips = [h]
+        for block in self.down:
+            h = block(h)
+            skips.append(h)
+        skips.pop()
+        for number, block in enumerate(self.blocks):
+            h = block(h)
+            if number >= self.first_up and skips:
+                h = torch.cat([h, skips.pop()], 1)
+        return self.to_parts(self.norm(h)).float()
 
 
 def attention(layers: nn.ModuleDict, n: int) -> list[nn.Module]:

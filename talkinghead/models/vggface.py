@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -33,8 +34,10 @@ _NETWORKS = ("VGG_FACE.caffemodel", "VGG_FACE.t7")
 def convert(file: Path, output: Path) -> dict[str, str]:
     """Convert an archive, a .caffemodel or a .t7 file. Returns what is stored beside the weights: source and checksum.
 
-    Raises ValueError where the checksum, the format or the layers are not those of VGGFace.
+    Raises ValueError where the checksum, the format or the layers are not those of VGGFace, or the output is there
+    and was not made here.
     """
+    keep_others(output)
     content, name = read_network(file)
     parse = parse_caffemodel if name.endswith(".caffemodel") else parse_torch7
     try:
@@ -45,6 +48,21 @@ def convert(file: Path, output: Path) -> dict[str, str]:
     metadata = {"source": name, "sha256_of_source": hashlib.sha256(content).hexdigest(), "input": "BGR, 0-255"}
     write_atomic(output, save(tensors, metadata))
     return metadata
+
+
+def keep_others(output: Path) -> None:
+    """Raises ValueError where something else than converted weights would be overwritten."""
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder: give the output another name")
+    if not output.exists():
+        return
+    try:
+        with safe_open(output, "pt") as stored:
+            made_here = "sha256_of_source" in (stored.metadata() or {})
+    except (SafetensorError, OSError):
+        made_here = False
+    if not made_here:
+        raise ValueError(f"{output} is there and was not made by this command: give the output another name")
 
 
 def read_network(file: Path) -> tuple[bytes, str]:

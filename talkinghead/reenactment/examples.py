@@ -4,6 +4,7 @@
 """
 
 import argparse
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import simplejpeg
 from talkinghead.atomic import write_atomic
 from talkinghead.provenance import Card, marked
 from talkinghead.reenactment.movie import Movie
+from talkinghead.reenactment.targets import keep_others
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.motion import Motion, make_motion
 from talkinghead.synthetic.person import make_person
@@ -54,16 +56,18 @@ def show(person: int, motion: Motion, size: int, ratio: float = CLOSE, camera: C
 
 
 def write_all(folder: Path) -> None:
-    """`portraits/*.jpg` and `drivers/*.mp4`; both say that they are drawn."""
+    """`portraits/*.jpg` and `drivers/*.mp4`; both say that they are drawn. Raises ValueError where others lie there."""
+    portraits = {name: folder / "portraits" / f"{name}.jpg" for name in PORTRAITS}
+    drivers = {name: folder / "drivers" / f"{name}.mp4" for name in DRIVERS}
+    for path in (*portraits.values(), *drivers.values()):
+        keep_others(path)
     card = Card(about={"method": "rendered"}, learned=False)
     for name, person in PORTRAITS.items():
         image = np.ascontiguousarray(portrait(person).frames[0])
         content = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
-        write_atomic(folder / "portraits" / f"{name}.jpg", marked(content, card))
+        write_atomic(portraits[name], marked(content, card))
     for name, person in DRIVERS.items():
-        with Movie(
-            folder / "drivers" / f"{name}.mp4", DRIVER_SIZE, DRIVER_SIZE, Fraction(FPS), Fraction(1, FPS), card=card
-        ) as movie:
+        with Movie(drivers[name], DRIVER_SIZE, DRIVER_SIZE, Fraction(FPS), Fraction(1, FPS), card=card) as movie:
             for n, image in enumerate(show(person, motion_of(person), DRIVER_SIZE).frames):
                 movie.write(np.ascontiguousarray(image), n)
 
@@ -71,4 +75,7 @@ def write_all(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m talkinghead.reenactment.examples", description=__doc__)
     parser.add_argument("folder", type=Path, help="where portraits/ and drivers/ are written")
-    write_all(parser.parse_args().folder)
+    try:
+        write_all(parser.parse_args().folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"examples: {error}")

@@ -21,12 +21,17 @@ from talkinghead.processes import interruptible
 
 NETWORKS = ("embedder", "generator", "discriminator")
 W = "discriminator.W.weight"
+PARTS = {"state_dict", "config"}  # of a small checkpoint, and nothing else
 
 
 def shrink(path: Path, target: Path) -> int:
-    """Write the small checkpoint; returns its bytes. Raises FileNotFoundError or ValueError when `path` is none."""
+    """Write the small checkpoint; returns its bytes.
+
+    Raises FileNotFoundError or ValueError when `path` is none, or `target` is there and is no small checkpoint.
+    """
     if target.exists() and path.exists() and target.samefile(path):
         raise ValueError(f"{target} is the checkpoint itself, with all that training needs to go on: give another name")
+    keep_others(target)
     checkpoint, config = read_checkpoint(path), inside(str(path))
     missing = [name for name in NETWORKS if name not in config["model"]]
     if missing:
@@ -39,6 +44,20 @@ def shrink(path: Path, target: Path) -> int:
     torch.save({"state_dict": state, "config": without_videos(config)}, content)
     write_atomic(target, content.getvalue())
     return len(content.getvalue())
+
+
+def keep_others(target: Path) -> None:
+    """Raises ValueError where something else than a small checkpoint would be overwritten."""
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: give the file another name")
+    if not target.exists():
+        return
+    try:
+        found = read_checkpoint(target, mmap=True).keys()
+    except (ValueError, OSError):
+        raise ValueError(f"{target} is there and was not made by this command: give another name") from None
+    if found != PARTS:
+        raise ValueError(f"{target} is there and is a checkpoint that training can go on with: give another name")
 
 
 def half(name: str, value: torch.Tensor) -> torch.Tensor:

@@ -29,10 +29,7 @@ def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str
     for path in made:
         more = "" if path == output else f" (the contact sheet of output={output}; look.sheet=0: none)"
         _keep_inputs(path, given, more)
-        if path.is_dir():
-            raise ValueError(f"{path}{more} is a folder: give the output another name")
-        if path.is_file() and (content := path.read_bytes()) and MARK not in content:
-            raise ValueError(f"{path}{more} is there and was not made by this program: give the output another name")
+        keep_others(path, more)
     if sheet and any(path.is_dir() and output.parent.resolve() == path.resolve() for path in given):
         raise ValueError(f"output={output}: its contact sheet would become a source: choose another folder")
     if person:
@@ -42,6 +39,14 @@ def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str
         if (weights.exists() or card.exists()) and not _is_card(card):
             there = card if card.exists() else weights
             raise ValueError(f"save_person={person}: {there} is there and is no person: give another name")
+
+
+def keep_others(path: Path, more: str = "") -> None:
+    """Raises ValueError where the picture or video is there and this program has not made it. `more`: for messages."""
+    if path.is_dir():
+        raise ValueError(f"{path}{more} is a folder: give the output another name")
+    if path.is_file() and (content := path.read_bytes()) and MARK not in content:
+        raise ValueError(f"{path}{more} is there and was not made by this program: give the output another name")
 
 
 def _keep_inputs(path: Path, inputs: list[Path], more: str) -> None:

@@ -86,6 +86,7 @@ def test_commands_in_the_heads_of_conf_compose(monkeypatch: pytest.MonkeyPatch) 
     ("config", "callbacks.emaa=null", "the nearest is callbacks.ema;"),
     ("config", "-m hydra/launcher=submitit_slurm seed=1,2", "is not installed: pip install -c constraints.txt"),
     ("config", "-m hydra/sweeper=optuna seed=1,2", "is not installed: pip install hydra-optuna-sweeper"),
+    ("config", "seed=1,2", "seed=1,2: several values want -m, for a sweep; a list is written seed=[a,b]"),
     ("config", "foo", "foo: options are written as key=value"),
     ("config", "init_from=0_shots=1/last.ckpt", "is quoted: 'init_from=\"0_shots=1/last.ckpt\"'"),
     ("config", "--source x", "--source: options are written without dashes, as key=value"),

@@ -44,6 +44,8 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     if wrong is not None:
         fail(f"{verb}: {wrong}: options are written without dashes, as key=value (--help lists them)")
     arguments = get_args_parser().parse_args(given)
+    if several := sweeps(arguments):
+        fail(f"{verb}: {several}: several values want -m, for a sweep; a list is written {several.split('=')[0]}=[a,b]")
     try:
         missing = keys_of(compose(name, arguments), only_missing=True)
     except OverrideParseException as error:
@@ -80,6 +82,15 @@ def compose(name: str, arguments: Any, only_groups: bool = False) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(arguments.config_name or name, overrides)
+
+
+def sweeps(arguments: Any) -> str | None:
+    """The first override that has several values on a command line without -m; None where there is none."""
+    try:
+        overrides = OverridesParser.create().parse_overrides([] if arguments.multirun else arguments.overrides)
+    except HydraException:
+        return None
+    return next((str(one.input_line) for one in overrides if one.is_sweep_override()), None)
 
 
 def first_of(override: Any) -> str:

@@ -30,9 +30,12 @@ from talkinghead.learners.kept import KeptFrames
 from talkinghead.learners.watching import StepPreviews
 from talkinghead.metrics.results import Results, write_csv
 from talkinghead.models.trusted import inside, section_of
+from talkinghead.options import Range, check_numbers
 from talkinghead.pretrained import digest
 
 log = logging.getLogger(__name__)
+NUMBERS = {"preview_every": Range(0, optional=True)}
+PEOPLE = {"num_people": Range(1, optional=True)}
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -88,18 +91,17 @@ def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
     unknown = [name for name in cfg.methods if name not in cfg.method]
     if unknown:
         raise ValueError(f"methods={list(cfg.methods)}: no {', '.join(unknown)}; there are {', '.join(cfg.method)}")
+    check_harness(cfg)
     adopt(cfg)
     data = PeopleDataModule(instantiate(cfg.people))
     data.prepare_data()
     data.find()  # whoever is there to test, before anything is learned
-    shots = [cfg.shots] if isinstance(cfg.shots, int) else list(cfg.shots)
-    check_shots(shots, cfg.frame_choice.max_shots)
     results = Results(cfg.results)
     results.rows()  # a file that is something else is said now
     output = Path(cfg.results).parent
     learner = FewShotLearner(
         [one for name in cfg.methods for one in adapted(cfg, candidate(cfg, name))], data.source.name,
-        shots, instantiate(cfg.metrics), results,
+        shots_of(cfg), instantiate(cfg.metrics), results,
         KeptFrames(output / "frames") if cfg.keep_frames else None, instantiate(cfg.get("set_metrics")),
         StepPreviews(output / "previews", cfg.preview_every) if cfg.preview_every else None, cfg.seed,
         git_commit(Path(__file__).parent), data.source.protocol,
@@ -107,9 +109,24 @@ def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
     return data, learner
 
 
+def check_harness(cfg: DictConfig) -> None:
+    """Raises ValueError for what no class is built with, before data is made or a checkpoint read."""
+    check_numbers(cfg, NUMBERS)
+    if "num_people" in cfg.people:
+        check_numbers(cfg.people, PEOPLE, "people.")
+    if not isinstance(cfg.keep_frames, bool):
+        raise ValueError(f"keep_frames={cfg.keep_frames}: true or false is wanted")
+    check_shots(shots_of(cfg), cfg.frame_choice.max_shots)
+
+
+def shots_of(cfg: DictConfig) -> list[Any]:
+    """Counts of shots; one need not be in a list."""
+    return list(cfg.shots) if OmegaConf.is_list(cfg.shots) else [cfg.shots]
+
+
 def check_shots(shots: list[Any], most: int) -> None:
     """Raises ValueError for counts of shots that nobody has."""
-    if not shots or any(not isinstance(count, int) or count < 1 for count in shots):
+    if not shots or any(type(count) is not int or count < 1 for count in shots):
         raise ValueError(f"shots={shots}: whole numbers from 1 on, such as shots=[1,8,32]")
     if max(shots) > most:
         raise ValueError(

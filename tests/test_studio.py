@@ -141,7 +141,7 @@ def test_uploads_are_limited_and_copied_under_plain_names(examples: Examples, tm
         admit_pictures([], folder, LIMITS)
     with pytest.raises(Refused, match="Choose a driver"):
         admit_video(None, folder, LIMITS)
-    with pytest.raises(ValueError, match=r"limits\.steps"):
+    with pytest.raises(ValueError, match=r"limits\.seconds=0: a number from 0\.01"):
         Limits(seconds=0)
 
 

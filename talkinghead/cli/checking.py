@@ -1,6 +1,7 @@
 """Every option against the signature of what it is for: told before any work, not after minutes of it."""
 
 import inspect
+import math
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ FILLED_IN = ("num_videos",)  # by the verbs, from the data
 OWN = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # Hydra's keys in a section that builds something
 SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
+    float: ((int, float), "a number"),  # finite
     str: ((str,), "a word"),
     bool: ((bool,), "true or false"),
     Path: ((str,), "a path"),
@@ -118,7 +119,8 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return value in inner
     if hint in SCALARS:
-        return isinstance(value, SCALARS[hint][0]) and (hint is bool or not isinstance(value, bool))
+        finite = not isinstance(value, float) or math.isfinite(value)
+        return finite and isinstance(value, SCALARS[hint][0]) and (hint is bool or not isinstance(value, bool))
     if origin in LISTS and not isinstance(value, dict):
         items = inner[:1] if Ellipsis in inner or len(inner) == 1 else ()
         return isinstance(value, list) and all(fits(one, items[0]) for one in value if items)

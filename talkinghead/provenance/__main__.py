@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from talkinghead.provenance.reading import read
 
@@ -20,11 +21,17 @@ def main(paths: list[str]) -> int:
             raise OSError(0, "no file: give a video or a picture", path)
         statements = read(Path(path).read_bytes())
         for statement in statements or [{"generated": None, "problems": ["the file says nothing of its origin"]}]:
-            print(json.dumps({"file": path, **statement}, ensure_ascii=False))
+            print(as_json({"file": path, **statement}))
         broken = any(statement.get("intact") is False for statement in statements)
         silent = not any(statement["generated"] for statement in statements)
         worst = max(worst, 2 if broken else int(silent))
     return worst
+
+
+def as_json(statement: dict[str, Any]) -> str:
+    """One line of JSON in which what a terminal would obey, or cannot print, is written out."""
+    text = json.dumps(statement, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

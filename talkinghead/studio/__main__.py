@@ -28,6 +28,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.learners.newcomers import PARTS, Newcomers
+from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.crop import Framing
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment.pipeline import Settings, find_device
@@ -39,6 +40,7 @@ from talkinghead.studio.workplace import workplace
 
 CONF = Path(__file__).parents[2] / "conf"
 KINDS = {"portraits": "*.jpg", "drivers": "*.mp4"}
+NUMBERS = {"port": Range(1, 65_535, optional=True), "keep_minutes": Range(0.1, 1e6, whole=False)}
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="studio")
@@ -67,6 +69,7 @@ def serve(cfg: DictConfig) -> None:
     from talkinghead.studio.animate_page import Examples  # noqa: PLC0415, Gradio is an extra
     from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
 
+    check_numbers(cfg, NUMBERS)
     study = load_study(cfg.files.study) if cfg.files.study else None
     animator = build_animator(cfg)
     with workplace() as folder:

@@ -96,10 +96,25 @@ def load_study(folder: Path | str) -> Study:
         study = Study(content["name"], Path(folder), triplets)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not what save_study writes ({error!r}): make the study again") from error
+    if wrong := find_mistake(study):
+        raise ValueError(f"{path} is not what save_study writes ({wrong}): make the study again")
     missing = [triplet.id for triplet in triplets if not study.picture(triplet).is_file()]
     if missing or not triplets:
         raise ValueError(f"{folder}: {len(missing)} of {len(triplets)} pictures are missing: make the study again")
     return study
+
+
+def find_mistake(study: Study) -> str | None:
+    """What a list of triplets says that no study says."""
+    for triplet in study.triplets:
+        words = [study.name, triplet.id, *triplet.clips, *(v for k, v in asdict(triplet.key).items() if k != "T")]
+        numbers = [triplet.key.T, *triplet.frames, triplet.position]
+        if not all(isinstance(word, str) for word in words) or not all(type(number) is int for number in numbers):
+            return "words or numbers are of another kind"
+        if triplet.position not in (1, 2, 3) or len(triplet.clips) != 3 or len(triplet.frames) != 3:
+            return "a triplet is not three pictures"
+    ids = {triplet.id for triplet in study.triplets}
+    return "two triplets of one id" if len(ids) < len(study.triplets) else None
 
 
 def name_of(folder: Path, triplets: Sequence[Triplet], pictures: Mapping[str, bytes]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 from PIL import Image
 
+from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.container import NoVideo, open_media
 
 PICTURES = (
@@ -16,6 +17,10 @@ PICTURES = (
 VIDEOS = ((4, b"ftyp", ".mp4"), (4, b"moov", ".mp4"), (0, b"\x1aE\xdf\xa3", ".mkv"), (8, b"AVI ", ".avi"))
 NO_PICTURES = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif")  # what telephones write in the container of MP4
 WIDEST = 4096  # pixels of the longest side of a video
+NUMBERS = {
+    "megabytes": Range(0.001, 1e6, whole=False), "megapixels": Range(0.001, 1e6, whole=False),
+    "pictures": Range(1, 10_000), "seconds": Range(0.01, 1e6, whole=False), "steps": Range(0, 1_000_000),
+}  # fmt: skip
 
 
 class Refused(ValueError):
@@ -33,8 +38,7 @@ class Limits:
     steps: int = 200  # of fine-tuning
 
     def __post_init__(self) -> None:
-        if min(self.megabytes, self.megapixels, self.pictures, self.seconds) <= 0 or self.steps < 0:
-            raise ValueError(f"{self}: more than 0, please, and limits.steps at least 0")
+        check_numbers(self, NUMBERS, "limits.")
 
 
 def admit_pictures(given: list[Path], folder: Path, limits: Limits) -> dict[Path, str]:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from talkinghead.cli.early import nearest
+from talkinghead.names import as_line
 
 FILLED_IN = ("num_videos",)  # by the verbs, from the data
 OWN = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # Hydra's keys in a section that builds something
@@ -106,7 +107,7 @@ def check_call(target: Callable[..., Any], given: Mapping[str, Any], names: Mapp
         if key not in parameters:
             raise ValueError(f"{names[key]}: {target.__qualname__} has no such option{nearest(key, list(parameters))}")
         if key in hints and not fits(value, hints[key]):
-            raise ValueError(f"{names[key]}={shown(value)}: {wanted(hints[key])} is wanted")
+            raise ValueError(f"{names[key]}={as_line(shown(value), 200)}: {wanted(hints[key])} is wanted")
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -43,6 +43,11 @@ def as_line(value: object, longest: int = LONGEST) -> str:
     return text if len(str(value)) <= longest else f"{text}…"
 
 
+def as_lines(text: str) -> str:
+    """Text of several lines for a terminal: other control characters are written out."""
+    return "\n".join(as_line(line, len(line)) for line in text.split("\n"))
+
+
 def as_cell(text: str) -> str:
     """A cell of a csv that no spreadsheet takes for a formula; `of_cell` gives the text back.
 

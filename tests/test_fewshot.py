@@ -442,7 +442,7 @@ def test_settings_have_a_hash_that_does_not_know_where_files_lie(trained: tuple[
 )
 def test_evaluate_says_what_is_missing(tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        evaluate.build(compose_config("evaluate", *options(tmp_path, *overrides)))
+        evaluate.build(compose_config("evaluate", *options(tmp_path, "shots=[1,4]", *overrides)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from talkinghead.data.reader import ShardReader, UnusableClip, join
 from talkinghead.data.shards import DatasetInfo, clip_members
 from talkinghead.learners.kept import KeptFrames, folder_of
 from talkinghead.metrics.results import ResultKey, Results
-from talkinghead.names import as_cell, as_line, as_path_part, is_name, of_cell
+from talkinghead.metrics.table import main as print_tables
+from talkinghead.names import as_cell, as_line, as_lines, as_path_part, is_name, of_cell
+from talkinghead.preparation.clip import Drop
+from talkinghead.preparation.report import tell, write_report
 from tests.data_sets import make_clip, write_data_set
 
 HOSTILE = [
@@ -114,3 +117,23 @@ def test_a_line_shows_what_would_be_a_code() -> None:
     assert as_line("a\x1b[2Jb\n") == r"a\x1b[2Jb\n"
     assert as_line("x" * 300, 10) == "x" * 10 + "…"
     assert as_line(np.float32(0.5)) == "0.5"
+
+
+def test_tables_of_strangers_rows_hold_no_codes_for_terminals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Results(tmp_path / "results.csv").add(ResultKey("set\x1b[2J/test", "ours\x9b", "FF", 1, "anna"), {"ssim": 0.5})
+    print_tables([str(tmp_path / "results.csv")])
+    shown = capsys.readouterr().out
+    assert r"set\x1b[2J/test" in shown
+    assert shown == as_lines(shown)
+    assert all(line.isprintable() for line in shown.split("\n"))
+
+
+def test_a_report_computes_nothing(tmp_path: Path) -> None:
+    info = DatasetInfo.load(write_data_set(tmp_path, {"train": [[make_clip(0)]]}))
+    write_report(tmp_path, info, [("train", drop := Drop("=cmd|' /C calc'!A0\x1b[2J", "no face", "+1+1"))])
+    line = (tmp_path / "report.csv").read_text().splitlines()[1]
+    assert line.split(",")[1].startswith("'=")
+    assert line.endswith(",'+1+1")
+    assert tell([("train", drop)]).isprintable()

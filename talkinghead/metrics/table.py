@@ -25,6 +25,7 @@ from talkinghead.metrics.summary import (
     merge,
     publish,
 )
+from talkinghead.names import as_lines
 from talkinghead.processes import interruptible
 
 
@@ -206,9 +207,9 @@ def main(files: Sequence[str]) -> None:
     if not overview:
         sys.exit(f"talkinghead.metrics.table: no rows in {', '.join(files)}")
     for table, lines in overview:
-        print(f"## {table.data}\n\n{build_markdown(table, lines)}")
+        print(as_lines(f"## {table.data}\n\n{build_markdown(table, lines)}"))
     if note := explain_missing(rows):
-        print(note)
+        print(as_lines(note))
 
 
 if __name__ == "__main__":

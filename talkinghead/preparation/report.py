@@ -11,6 +11,7 @@ from rich.table import Table
 
 from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DatasetInfo
+from talkinghead.names import as_cell, as_line
 from talkinghead.preparation.clip import Drop
 
 
@@ -20,7 +21,7 @@ def write_report(output: Path, info: DatasetInfo, drops: list[tuple[str, Drop]])
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["split", "clip", "reason", "detail"])
-    rows.writerows([split, drop.clip, drop.reason, drop.detail] for split, drop in drops)
+    rows.writerows([split, *map(as_cell, (drop.clip, drop.reason, drop.detail))] for split, drop in drops)
     write_atomic(output / "report.csv", text.getvalue().encode(errors="backslashreplace"))
 
 
@@ -55,4 +56,4 @@ def tell(drops: list[tuple[str, Drop]]) -> str:
     for _, drop in drops:
         first.setdefault(drop.reason, drop)
     count = Counter(drop.reason for _, drop in drops)
-    return "; ".join(f"{n} {reason} (such as {first[reason].clip})" for reason, n in count.most_common())
+    return "; ".join(f"{n} {reason} (such as {as_line(first[reason].clip)})" for reason, n in count.most_common())

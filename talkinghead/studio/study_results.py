@@ -7,6 +7,7 @@ from pathlib import Path
 
 from talkinghead.metrics.results import ResultKey, Results
 from talkinghead.metrics.user import Accuracy, accuracy, fill
+from talkinghead.names import as_lines
 from talkinghead.processes import interruptible
 from talkinghead.studio.study_answers import Answers
 
@@ -43,7 +44,7 @@ def main() -> None:
             fill(Results(chosen.into), found)
     except (ValueError, OSError) as error:
         sys.exit(f"study_results: {error}")
-    print(describe(found) + f"\n{len({row['participant'] for row in rows})} participants")
+    print(as_lines(describe(found)) + f"\n{len({row['participant'] for row in rows})} participants")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,12 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def bring(learner: MetaLearner, device: torch.device) -> MetaLearner:
+    """The learner with its content networks on a device: after training Lightning moves the learner alone, to the CPU."""
+    learner.content.to(device)
+    return learner.to(device).train()
+
+
 def time_parts(learner: MetaLearner, episode: Episode, precision: str) -> dict[str, float]:
     """Median seconds of each part of a step on its own, forward and backward."""
     episode = Episode(*(f.to(learner.device) if isinstance(f, Tensor) else f for f in episode))
@@ -159,7 +165,7 @@ def main() -> None:
     print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB resident", end="")
     print(f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU" if torch.cuda.is_available() else "")
     if not args.no_parts:
-        parts = time_parts(learner.train(), episode, args.precision)
+        parts = time_parts(bring(learner, trainer.strategy.root_device), episode, args.precision)
         for name, seconds in parts.items():
             print(f"  {seconds / sum(parts.values()):6.1%}  {seconds:7.3f} s  {name}")
 

@@ -1,14 +1,19 @@
 """Backward passes are computed outside autocast: what is fp32 forward stays fp32 backward, on every device."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from talkinghead.learners.game import minimize
+from talkinghead.models import layers
 from talkinghead.models.fsth import Generator
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +53,55 @@ def test_autocast_is_back_after_the_backward_pass() -> None:
             loss["sum"] = layer(torch.ones(1, 2)).sum()
         seen["after"] = torch.is_autocast_enabled("cpu")
     assert seen == {"backward": False, "after": True}
+
+
+class AutocastOf(TorchFunctionMode):
+    """Notes of every operation whether it runs under autocast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, bool] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen[getattr(func, "__name__", str(func))] = torch.is_autocast_enabled("cpu")
+        return func(*args, **(kwargs or {}))
+
+
+FUNCTIONS = {
+    layers.DivideByNorm: lambda: (torch.randn(8, 4, 3, 3), torch.tensor(2.0), torch.randn(8), torch.randn(36)),
+    layers.NormalizeInstances: lambda: (torch.randn(2, 4, 5, 5), torch.ones(2, 4, 1, 1), torch.zeros(2, 4, 1, 1), 1e-5),
+    layers.NormalizeInstancesOnCPU: lambda: (
+        torch.randn(2, 4, 5, 5), torch.ones(2, 4, 1, 1), torch.zeros(2, 4, 1, 1), 1e-5,
+    ),
+}  # fmt: skip
+
+
+def test_every_function_with_a_gradient_of_its_own_is_here() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "talkinghead").rglob("*.py"))
+    assert set(re.findall(r"class (\w+)\((?:torch\.)?autograd\.Function\)", sources)) == {f.__name__ for f in FUNCTIONS}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_gradients_written_by_hand_are_computed_outside_autocast_whoever_asks(function: Any) -> None:
+    first, *others = FUNCTIONS[function]()
+    out = function.apply(first.requires_grad_(), *others)
+    ones = torch.ones_like(out)
+    with torch.autocast("cpu", torch.bfloat16), AutocastOf() as operations:
+        torch.cos(ones)
+        outside = dict(operations.seen)
+        operations.seen.clear()
+        gradient = function.backward(out.grad_fn, ones)[0]
+    assert outside == {"cos": True}
+    assert len(operations.seen) > 1
+    assert not any(operations.seen.values()), operations.seen
+    assert gradient.dtype == torch.float32
+
+
+@pytest.mark.parametrize("make", [layers.SpectralNorm, layers.RowNorm])
+def test_norms_keep_their_vectors_where_the_weight_lies(make: Any) -> None:
+    with FakeTensorMode():  # no CUDA is needed for a tensor without numbers
+        norm = make(torch.randn(8, 4, device="cuda"))
+    assert {buffer.device.type for buffer in norm.buffers()} == {"cuda"}
 
 
 FAKE_DEVICE = """

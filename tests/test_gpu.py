@@ -138,11 +138,18 @@ def test_the_guide_is_that_of_the_cpu() -> None:
     assert torch.allclose(here.flow, there.flow.cpu(), atol=2e-3)
 
 
-def test_spectral_norm_under_autocast_has_fp32_gradients() -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_spectral_norm_under_autocast_has_fp32_gradients(inside: bool) -> None:
+    """Also where `backward` is called inside autocast: its products are in fp32, not rounded to bf16."""
     weight = torch.randn(16, 8, 3, 3, device="cuda", requires_grad=True)
-    norm = SpectralNorm(weight.detach()).cuda()
+    norm = SpectralNorm(weight.detach()).eval()
+    (expected,) = torch.autograd.grad((norm(weight) ** 3).sum(), weight)
     with torch.autocast("cuda", torch.bfloat16):
-        loss = norm(weight).square().sum()
-    loss.backward()
+        loss = (norm(weight) ** 3).sum()
+        if inside:
+            loss.backward()
+    if not inside:
+        loss.backward()
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
+    torch.testing.assert_close(weight.grad, expected, rtol=1e-5, atol=1e-6)

@@ -18,7 +18,7 @@ import torch
 from hydra.utils import instantiate
 
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import Shards
+from talkinghead.data.people import PlacedFrame, Shards
 from talkinghead.learners.finetune import FineTuner, Progress
 from talkinghead.learners.newcomers import Newcomers
 from talkinghead.reenactment.files import MODELS
@@ -63,8 +63,11 @@ def people(number: int, folder: Path) -> Iterator[tuple[str, Frames, Frames]]:
     shards = Shards(data, 64)
     learn = torch.linspace(0, NUM_FRAMES - NUM_HELD_OUT - 1, 8).round().int().tolist()
     for key, clip in sorted(shards.clips("test").items()):
-        held_out = range(NUM_FRAMES - NUM_HELD_OUT, NUM_FRAMES)
-        yield key, shards.frames(clip, learn), shards.frames(clip, held_out)
+        shots, held_out = (
+            shards.frames([PlacedFrame(clip, n) for n in part])
+            for part in (learn, range(NUM_FRAMES - NUM_HELD_OUT, NUM_FRAMES))
+        )
+        yield key, shots, held_out
 
 
 def trace(method: FineTuner, shots: Frames, held_out: Frames, about: dict[str, Any]) -> list[dict[str, Any]]:

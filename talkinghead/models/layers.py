@@ -1,7 +1,8 @@
 """Building blocks of the networks (arXiv 1905.08233, Sec. 4): residual blocks, AdaIN, self-attention, spectral norm."""
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,19 @@ from torch.nn.utils import parametrize
 
 IMAGE_CHANNELS = 3
 POWER_ITERATIONS = 15  # as many as torch takes for a new layer
+
+Gradients = TypeVar("Gradients")
+
+
+def outside_autocast(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """A `backward` whose products keep the types of their factors, whoever calls `loss.backward()` under autocast."""
+
+    @functools.wraps(backward)
+    def call(ctx: Any, *gradients: Tensor) -> Gradients:
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            return backward(ctx, *gradients)
+
+    return call
 
 
 class DivideByNorm(torch.autograd.Function):
@@ -23,6 +37,7 @@ class DivideByNorm(torch.autograd.Function):
         return normal
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         normal, sigma, u, v = ctx.saved_tensors
         gradient = as_matrix(gradients[0])
@@ -52,7 +67,7 @@ class SpectralNorm(nn.Module):
         for name, length in (("u", weight.shape[0]), ("v", weight[0].numel())):
             # Computing with meta tensors would load torch's compiler, which takes a second.
             start = torch.empty(length) if weight.is_meta else F.normalize(torch.randn(length), dim=0)
-            self.register_buffer(name, start)
+            self.register_buffer(name, start.to(weight.device))
         for _ in range(0 if weight.is_meta else num_warmup):
             self(weight.detach())
 
@@ -85,8 +100,8 @@ class RowNorm(nn.Module):
 
     def __init__(self, table: Float[Tensor, "R N"], num_warmup: int = POWER_ITERATIONS) -> None:
         super().__init__()
-        self.register_buffer("v", F.normalize(torch.randn(table.shape[1]), dim=0))
-        self.register_buffer("sigma", torch.ones(()))
+        self.register_buffer("v", F.normalize(torch.randn(table.shape[1]), dim=0).to(table.device))
+        self.register_buffer("sigma", torch.ones((), device=table.device))
         for _ in range(num_warmup):
             self.iterate(table)
 
@@ -149,6 +164,7 @@ class NormalizeInstances(torch.autograd.Function):
         return torch.addcmul(shift, centred, scale * inverse_std).to(x.dtype)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, mean, inverse_std, scale = ctx.saved_tensors
         gradient = at_least_fp32(gradients[0])
@@ -184,6 +200,7 @@ class NormalizeInstancesOnCPU(torch.autograd.Function):
         return torch.cat(normalized_x)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, scale, *statistics = ctx.saved_tensors
         means, inverse_stds = statistics[: len(x)], statistics[len(x) :]

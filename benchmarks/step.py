@@ -84,7 +84,7 @@ def synchronize() -> None:
 
 
 def bring(learner: MetaLearner, device: torch.device) -> MetaLearner:
-    """The learner with its content networks on a device: after training Lightning moves the learner alone, to the CPU."""
+    """The learner with its content networks on a device: Lightning moves the learner alone, back to the CPU."""
     learner.content.to(device)
     return learner.to(device).train()
 

@@ -350,7 +350,7 @@ def test_the_command_loads_what_ships_and_says_what_it_is(tmp_path: Path) -> Non
     ("overrides", "message"),
     [
         (["model=/nowhere/my model.ckpt"], r"model=/nowhere/my model\.ckpt: there is no such checkpoint"),
-        (["limits.seconds=0"], "more than 0"),
+        (["limits.seconds=0"], r"limits\.seconds=0: a number from 0\.01"),
         (["study=/nowhere/study"], "/nowhere/study is no study"),
         (["settings.precision=fp8"], "precision=fp8: choose"),
     ],

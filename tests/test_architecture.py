@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [
     {"names", "processes"},
-    {"types", "pretrained", "atomic", "machine", "images", "options"},
+    {"types", "pretrained", "atomic", "terminal", "machine", "images", "options"},
     {"provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},

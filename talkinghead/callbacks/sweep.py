@@ -13,6 +13,7 @@ from talkinghead.metrics.overview import COLUMNS, Overview, build_overview, expl
 from talkinghead.metrics.results import Results, Row, write_csv
 from talkinghead.metrics.summary import Estimate, Lines, Table, find_metric
 from talkinghead.metrics.table import print_counts
+from talkinghead.terminal import print_table
 
 ROWS, TABLE = "rows.csv", "table.csv"
 
@@ -58,7 +59,7 @@ def finish(rows: Sequence[Row], folder: Path, of: str, loggers: Sequence[Logger]
     """Print the table of the rows, write it as `table.csv`, and log it."""
     overview = build_overview(rows)
     for table, lines in overview:
-        get_console().print(draw(table, lines))
+        print_table(draw(table, lines), keys=4)
     if note := explain_missing(rows):
         get_console().print(note, soft_wrap=True, highlight=False)
     flat = flatten(overview)

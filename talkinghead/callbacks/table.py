@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytorch_lightning as L
-from rich import get_console
 from rich.table import Table
 from torch import Tensor
 
 from talkinghead.atomic import write_atomic
+from talkinghead.terminal import print_table
 
 LEARNER = "model"  # name of the method whose metrics stand without a prefix
 
@@ -34,7 +34,7 @@ class ValidationTable(L.Callback):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             append_csv(self.path, rows)
         if self.show:
-            get_console().print(as_table(rows))
+            print_table(as_table(rows), keys=2)
 
 
 def validation_rows(metrics: Mapping[str, Tensor]) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from rich import get_console
 from rich.table import Table as RichTable
 
 from talkinghead.metrics.results import Row, read_csv, write_csv
+from talkinghead.terminal import print_table
 
 VALIDATION, TABLE = "validation.csv", "validation_table.csv"
 
@@ -26,7 +27,8 @@ def show_validations(folder: Path) -> None:
         return
     columns = list(dict.fromkeys(name for row in rows for name in row))
     write_csv(folder / TABLE, columns, rows)
-    get_console().print(draw(rows, columns))
+    keys = len({name for own in given for name in own}) + 1
+    print_table(draw(rows, columns), keys)
     if without := [job.name for job, own in zip(jobs, last, strict=True) if not own]:
         get_console().print(f"no validation in job {', '.join(without)}", highlight=False)
     get_console().print(f"last validations of the sweep: {folder / TABLE}", soft_wrap=True, highlight=False)

@@ -13,6 +13,7 @@ from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DatasetInfo
 from talkinghead.names import as_cell, as_line
 from talkinghead.preparation.clip import Drop
+from talkinghead.terminal import print_table
 
 
 def write_report(output: Path, info: DatasetInfo, drops: list[tuple[str, Drop]]) -> None:
@@ -47,7 +48,7 @@ def print_report(output: Path, console: Console) -> None:
     for name, split in splits.items():
         dropped = [str(split["dropped"].get(reason, 0)) for reason in reasons]
         table.add_row(name, str(split["identities"]), str(split["kept"]), str(split["frames"]), *dropped)
-    console.print(table)
+    print_table(table, keys=1, console=console)
 
 
 def tell(drops: list[tuple[str, Drop]]) -> str:

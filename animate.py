@@ -1,7 +1,6 @@
 """Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,17 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import av
 import hydra
-import numpy as np
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.learners.finetune import PersonReenactor
-from talkinghead.learners.newcomers import PARTS, Newcomers
-from talkinghead.models.person import load_person
+from talkinghead.api import Model, Person, load
+from talkinghead.learners.newcomers import PARTS, Loss
 from talkinghead.preparation.crop import Framing
 from talkinghead.processes import stopped, terminate_cleanly
-from talkinghead.provenance import find_signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.phases import Phases
-from talkinghead.reenactment.pipeline import Learned, Pipeline, Remembered, Settings, find_device
-from talkinghead.reenactment.source import Portrait, points_of
+from talkinghead.reenactment.pipeline import Settings
 from talkinghead.reenactment.targets import check_targets, stamp, sweep
 
 
@@ -68,19 +63,18 @@ def run(cfg: DictConfig) -> Path:
         phases.tell(
             f"model: {given.model.stem}, which ships with the project. It has seen synthetic heads only, no real face"
         )
-    settings = Settings(**{field.name: cfg[field.name] for field in fields(Settings)})
-    signer = find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate))
-    if signer is None and cfg.provenance == "auto":
+    steps = 0 if given.is_person else steps_of(cfg)
+    model = loaded(cfg, given, steps, phases)
+    if model.options.signer is None and cfg.provenance == "auto":
         phases.tell("the statement of origin is plain; to have it signed: pip install 'talkinghead[provenance]'")
-    device = find_device(cfg.device)
-    person, crop = remembered(given, device) if given.is_person else learned(cfg, given, device, phases)
-    detector = instantiate(cfg.detector)
-    pipeline = Pipeline(detector, Framing(**(crop or cfg.framing)).checked(), settings, phases, device, signer)
     if swept := sweep(given.output.parent):
         phases.tell(f"removed what killed runs had left in {given.output.parent}: {len(swept)} temporary files")
     before = stamp(given.output)
     try:
-        made = pipeline(given.sources, given.driving, person, look, given.output)
+        if isinstance(model, Person):
+            made = model.animate(given.driving, given.output, look=look, images=given.sources)
+        else:
+            made = model.animate(given.sources, given.driving, given.output, steps, look=look, save=asked.save_person)
     except KeyboardInterrupt as stop:
         new = stamp(given.output) not in (None, before)
         saved = Path(asked.save_person).with_suffix(".safetensors") if asked.save_person else None
@@ -92,37 +86,33 @@ def run(cfg: DictConfig) -> Path:
     return made.video
 
 
-def remembered(given: Files, device: str) -> tuple[Remembered, dict[str, Any] | None]:
-    """A person from disk, and the crop it was learned with."""
-    generator, about = load_person(given.model)
-    points = about.get("source_points")
-    reenactor = PersonReenactor(generator.to(device))
-    size, points = about["preset"]["image_size"], None if points is None else np.array(points, float)
-    return Remembered(reenactor, size, points), about.get("crop")
+def loaded(cfg: DictConfig, given: Files, steps: int, phases: Phases) -> Model | Person:
+    """The model or the person, with the options of the config."""
+    numbers = OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS])
+    return load(
+        given.model, settings=Settings(**{field.name: cfg[field.name] for field in fields(Settings)}),
+        framing=None if given.is_person else Framing(**cfg.framing), detector=instantiate(cfg.detector),
+        device=cfg.device, provenance=cfg.provenance, finetune=plain(numbers), loss=loss_of(cfg) if steps else None,
+        certificate=None if cfg.certificate is None else Path(cfg.certificate), weights_dir=cfg.paths.weights_dir,
+        progress=phases,
+    )  # fmt: skip
 
 
-def learned(cfg: DictConfig, given: Files, device: str, phases: Phases) -> tuple[Learned, None]:
-    """A new person, kept on disk where `save_person` says so."""
+def steps_of(cfg: DictConfig) -> int:
+    """Of fine-tuning; 0: feed-forward."""
     name = str(next(iter(cfg.method)))
     if name not in ("ff", "ft"):
         raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")
     if name == "ft" and cfg.finetune.steps < 1:
         raise ValueError(f"finetune.steps={cfg.finetune.steps}: at least 1, or method=ff")
-    steps, people = cfg.finetune.steps if name == "ft" else 0, newcomers(cfg, given.model, device)
-
-    def keep(person: PersonReenactor, portraits: Sequence[Portrait]) -> None:
-        points = points_of(portraits[0], people.size)
-        if path := cfg.files.save_person:
-            phases.tell(f"the person: {people.save(path, person, steps, len(portraits), points, plain(cfg.framing))}")
-
-    return Learned(name, people.method(steps), people.size, keep), None
+    return cfg.finetune.steps if name == "ft" else 0
 
 
-def newcomers(cfg: DictConfig, checkpoint: Path, device: str) -> Newcomers:
-    """The methods of a checkpoint, with the fine-tuning that the config describes."""
-    numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS]))
-    loss = plain(cfg.loss) if cfg.get("loss") else None
-    return Newcomers(checkpoint, instantiate, numbers, loss, cfg.paths.weights_dir, device)
+def loss_of(cfg: DictConfig) -> Loss | None:
+    """Of fine-tuning, where the config has one."""
+    if not cfg.get("loss"):
+        return None
+    return instantiate(cfg.loss.content), {name: float(weight or 0) for name, weight in cfg.loss.weights.items()}
 
 
 def plain(node: DictConfig) -> Any:

@@ -160,7 +160,7 @@ def candidate(cfg: DictConfig, name: str) -> Candidate:
     if file is None:
         built = instantiate(method.learner)
     elif "networks" in method:
-        parts = networks(file, instantiate)
+        parts = networks(file)
         built = instantiate(method.learner, **{part: parts[part] for part in method.networks})
     else:
         built = instantiate(

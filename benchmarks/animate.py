@@ -113,7 +113,7 @@ def measure_generator(args: argparse.Namespace) -> None:
     size = person.preset.image_size
     noise = torch.rand(args.batch, 3, size, size) * 2 - 1
     time_generator(f"{args.model}, random weights on noise", person, noise, args, args.compile)
-    parts: Any = networks(str(MODELS["fsth_64"]), instantiate)
+    parts: Any = networks(str(MODELS["fsth_64"]))
     size = parts["generator"].preset.image_size
     shots = shots_of(read_source([PORTRAIT], Dlib(), FRAMING), size)
     known = FeedForward(parts["embedder"], parts["generator"]).learn(shots)
@@ -203,7 +203,7 @@ def animate_once(watch: Stopwatch, size: int, args: argparse.Namespace, person: 
 
 def measure_video(args: argparse.Namespace) -> None:
     """Milliseconds a frame of each part, and frames a second."""
-    parts: Any = networks(str(MODELS[args.shipped]), instantiate)
+    parts: Any = networks(str(MODELS[args.shipped]))
     person = Learned("ff", FeedForward(parts["embedder"], parts["generator"]), parts["generator"].preset.image_size)
     args.detector, args.signer = Dlib(), find_signer()
     for size in args.sizes:

@@ -1,1 +1,22 @@
-"""Few-shot adversarial talking heads (arXiv 1905.08233) on PyTorch Lightning."""
+"""Few-shot adversarial talking heads (arXiv 1905.08233) on PyTorch Lightning.
+
+import talkinghead
+person = talkinghead.load("warp_256").learn(["anna.jpg"])
+person.animate("clip.mp4", "anna.mp4")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from talkinghead.api import Model, Person, load
+
+__all__ = ["Model", "Person", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """What is used is imported then: torch takes seconds, `import talkinghead` does not."""
+    if name not in __all__:
+        raise AttributeError(f"module 'talkinghead' has no attribute {name!r}")
+    from talkinghead import api  # noqa: PLC0415
+
+    return getattr(api, name)

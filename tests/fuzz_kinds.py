@@ -209,7 +209,7 @@ def make_checkpoint(folder: Path, rng: random.Random) -> str:
 def use_checkpoint(folder: Path) -> str | None:
     """As animate, evaluate, portable and train's init_from do."""
     path = folder / "x.ckpt"
-    people = Newcomers(path, instantiate, {"num_discriminator_steps": 1, "weights": {"cnt": 1, "adv": 1, "fm": 10}})
+    people = Newcomers(path, {"num_discriminator_steps": 1, "weights": {"cnt": 1, "adv": 1, "fm": 10}})
     shots = frames(1) if people.size == SIZE else None
     drawn = people.method(0).learn(shots)(frames()) if shots else torch.zeros(1)
     _ = people.loss

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -19,7 +20,8 @@ import animate
 from talkinghead.learners.checkpoints import networks
 from talkinghead.models.person import load_person
 from talkinghead.reenactment import pipeline
-from talkinghead.reenactment.files import file_arguments
+from talkinghead.reenactment.files import check_files, file_arguments
+from talkinghead.reenactment.phases import Phases
 from talkinghead.reenactment.portable import shrink
 from tests.preparation_videos import green_frame, write_clip
 
@@ -133,13 +135,18 @@ def test_no_steps_are_no_fine_tuning(files: Path) -> None:
 
 
 def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
+    def model(cfg: DictConfig) -> Any:
+        names = cfg.files
+        given = check_files([names.source], names.driving, names.model, names.output, Path(cfg.paths.outputs_dir))
+        return animate.loaded(cfg, given, animate.steps_of(cfg), Phases())
+
     cfg = config(files, "method=ft", "finetune.steps=7", "finetune.lr_generator=3e-3")
-    tuner = animate.newcomers(cfg, files / "last.ckpt", "cpu").method(cfg.finetune.steps)
+    tuner = model(cfg).method(cfg.finetune.steps)
     assert (tuner.epochs, tuner.max_steps, tuner.lr_generator) == (7, 7, 3e-3)
     assert tuner.weights["fm"] == 10
     assert config(files, "learner@finetune=finetune").finetune.lr_generator == 5e-5
     other = config(files, "method=ft", "loss=synthetic")
-    content, _ = animate.newcomers(other, files / "last.ckpt", "cpu").loss
+    content, _ = model(other).newcomers.loss
     assert any("facenet_synthetic" in name for name, _ in content.named_modules()), "not the checkpoint's"
 
 
@@ -251,7 +258,7 @@ def test_what_a_killed_run_left_goes(files: Path, tmp_path: Path) -> None:
 def test_a_small_checkpoint_draws_as_the_large_one(files: Path, tmp_path: Path) -> None:
     size = shrink(files / "last.ckpt", tmp_path / "small.ckpt")
     assert size == (tmp_path / "small.ckpt").stat().st_size < 0.6 * (files / "last.ckpt").stat().st_size
-    large, small = (networks(str(file), instantiate).eval() for file in (files / "last.ckpt", tmp_path / "small.ckpt"))
+    large, small = (networks(str(file)).eval() for file in (files / "last.ckpt", tmp_path / "small.ckpt"))
     assert len(small["discriminator"].W.weight) == 1
     x, y = torch.rand(2, 2, 3, SIZE, SIZE)
     for a, b in zip(outputs(large, x, y), outputs(small, x, y), strict=True):

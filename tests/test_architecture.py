@@ -12,6 +12,7 @@ LAYERS = [
     {"provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},
+    {"api"},
     {"cli"},
     {"callbacks", "studio"},
 ]

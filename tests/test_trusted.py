@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
 from talkinghead.learners.checkpoints import load_weights, networks
 from talkinghead.learners.newcomers import Newcomers
@@ -68,7 +67,7 @@ def crafted(shipped: dict[str, Any], place: str, value: Any, path: Path) -> Path
 
 def use(path: Path) -> None:
     """All that is built of a checkpoint when a person is learned."""
-    people = Newcomers(path, instantiate, {})
+    people = Newcomers(path, {})
     assert people.size
     assert people.loss
 
@@ -123,7 +122,7 @@ def test_every_listed_target_exists_and_takes_arguments() -> None:
 
 def test_what_ships_is_trusted() -> None:
     assert section_of(str(SHIPPED), "model") == inside(str(SHIPPED))["model"]
-    assert set(networks(str(SHIPPED), instantiate)) == {"embedder", "generator", "discriminator"}
+    assert set(networks(str(SHIPPED))) == {"embedder", "generator", "discriminator"}
 
 
 def broken(shipped: dict[str, Any]) -> dict[str, Any]:

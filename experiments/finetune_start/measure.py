@@ -15,7 +15,6 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from hydra.utils import instantiate
 
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.people import PlacedFrame, Shards
@@ -98,7 +97,7 @@ def measure(number: int, steps: int, data: Path) -> list[dict[str, Any]]:
     """All rows of all people; those that are there already are kept."""
     numbers = {"lr_generator": 2e-4, "lr_discriminator": 2e-4, "num_discriminator_steps": 1}  # finetune_small
     found, rows = list(people(number, data)), []
-    newcomers = Newcomers(MODELS["fsth_64"], instantiate, numbers)
+    newcomers = Newcomers(MODELS["fsth_64"], numbers)
     for row in ROWS:
         newcomers.numbers = {**numbers, "init_w": row.init_w, "weights": {"cnt": 1, "adv": row.adv, "fm": 10}}
         for num_shots in row.shots:

@@ -61,11 +61,8 @@ def image_size_of(file: str) -> int:
 
 
 @cache
-def networks(file: str, build: Callable[..., Any]) -> nn.ModuleDict:
-    """E, G and D of a checkpoint, with averaged weights; shared by all who ask.
-
-    build   makes an object of a section of the config: hydra.utils.instantiate
-    """
+def networks(file: str) -> nn.ModuleDict:
+    """E, G and D of a checkpoint, with averaged weights; shared by all who ask."""
     model, names = section_of(file, "model"), ("embedder", "generator", "discriminator")
     missing = set(names) - set(model)
     if missing:
@@ -75,17 +72,17 @@ def networks(file: str, build: Callable[..., Any]) -> nn.ModuleDict:
     if rows is not None and isinstance(model["discriminator"], dict):
         model["discriminator"]["num_videos"] = len(rows)
     with torch.device("meta"):  # sizes first: a config of huge networks allocates nothing
-        sizes = nn.ModuleDict({name: _network(file, build, model, name) for name in names}).state_dict()
+        sizes = nn.ModuleDict({name: _network(file, model, name) for name in names}).state_dict()
     wrong = misfits(state, sizes)
     if wrong:
         raise ValueError(f"{file}: its weights are not those of its config: {len(wrong)} differ, {wrong[0]} first")
-    parts = nn.ModuleDict({name: _network(file, build, model, name) for name in names})
+    parts = nn.ModuleDict({name: _network(file, model, name) for name in names})
     parts.load_state_dict(state)
     return parts
 
 
-def _network(file: str, build: Callable[..., Any], model: Mapping[str, Any], name: str) -> nn.Module:
-    network = built(build, model[name], f"{file}: model.{name}")
+def _network(file: str, model: Mapping[str, Any], name: str) -> nn.Module:
+    network = built(model[name], f"{file}: model.{name}")
     if not isinstance(network, nn.Module):
         raise ValueError(f"{file}: model.{name} is not a network: it is not a checkpoint of train.py")
     return network

@@ -1,20 +1,21 @@
 """Both methods for new people, feed-forward and fine-tuned, out of one checkpoint (arXiv 1905.08233, Sec. 3.3)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 from jaxtyping import Float
 from numpy import ndarray
+from torch import nn
 
 from talkinghead.learners.checkpoints import git_commit, image_size_of, networks
-from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor
-from talkinghead.models.person import files
+from talkinghead.learners.finetune import FeedForward, FineTuner
 from talkinghead.models.trusted import built, inside, section_of
 from talkinghead.pretrained import digest
 
 PARTS = ("_target_", "embedder", "generator", "discriminator", "content", "steps")  # no numbers of FineTuner
+Loss = tuple[nn.Module, dict[str, float]]  # L_CNT, and weights by name
 LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.data.landmarks.draw_landmarks: lines 2 px wide at 256 px"
 
 
@@ -22,20 +23,19 @@ LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.data.landmarks.draw_lan
 class Newcomers:
     """The networks of a checkpoint, loaded once, and what is learned with them.
 
-    build           makes an object of a section of a config: hydra.utils.instantiate
     numbers         of FineTuner, but for the number of steps; where `weights` is null, those of the loss
-    loss            section of the fine-tuning loss; None: the checkpoint's
+    loss            L_CNT of fine-tuning and the weights that go with it; None: the checkpoint's
     weights_dir     where pretrained networks of the checkpoint's loss lie
     """
 
     def __init__(
-        self, checkpoint: Path, build: Callable[..., Any], numbers: Mapping[str, Any],
-        loss: Mapping[str, Any] | None = None, weights_dir: str = "weights", device: str = "cpu",
+        self, checkpoint: Path, numbers: Mapping[str, Any], loss: Loss | None = None, weights_dir: str = "weights",
+        device: str = "cpu",
     ) -> None:  # fmt: skip
         self.checkpoint, self.numbers, self.device = checkpoint, numbers, device
         self.config = inside(str(checkpoint))
-        self._build, self._loss, self._weights_dir = build, loss, weights_dir
-        self._networks: Any = networks(str(checkpoint), build).to(device)
+        self._loss, self._weights_dir = loss, weights_dir
+        self._networks: Any = networks(str(checkpoint)).to(device)
 
     @property
     def size(self) -> int:
@@ -43,12 +43,14 @@ class Newcomers:
         return image_size_of(str(self.checkpoint))
 
     @cached_property
-    def loss(self) -> tuple[Any, dict[str, float]]:
+    def loss(self) -> Loss:
         """L_CNT, and the weights of meta-learning. Raises what the loss raises where its network is not there."""
-        loss = self._loss or section_of(str(self.checkpoint), "loss", self._weights_dir)
+        if self._loss is not None:
+            return self._loss[0].to(self.device), self._loss[1]
+        loss = section_of(str(self.checkpoint), "loss", self._weights_dir)
         if not isinstance(loss, Mapping) or not isinstance(loss.get("weights"), Mapping) or "content" not in loss:
             raise ValueError(f"{self.checkpoint}: its loss has no weights and content: give loss=NAME")
-        content = built(self._build, loss["content"], f"{self.checkpoint}: loss.content").to(self.device)
+        content = built(loss["content"], f"{self.checkpoint}: loss.content").to(self.device)
         if any(isinstance(weight, str | list | dict) for weight in loss["weights"].values()):
             raise ValueError(f"{self.checkpoint}: loss.weights are not numbers: give loss=NAME")
         return content, {name: float(weight or 0) for name, weight in loss["weights"].items()}
@@ -64,23 +66,20 @@ class Newcomers:
         options = {"weights": weights, **self._numbers(steps)}
         return FineTuner(embedder, generator, discriminator, content, **options)
 
-    def save(
-        self, path: str | Path, person: PersonReenactor, steps: int, num_shots: int,
-        points: Float[ndarray, "68 2"], crop: Mapping[str, float],
-    ) -> Path:  # fmt: skip
-        """Write a person model that says how it was learned; returns the file of the weights.
+    def about(
+        self, steps: int, num_shots: int, points: Float[ndarray, "68 2"], crop: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """How a person was learned, for the file of it.
 
         points      of the first shot, in the networks' pictures
         crop        margin and down, as the shots were cropped
         """
-        about = {
+        return {
             "method": "ft" if steps else "ff", "num_shots": num_shots, "source_points": points.tolist(),
             "crop": dict(crop), "checkpoint": digest(self.checkpoint), "commit": git_commit(Path(__file__).parent),
             "landmarks": LANDMARK_STYLE,
             "config": {"checkpoint": self.config, "finetune": self._numbers(steps) if steps else None},
         }  # fmt: skip
-        person.save(path, about)
-        return files(path)[0]
 
     def _numbers(self, steps: int) -> dict[str, Any]:
         given = {name: value for name, value in self.numbers.items() if name != "weights" or value is not None}

@@ -12,7 +12,7 @@ import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -143,21 +143,34 @@ def _plain(value: Any, where: str) -> Any:
     raise ValueError(f"{where} is a {type(value).__name__}: only numbers, words, lists and sections are taken")
 
 
-def built(build: Callable[..., Any], section: Any, where: str) -> Any:
-    """What `build` makes of a section that `trusted` has passed.
+def built(section: Any, where: str) -> Any:
+    """What a section that `trusted` has passed describes.
 
     Raises:
         FileNotFoundError: where a pretrained network is missing, which a user can mend.
         ValueError: where the numbers do not make a network, in one line.
     """
     try:
-        return build(section)
+        return _assembled(section)
     except Exception as error:  # whatever a stranger's numbers lead to is the file's fault
         cause = error.__cause__ or error
         if isinstance(cause, FileNotFoundError):
             raise cause from None
         reason = (str(cause) or type(cause).__name__).splitlines()[0][:200]
         raise ValueError(f"{where} cannot be built: {reason}") from None
+
+
+def _assembled(node: Any) -> Any:
+    """Calls each `_target_` with what its section holds, from the inside out; only those of `TARGETS`."""
+    if isinstance(node, Mapping):
+        values = {key: _assembled(value) for key, value in node.items() if not key.startswith("_")}
+        if "_target_" not in node:
+            return values
+        if node["_target_"] not in TARGETS:
+            raise ValueError(f"{node['_target_']} is not on the list")
+        module, name = node["_target_"].rsplit(".", 1)
+        return getattr(importlib.import_module(module), name)(**values)
+    return [_assembled(value) for value in node] if isinstance(node, list | tuple) else node
 
 
 def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = False) -> dict[str, Any]:

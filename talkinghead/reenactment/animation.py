@@ -24,6 +24,7 @@ from talkinghead.reenactment.walking import bounded
 from talkinghead.types import Frames, Reenactor
 
 Image = UInt8[np.ndarray, "_ _ 3"]
+BATCH = 8  # frames drawn at once
 NUMBERS = {
     "size": Range(16, 4096, optional=True), "feather": Range(0, 0.5, whole=False), "sheet": Range(0, 64),
     "crf": Range(0, 51),
@@ -81,7 +82,7 @@ def driving_points(
 
 def animate(
     reenact: Reenactor, driver: Driver, points: Float[np.ndarray, "F 68 2"], portrait: Portrait | None, output: Path,
-    look: Look, size: int, *, device: str = "cpu", batch: int = 8, tick: Callable[[], None] = lambda: None,
+    look: Look, size: int, *, device: str = "cpu", batch: int = BATCH, tick: Callable[[], None] = lambda: None,
     about: dict[str, str | int | float] | None = None, signer: Signer | None = None,
 ) -> Path | None:  # fmt: skip
     """Write the video, and the contact sheet beside it; the sheet's path is returned.

@@ -69,12 +69,20 @@ def check_files(
     if not sources and not is_person(Path(model)):
         raise ValueError("source=FILE is needed: a picture, [a.jpg,b.jpg], a folder of pictures, or a video")
     of = Path(sources[0] if sources else model)
-    path = Path(str(output)) if output not in (None, "") else folder / f"{of.stem}_{Path(str(driving)).stem}.mp4"
+    path = check_output(
+        str(output) if output not in (None, "") else folder / f"{of.stem}_{Path(str(driving)).stem}.mp4"
+    )
+    given = driving if isinstance(driving, int) else Path(driving)
+    return Files(tuple(Path(source) for source in sources), given, Path(model), path)
+
+
+def check_output(output: str | Path) -> Path:
+    """The name of a video that can be written. Raises ValueError otherwise."""
+    path = Path(output)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"output={output}: the name of an .mp4 file")
     check_folder(path.absolute().parent)
-    given = driving if isinstance(driving, int) else Path(driving)
-    return Files(tuple(Path(source) for source in sources), given, Path(model), path)
+    return path
 
 
 def find_model(model: str | Path | None) -> Path:

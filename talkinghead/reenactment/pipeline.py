@@ -1,14 +1,15 @@
 """All of an animation, from files to files: the terminal and the browser run this."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from talkinghead.models.quick import fast_dtype
 from talkinghead.options import Range, check_numbers
@@ -16,7 +17,7 @@ from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Detector
 from talkinghead.provenance import Signer
 from talkinghead.reenactment.adaptation import MODES
-from talkinghead.reenactment.animation import Look, animate, driving_points
+from talkinghead.reenactment.animation import BATCH, Look, animate, drawn, driving_points
 from talkinghead.reenactment.driver import Driver, follow_driver, record
 from talkinghead.reenactment.phases import Reporter
 from talkinghead.reenactment.sameness import check_one_person, find_recognizer
@@ -178,7 +179,7 @@ class Pipeline:
         self.device, self.signer = device, signer
 
     def __call__(
-        self, sources: Sequence[Path], driving: Path | int, person: Acquaintance, look: Look, output: Path
+        self, sources: Sequence[Path | np.ndarray], driving: Path | int, person: Acquaintance, look: Look, output: Path
     ) -> Made:
         """All phases. What fails, or is interrupted by an exception, leaves no file.
 
@@ -186,26 +187,44 @@ class Pipeline:
         driving     a video, or the number of a camera
         output      the video's name; the contact sheet lies beside it
         """
+        return self.animate(self.find_portraits(sources), driving, person, look, output)
+
+    def animate(
+        self, portraits: Sequence[Portrait], driving: Path | int, person: Acquaintance, look: Look, output: Path
+    ) -> Made:
+        """The phases that come after the source has been looked at."""
         given = self.settings
-        self.detector.check()
-        torch.manual_seed(given.seed)
-        portraits = self.find_portraits(sources)
-        with tempfile.TemporaryDirectory() as folder:
-            driver = self.find_driver(driving, Path(folder))
-            with self.in_precision():
-                points = driving_points(
-                    driver, person.points(portraits), person.size, given.adapt, given.reference, given.smooth
-                )
-                reenactor = person.meet(portraits, points, self.device, self.progress)
-                about: dict[str, str | int | float] = {
-                    "method": person.name, "adapt": given.adapt, "seed": given.seed,  # no names of files or people
-                }  # fmt: skip
-                with self.progress.phase("drawing", len(points)) as step:
-                    sheet = animate(
-                        reenactor, driver, points, portraits[0] if portraits else None, output, look, person.size,
-                        device=self.device, tick=step, about=about, signer=self.signer,
-                    )  # fmt: skip
+        with self.following(driving, person, portraits) as (driver, points), self.in_precision():
+            torch.manual_seed(given.seed)
+            reenactor = person.meet(portraits, points, self.device, self.progress)
+            about: dict[str, str | int | float] = {
+                "method": person.name, "adapt": given.adapt, "seed": given.seed,  # no names of files or people
+            }  # fmt: skip
+            with self.progress.phase("drawing", len(points)) as step:
+                sheet = animate(
+                    reenactor, driver, points, portraits[0] if portraits else None, output, look, person.size,
+                    device=self.device, tick=step, about=about, signer=self.signer,
+                )  # fmt: skip
         return Made(output, sheet)
+
+    def frames(
+        self, portraits: Sequence[Portrait], driving: Path | int, person: Acquaintance
+    ) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
+        """What the person does in each frame of the driver, in the networks' size, without a file."""
+        with self.following(driving, person, portraits) as (driver, points), self.in_precision():
+            reenactor = person.meet(portraits, points, self.device, self.progress)
+            for _, x_hat in drawn(reenactor, driver, points, person.size, self.device, BATCH):
+                yield x_hat
+
+    @contextmanager
+    def following(
+        self, driving: Path | int, person: Acquaintance, portraits: Sequence[Portrait]
+    ) -> Iterator[tuple[Driver, Float[np.ndarray, "F 68 2"]]]:
+        """The driver, and its landmarks as they move this person."""
+        given = self.settings
+        with tempfile.TemporaryDirectory() as folder:
+            driver, known = self.find_driver(driving, Path(folder)), person.points(portraits)
+            yield driver, driving_points(driver, known, person.size, given.adapt, given.reference, given.smooth)
 
     def in_precision(self) -> torch.autocast:
         """Where networks compute as `precision` says."""
@@ -213,8 +232,9 @@ class Pipeline:
         bf16 = name == "bf16" or (name == "auto" and fast_dtype(self.device) == torch.bfloat16)
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16)
 
-    def find_portraits(self, sources: Sequence[Path]) -> list[Portrait]:
+    def find_portraits(self, sources: Sequence[Path | np.ndarray]) -> list[Portrait]:
         """The source frames."""
+        self.detector.check()
         if not sources:
             return []
         given = self.settings
@@ -232,6 +252,7 @@ class Pipeline:
     def find_driver(self, driving: Path | int, folder: Path) -> Driver:
         """The driver with its face; recorded into the folder first where it is a camera."""
         given = self.settings
+        self.detector.check()
         path = Path(str(driving))
         if isinstance(driving, int):
             path = folder / "camera.mp4"

@@ -32,12 +32,13 @@ class Portrait(NamedTuple):
 
 
 def read_source(
-    paths: Sequence[Path], detector: Detector, framing: Framing, *, shots: int | None = None, face: int = 1,
-    min_face: int = 32, tell: Callable[[str], None] = print,
+    sources: Sequence[Path | np.ndarray], detector: Detector, framing: Framing, *, shots: int | None = None,
+    face: int = 1, min_face: int = 32, tell: Callable[[str], None] = print,
     start: Callable[[int], Callable[[], None]] = lambda total: lambda: None,
 ) -> list[Portrait]:  # fmt: skip
     """The portraits of pictures, of folders of pictures, and of frames spread over videos.
 
+    sources     files, folders, and pictures that are at hand
     shots       at most so many; None: all pictures, and eight frames of a video
     face        1 is the largest face of a picture, 2 the second largest, ...
     min_face    pixels of a face box below which there is nothing to see
@@ -48,15 +49,15 @@ def read_source(
     """
     portraits: list[Portrait] = []
     reasons: list[str] = []
-    files = expand(paths)
-    tick = start(len(files))
-    for path in files:
+    items = expand(sources)
+    tick = start(len(items))
+    for number, item in enumerate(items):
         wanted = None if shots is None else shots - len(portraits)
         if wanted is not None and wanted <= 0:
             break
         found: list[Portrait] = []
         try:
-            frames = pictures(path, wanted)
+            frames = [checked_picture(item, number)] if isinstance(item, np.ndarray) else pictures(item, wanted)
         except ValueError as error:  # names the file; others may be whole
             frames, reasons = [], [*reasons, str(error)]
         for name, image in frames:
@@ -89,10 +90,21 @@ def checked_crop(
     return clip_crop(points[None], image.shape[1], image.shape[0], framing)
 
 
-def expand(paths: Sequence[Path]) -> list[Path]:
+def checked_picture(image: np.ndarray, number: int) -> tuple[str, Image]:
+    """A picture at hand with a name for messages. Raises ValueError for what is not 8 bits RGB."""
+    name = f"picture {number}"
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 1:
+        raise ValueError(f"{name} is {image.dtype} {list(image.shape)}: uint8 [H, W, 3] is wanted, RGB")
+    return name, image
+
+
+def expand(sources: Sequence[Path | np.ndarray]) -> list[Path | np.ndarray]:
     """Folders become their pictures, by name. Raises FileNotFoundError, or ValueError for a folder without any."""
-    files: list[Path] = []
-    for path in paths:
+    files: list[Path | np.ndarray] = []
+    for path in sources:
+        if isinstance(path, np.ndarray):
+            files.append(path)
+            continue
         if not path.exists():
             raise FileNotFoundError(f"source={path}: there is no such file or folder")
         if not path.is_dir():

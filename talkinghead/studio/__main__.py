@@ -27,10 +27,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.learners.newcomers import PARTS, Newcomers
+from talkinghead.api import Person, load
+from talkinghead.learners.newcomers import PARTS
 from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.crop import Framing
-from talkinghead.provenance import find_signer
 from talkinghead.reenactment.pipeline import Settings, find_device
 from talkinghead.studio.animator import Animator
 from talkinghead.studio.desk import Desk
@@ -102,14 +102,20 @@ def build_animator(cfg: DictConfig) -> Animator:
     if not checkpoint.is_file():
         raise FileNotFoundError(f"model={checkpoint}: there is no such checkpoint")
     numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS]))
-    loss = plain(cfg.loss) if cfg.get("loss") else None
-    people = Newcomers(checkpoint, instantiate, numbers, loss, cfg.paths.weights_dir, device)
-    people.method(limits.steps)  # a loss whose network is not there is told now, not to the first visitor
-    detector = instantiate(cfg.detector)
+    loss = (instantiate(cfg.loss.content), plain(cfg.loss.weights)) if cfg.get("loss") else None
+    detector, framing, settings = instantiate(cfg.detector), Framing(**cfg.framing), Settings(**cfg.settings)
+    model = load(
+        checkpoint, settings=settings, framing=framing, detector=detector, device=device, provenance=cfg.provenance,
+        certificate=None if cfg.certificate is None else Path(cfg.certificate), finetune=numbers, loss=loss,
+        weights_dir=cfg.paths.weights_dir,
+    )  # fmt: skip
+    if isinstance(model, Person):
+        raise ValueError(f"model={checkpoint} is a person; the studio wants a checkpoint, which learns people")
+    model.method(limits.steps)  # a loss whose network is not there is told now, not to the first visitor
     detector.check()
     return Animator(
-        people.method, people.size, detector, Framing(**cfg.framing).checked(), Settings(**cfg.settings), limits,
-        device=device, signer=find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate)),
+        model.method, model.image_size, detector, framing.checked(), settings, limits, device=device,
+        signer=model.options.signer,
     )  # fmt: skip
 
 

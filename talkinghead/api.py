@@ -1,0 +1,260 @@
+"""From Python: load a model, let it learn a person, animate the person. The verbs and the studio do nothing else.
+
+>>> import talkinghead
+>>> model = talkinghead.load("warp_256")                                    # doctest: +SKIP
+>>> person = model.learn(["anna.jpg"])                                      # doctest: +SKIP
+>>> person.animate("clip.mp4", "anna.mp4")                                  # doctest: +SKIP
+>>> person.save("anna.safetensors")                                         # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor
+from talkinghead.learners.newcomers import Loss, Newcomers
+from talkinghead.models.person import files as files_of_person
+from talkinghead.models.person import load_person
+from talkinghead.preparation.crop import Framing
+from talkinghead.preparation.detectors import Detector, Dlib
+from talkinghead.provenance import Signer, find_signer
+from talkinghead.reenactment.animation import Look
+from talkinghead.reenactment.files import MODELS, check_output, find_model, is_person
+from talkinghead.reenactment.phases import Counter, Reporter
+from talkinghead.reenactment.pipeline import Learned, Made, Pipeline, Remembered, Settings, find_device
+from talkinghead.reenactment.source import Portrait, points_of
+
+Sources = str | Path | np.ndarray | Sequence[str | Path | np.ndarray]  # names, or pictures as uint8 [H, W, 3]
+FINETUNE: Mapping[str, Any] = {  # conf/learner/finetune_small.yaml
+    "lr_generator": 2e-4, "num_discriminator_steps": 1, "weights": {"cnt": 1.0, "adv": 1.0, "fm": 10.0},
+}  # fmt: skip
+
+
+class Options(NamedTuple):
+    """How people are found in pictures and videos, learned and drawn; the same for a model and all its people."""
+
+    settings: Settings = Settings()
+    framing: Framing | None = None  # None: as the model's people were cropped
+    detector: Detector | None = None  # None: dlib
+    device: str = "auto"
+    signer: Signer | None = None  # of what the files say of their making; None: plain metadata
+    progress: Reporter | None = None  # None: silent
+
+    def pipeline(self, crop: Mapping[str, float] | None = None) -> Pipeline:
+        """All phases of an animation, with these options."""
+        framing = self.framing or (Framing(**crop) if crop else Framing(margin=1.8, down=0.0))
+        return Pipeline(
+            self.detector or Dlib(), framing.checked(), self.settings, self.progress or Silent(),
+            find_device(self.device), self.signer,
+        )  # fmt: skip
+
+
+def load(
+    model: str | Path = "warp_256", *, settings: Settings | None = None, framing: Framing | None = None,
+    detector: Detector | None = None, device: str = "auto", provenance: str = "auto", certificate: Path | None = None,
+    finetune: Mapping[str, Any] = FINETUNE, loss: Loss | None = None, weights_dir: str | Path = "weights",
+    progress: Reporter | None = None,
+) -> "Model | Person":  # fmt: skip
+    """A model that ships, one of your own, or a person that was saved.
+
+    Args:
+        model: `warp_256` or `fsth_64`, which ship; a checkpoint of `train.py`; a person model that `Person.save` wrote.
+        settings: how faces are found and followed, and how the driver moves the person.
+        framing: the crop around a face, as the model's training data have it.
+        detector: finds faces and their 68 landmarks; None: dlib, which wants `pip install 'talkinghead[offline]'`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` …
+        provenance: how files say that they are generated: `c2pa` (signed), `metadata` (plain), `auto` (signed where
+            that can be).
+        certificate: of c2pa: a PEM file with a private key and its certificates; None: self-signed.
+        finetune: numbers of `FineTuner`, for `Model.learn` with steps.
+        loss: L_CNT of fine-tuning and loss weights; None: those of the checkpoint.
+        weights_dir: where pretrained networks of the checkpoint's loss lie.
+        progress: is told what is being done; None: silent.
+
+    Returns:
+        A `Person` where the file is one, else a `Model`.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: the file is not a model of this project, or an option is out of its range.
+    """
+    path = find_model(model)
+    if not path.is_file() and not is_person(path):
+        raise FileNotFoundError(f"model={model}: there is no such file; {' and '.join(MODELS)} ship with the project")
+    signer = find_signer(provenance, certificate)
+    options = Options(settings or Settings(), framing, detector, device, signer, progress)
+    if is_person(path):
+        return Person.load(path, options)
+    return Model(Newcomers(path, finetune, loss, str(weights_dir), find_device(device)), options)
+
+
+@final
+class Model:
+    """E, G and D, meta-learned; learns people whom it has never seen."""
+
+    def __init__(self, newcomers: Newcomers, options: Options) -> None:
+        self.newcomers, self.options = newcomers, options
+        self.pipeline = options.pipeline()
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of the pictures that the networks draw."""
+        return self.newcomers.size
+
+    def method(self, steps: int = 0) -> FeedForward | FineTuner:
+        """The few-shot method alone: feed-forward for 0 steps, else fine-tuning (Sec. 3.3)."""
+        return self.newcomers.method(steps)
+
+    def learn(
+        self, images: Sources, steps: int = 0, *, watch: Callable[[Any, Any], None] = lambda state, driving: None
+    ) -> "Person":
+        """A person from pictures.
+
+        Args:
+            images: names of pictures, folders and videos, or pictures as uint8 [H, W, 3]; one or several.
+            steps: of fine-tuning; 0: feed-forward.
+            watch: is told of every step: its `finetune.Progress`, and no driving points.
+
+        Raises:
+            FileNotFoundError: a file is not there.
+            ValueError: no face is found, or the pictures show several people; the message names the picture.
+        """
+        if not (given := listed(images)):
+            raise ValueError("no picture to learn from: give a picture, several, a folder of pictures, or a video")
+        portraits = self.pipeline.find_portraits(given)
+        learner, points = self.learner(steps, watch=watch), np.zeros((0, 68, 2))
+        with self.pipeline.in_precision():
+            torch.manual_seed(self.options.settings.seed)
+            reenactor = learner.meet(portraits, points, self.pipeline.device, self.pipeline.progress)
+        assert isinstance(reenactor, PersonReenactor)
+        return Person(reenactor, self.image_size, portraits, self.about(steps, portraits), self.options)
+
+    def animate(
+        self, images: Sources, driving: str | Path | int, output: str | Path, steps: int = 0, *,
+        look: Look | None = None, save: str | Path | None = None,
+        watch: Callable[[Any, Any], None] = lambda state, driving: None,
+    ) -> Made:  # fmt: skip
+        """`learn` and `Person.animate` at once: the driver is looked at before minutes go into fine-tuning.
+
+        Args:
+            images: as `learn` wants them.
+            driving: a video, or the number of a camera.
+            output: an .mp4; the contact sheet lies beside it.
+            steps: of fine-tuning; 0: feed-forward.
+            look: what the video shows.
+            save: keeps the person, too, in this file.
+            watch: is told of every step: its `finetune.Progress`, and the landmarks that will move the person.
+        """
+
+        def keep(person: PersonReenactor, portraits: Sequence[Portrait]) -> None:
+            if save:
+                person.save(save, self.about(steps, portraits))
+                self.pipeline.progress.tell(f"the person: {files_of_person(save)[0]}")
+
+        learner = self.learner(steps, keep, watch)
+        return self.pipeline(listed(images), as_driving(driving), learner, look or Look(), check_output(output))
+
+    def learner(self, steps: int, keep: Any = lambda person, portraits: None, watch: Any = lambda *_: None) -> Learned:
+        """How the pipeline gets to know a person."""
+        return Learned("ft" if steps else "ff", self.method(steps), self.image_size, keep, watch)
+
+    def about(self, steps: int, portraits: Sequence[Portrait]) -> dict[str, Any]:
+        """What a person file says of the person in it."""
+        crop = {name: float(value) for name, value in self.pipeline.framing._asdict().items()}
+        return self.newcomers.about(steps, len(portraits), points_of(portraits[0], self.image_size), crop)
+
+
+@final
+class Person:
+    """Somebody who has been learned: G', and the portraits that the person was learned from."""
+
+    def __init__(
+        self, reenactor: PersonReenactor, image_size: int, portraits: Sequence[Portrait], about: Mapping[str, Any],
+        options: Options,
+    ) -> None:  # fmt: skip
+        self.reenactor, self.image_size, self.portraits = reenactor, image_size, list(portraits)
+        self.about, self.options = dict(about), options
+        points = self.about.get("source_points")
+        self._known = Remembered(reenactor, image_size, None if points is None else np.array(points, float))
+        self.pipeline = options.pipeline(self.about.get("crop"))
+
+    @classmethod
+    def load(cls, path: Path, options: Options) -> "Person":
+        """The person of a file; how the face was cropped is in it."""
+        generator, about = load_person(path)
+        reenactor = PersonReenactor(generator.to(find_device(options.device)))
+        return cls(reenactor, about["preset"]["image_size"], [], about, options)
+
+    def animate(
+        self, driving: str | Path | int, output: str | Path, *, look: Look | None = None, images: Sources = ()
+    ) -> Made:
+        """Write a video in which the person does what the driver does, and says that it was generated.
+
+        Args:
+            driving: a video, or the number of a camera.
+            output: an .mp4; the contact sheet lies beside it.
+            look: what the video shows; `paste` wants a portrait, so `images` for a person out of a file.
+            images: whose face and place count instead of the portraits that the person was learned from.
+
+        Returns:
+            The paths of the video and of the contact sheet.
+
+        Raises:
+            FileNotFoundError: a file is not there.
+            ValueError: no face is found in the driver, for example. No file is left then.
+        """
+        target = check_output(output)
+        return self.pipeline.animate(self._shown(images), as_driving(driving), self._known, look or Look(), target)
+
+    def frames(self, driving: str | Path | int) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
+        """The pictures themselves, one for each frame of the driver, `image_size` pixels; nothing is written.
+
+        They carry no statement of origin: say it yourself wherever you show them.
+        """
+        return self.pipeline.frames(self.portraits, as_driving(driving), self._known)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the person, `<path>.safetensors` and `<path>.json`, for `load`; returns the former."""
+        self.reenactor.save(path, {key: value for key, value in self.about.items() if key != "preset"})
+        return files_of_person(path)[0]
+
+    def _shown(self, images: Sources) -> list[Portrait]:
+        given = listed(images)
+        return self.pipeline.find_portraits(given) if given else self.portraits
+
+
+class Silent:
+    """Tells nobody what is being done."""
+
+    def tell(self, text: str) -> None: ...
+
+    def phase(self, name: str, total: int | None = None) -> AbstractContextManager[Counter]:
+        """Counts for nobody."""
+        return nullcontext(_Uncounted())
+
+
+class _Uncounted:
+    def __call__(self) -> None: ...
+
+    def of(self, total: int) -> "_Uncounted":
+        return self
+
+
+def listed(images: Sources) -> list[Path | np.ndarray]:
+    """One source or several, as a list."""
+    some = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
+    return [one if isinstance(one, np.ndarray) else Path(one) for one in some]
+
+
+def as_driving(driving: str | Path | int) -> Path | int:
+    """A video that is there, or the number of a camera."""
+    if isinstance(driving, int):
+        return driving
+    if not Path(driving).is_file():
+        raise FileNotFoundError(f"driving={driving}: there is no such file")
+    return Path(driving)

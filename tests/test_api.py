@@ -1,0 +1,120 @@
+"""Three lines of Python: load, learn, animate."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from hydra.utils import instantiate
+from torch import nn
+
+import talkinghead
+from talkinghead.api import FINETUNE, Model, Person
+from talkinghead.provenance.reading import read
+from talkinghead.reenactment.pipeline import Settings
+from tests.preparation_videos import GreenFace, green_frame, write_clip
+from tests.test_animate import LOSS, MODEL, SIZE
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, two portraits and a driver."""
+    folder = tmp_path_factory.mktemp("files")
+    torch.manual_seed(0)
+    parts = nn.ModuleDict({name: instantiate(MODEL[name]) for name in ("embedder", "generator", "discriminator")})
+    torch.save({"state_dict": parts.state_dict(), "config": {"model": MODEL, "loss": LOSS}}, folder / "last.ckpt")
+    for n, name in enumerate(("ann", "bob")):
+        cv2.imwrite(str(folder / f"{name}.png"), green_frame(120, 160, 50 + 10 * n, 30, 60)[..., ::-1])
+    write_clip(folder / "clip.mp4", 6)
+    return folder
+
+
+def load(file: Path, **options: Any) -> Any:
+    return talkinghead.load(file, detector=GreenFace(), settings=Settings(precision="fp32"), **options)
+
+
+def test_a_portrait_comes_alive_and_the_person_is_kept(files: Path, tmp_path: Path) -> None:
+    model = load(files / "last.ckpt")
+    assert isinstance(model, Model)
+    person = model.learn([files / "ann.png"])
+    made = person.animate(files / "clip.mp4", tmp_path / "ann.mp4")
+    assert made.video == tmp_path / "ann.mp4"
+    with av.open(str(made.video)) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 6
+    assert any(statement["generated"] for statement in read(made.video.read_bytes())), "it says so of itself"
+
+    again = load(person.save(tmp_path / "ann"))
+    assert isinstance(again, Person)
+    one, other = list(person.frames(files / "clip.mp4")), list(again.frames(files / "clip.mp4"))
+    assert len(one) == 6
+    assert one[0].shape == (SIZE, SIZE, 3)
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(one, other, strict=True))
+
+
+def test_pictures_may_be_arrays_names_or_one_of_them(files: Path) -> None:
+    model = load(files / "last.ckpt")
+    image = cv2.imread(str(files / "ann.png"))[..., ::-1]
+    frames = [
+        list(model.learn(source).frames(files / "clip.mp4"))
+        for source in (str(files / "ann.png"), [files / "ann.png"], image, [np.ascontiguousarray(image)])
+    ]
+    for other in frames[1:]:
+        np.testing.assert_array_equal(frames[0], other)
+    with pytest.raises(ValueError, match=r"picture 0 is float64 \[4, 4, 3\]: uint8 \[H, W, 3\] is wanted"):
+        model.learn(np.zeros((4, 4, 3)))
+
+
+def test_steps_fine_tune_and_are_watched(files: Path) -> None:
+    model, seen = load(files / "last.ckpt"), []
+    person = model.learn(files / "ann.png", steps=3, watch=lambda state, driving: seen.append(state.step))
+    assert seen == [1, 2, 3]
+    assert person.about["method"] == "ft"
+    still, moved = model.learn(files / "ann.png").reenactor.generator.psi, person.reenactor.generator.psi
+    assert not torch.equal(still, moved)
+
+
+def test_learning_and_animating_at_once_are_the_same(files: Path, tmp_path: Path) -> None:
+    model = load(files / "last.ckpt")
+    model.animate(files / "ann.png", files / "clip.mp4", tmp_path / "one.mp4", steps=2, save=tmp_path / "her")
+    model.learn(files / "ann.png", steps=2).animate(files / "clip.mp4", tmp_path / "two.mp4")
+    with av.open(str(tmp_path / "one.mp4")) as one, av.open(str(tmp_path / "two.mp4")) as two:
+        for a, b in zip(one.decode(video=0), two.decode(video=0), strict=True):
+            np.testing.assert_array_equal(a.to_ndarray(), b.to_ndarray())
+    assert isinstance(load(tmp_path / "her.safetensors"), Person)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, files: load("nobody"), "model=nobody: there is no such file; warp_256 and fsth_64 ship"),
+        (lambda model, files: model.learn("nobody.jpg"), "source=nobody.jpg: there is no such file"),
+        (lambda model, files: model.learn([]).animate(files / "clip.mp4", "x.mp4"), "no picture to learn from"),
+        (lambda model, files: model.learn(files / "ann.png").animate("no.mp4", "x.mp4"), "driving=no.mp4: there is no"),
+        (lambda model, files: model.learn(files / "ann.png").animate(files / "clip.mp4", "x.gif"), r"an \.mp4 file"),
+    ],
+)
+def test_mistakes_are_named(files: Path, call: Any, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        call(load(files / "last.ckpt"), files)
+
+
+def test_fine_tuning_numbers_are_those_of_the_config() -> None:
+    small = yaml.safe_load((ROOT / "conf/learner/finetune_small.yaml").read_text())
+    full = yaml.safe_load((ROOT / "conf/learner/finetune.yaml").read_text())
+    merged = {**full, **small}
+    for name, value in FINETUNE.items():
+        given = {k: float(v) for k, v in merged[name].items()} if name == "weights" else float(merged[name])
+        assert given == value, name
+
+
+def test_import_is_light() -> None:
+    code = "import sys, talkinghead; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

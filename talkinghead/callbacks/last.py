@@ -1,6 +1,7 @@
 """Keeps `last.ckpt`: after every epoch, every few minutes, and when the run is told to stop."""
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -29,8 +30,9 @@ class LastCheckpoint(Checkpoint):
 
     SIGTERM and Ctrl-C stop the run; SIGUSR1, which SLURM sends before a job's time is up, also requeues the job.
     A signal to any one rank stops all of them. The file is replaced whole, so a killed run always finds a complete one,
-    and always written between two training steps, so a run that goes on from it ends with the same weights. Signals
-    therefore wait for the step, and for a validation that is under way; a second Ctrl-C does not.
+    and always written between two training steps, so a run that goes on from it ends with the same weights. After a
+    step that a validation follows, it is written behind that. Signals therefore wait for the step, and for a validation
+    that is under way; a second Ctrl-C does not.
     Lightning calls checkpoint callbacks last, so every other callback's state is up to date in the file.
     """
 
@@ -50,13 +52,38 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         due = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        fault = getattr(getattr(trainer, "datamodule", None), "fault", None)  # why the data ends the run
-        if not trainer.strategy.reduce_boolean_decision(due or bool(self._received) or fault is not None, all=False):
-            return
+        wanted = due or bool(self._received) or self._fault(trainer) is not None
+        if trainer.strategy.reduce_boolean_decision(wanted, all=False) and not validation_or_end_follows(trainer):
+            self._save(trainer)
+            self._stop_if_told(trainer, logged=False)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
+        steps = trainer.fit_loop.total_batch_idx + 1
+        self._stop_if_told(trainer, logged=steps % max(1, trainer.log_every_n_steps) == 0)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Training data that cannot be read ends a run between two steps: save what it has learned.
+
+        One rank alone cannot; and a run saved within a validation would go on without it.
+        """
+        started = trainer.training and trainer.fit_loop.total_batch_idx >= 0
+        if isinstance(exception, DataFault) and trainer.world_size == 1 and started:
+            self._save(trainer)
+
+    @staticmethod
+    def _fault(trainer: L.Trainer) -> str | None:
+        """Why the data ends the run."""
+        return getattr(getattr(trainer, "datamodule", None), "fault", None)
+
+    def _stop_if_told(self, trainer: L.Trainer, logged: bool) -> None:
+        """End the run, on all ranks, where a signal or a fault of the data told any one of them so.
+
+        logged    whether Lightning has logged the losses of the last step
+        """
         anywhere = partial(trainer.strategy.reduce_boolean_decision, all=False)
         received = [name for name in STOP if anywhere(name in self._received)]
-        if received:
+        if received and not logged:
             log_last_step(trainer)
         if signal.SIGINT in received:
             raise KeyboardInterrupt
@@ -64,16 +91,9 @@ class LastCheckpoint(Checkpoint):
             requeue()
         if received:
             raise SIGTERMException(TERMINATED if signal.SIGTERM in received else 0)
+        fault = self._fault(trainer)
         if anywhere(fault is not None):
             raise DataFault(fault or "another rank could not read its data; its message says why")
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Data that cannot be read ends a run between two steps: save what it has learned. One rank alone cannot."""
-        if isinstance(exception, DataFault) and trainer.world_size == 1 and trainer.fit_loop.total_batch_idx >= 0:
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer)
 
     def _receive(self, signum: int, frame: object) -> None:
         if signum == signal.SIGINT:
@@ -85,6 +105,18 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         save_whole(trainer, self.path)
         self._saved_at = time.monotonic()
+
+
+def validation_or_end_follows(trainer: L.Trainer) -> bool:
+    """Whether the step that ends now is its epoch's last one, or a validation comes after it.
+
+    From a checkpoint saved there Lightning (2.6.6) goes on with the next epoch, without the validation, and counts the
+    epochs wrong: a checkpoint of that epoch then repeats a step.
+    """
+    loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_batch or math.inf
+    steps = 1 + (loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx)
+    ends = trainer.is_last_batch or loop.batch_idx + 1 >= trainer.num_training_batches
+    return ends or trainer.should_stop or (math.isfinite(every) and steps % every == 0)
 
 
 def log_last_step(trainer: L.Trainer) -> None:

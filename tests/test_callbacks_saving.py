@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from talkinghead.callbacks.ema import EMA
 from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.last import STOP, LastCheckpoint
+from talkinghead.callbacks.metrics_csv import MetricsLogger
 from talkinghead.data.remote import DataFault
 from talkinghead.types import Episode
 from tests.tiny_learner import STEPS, Episodes, TinyLearner, fit
@@ -302,15 +303,24 @@ def test_run_killed_after_any_two_saves_takes_each_step_and_validation_once(tmp_
         trace, last = Trace(moment), tmp_path / "last.ckpt"
         with contextlib.suppress(Killed):
             fit(Short(), trace, Dying(tmp_path, 0.0), folder=tmp_path, epochs=3, check_val_every_n_epoch=every,
+                logger=MetricsLogger(tmp_path, name=None, version="metrics"),
                 ckpt_path=last if last.is_file() else None)  # fmt: skip
         return trace.done
 
+    def logged() -> list[tuple[str, str]]:
+        path = tmp_path / "metrics/metrics.csv"
+        rows = [(row["step"], row["loss/cnt"]) for row in csv.DictReader(path.open())]
+        path.unlink()
+        return rows
+
     trace = Trace(0)
     through = run(0)
-    assert [kind for kind, _ in through].count("step") == 6
-    for first, second in itertools.product(range(1, 5), (1, 2)):
+    rows = logged()
+    assert [kind for kind, _ in through].count("step") == len([loss for _, loss in rows if loss]) == 6
+    for first, second in itertools.product((1, 2), (1, 2)):
         (tmp_path / "last.ckpt").unlink()
         assert run(first) + run(second) + run(0) == through, (first, second)
+        assert logged() == rows, (first, second)
 
 
 def test_data_that_fails_in_a_validation_leaves_the_save_before_it(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import threading
 import time
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytorch_lightning as L
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
+from talkinghead.callbacks.metrics_csv import MetricsLogger
 from talkinghead.callbacks.saving import save_whole
 from talkinghead.data.remote import DataFault
 
@@ -54,13 +56,20 @@ class LastCheckpoint(Checkpoint):
         due = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
         wanted = due or bool(self._received) or self._fault(trainer) is not None
         if trainer.strategy.reduce_boolean_decision(wanted, all=False) and not validation_or_end_follows(trainer):
+            received = self._received_anywhere(trainer)
+            if received:
+                log_step(trainer, trainer.loggers)
+            elif logs_this_step(trainer):  # Lightning will, but a kill until then must not cost the row
+                log_step(trainer, [logger for logger in trainer.loggers if isinstance(logger, MetricsLogger)])
             self._save(trainer)
-            self._stop_if_told(trainer, logged=False)
+            self._stop(trainer, received)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        received = self._received_anywhere(trainer)
+        if received and not logs_this_step(trainer):
+            log_step(trainer, trainer.loggers)
         self._save(trainer)
-        steps = trainer.fit_loop.total_batch_idx + 1
-        self._stop_if_told(trainer, logged=steps % max(1, trainer.log_every_n_steps) == 0)
+        self._stop(trainer, received)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Training data that cannot be read ends a run between two steps: save what it has learned.
@@ -76,15 +85,12 @@ class LastCheckpoint(Checkpoint):
         """Why the data ends the run."""
         return getattr(getattr(trainer, "datamodule", None), "fault", None)
 
-    def _stop_if_told(self, trainer: L.Trainer, logged: bool) -> None:
-        """End the run, on all ranks, where a signal or a fault of the data told any one of them so.
+    def _received_anywhere(self, trainer: L.Trainer) -> list[signal.Signals]:
+        """The signals that any rank has received."""
+        return [name for name in STOP if trainer.strategy.reduce_boolean_decision(name in self._received, all=False)]
 
-        logged    whether Lightning has logged the losses of the last step
-        """
-        anywhere = partial(trainer.strategy.reduce_boolean_decision, all=False)
-        received = [name for name in STOP if anywhere(name in self._received)]
-        if received and not logged:
-            log_last_step(trainer)
+    def _stop(self, trainer: L.Trainer, received: list[signal.Signals]) -> None:
+        """End the run, on all ranks, where a signal or a fault of the data tells it so."""
         if signal.SIGINT in received:
             raise KeyboardInterrupt
         if signal.SIGUSR1 in received and trainer.is_global_zero:
@@ -92,7 +98,7 @@ class LastCheckpoint(Checkpoint):
         if received:
             raise SIGTERMException(TERMINATED if signal.SIGTERM in received else 0)
         fault = self._fault(trainer)
-        if anywhere(fault is not None):
+        if trainer.strategy.reduce_boolean_decision(fault is not None, all=False):
             raise DataFault(fault or "another rank could not read its data; its message says why")
 
     def _receive(self, signum: int, frame: object) -> None:
@@ -103,6 +109,8 @@ class LastCheckpoint(Checkpoint):
         self._received.add(signum)
 
     def _save(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # so that a run that goes on from the checkpoint finds its steps
         save_whole(trainer, self.path)
         self._saved_at = time.monotonic()
 
@@ -119,12 +127,16 @@ def validation_or_end_follows(trainer: L.Trainer) -> bool:
     return ends or trainer.should_stop or (math.isfinite(every) and steps % every == 0)
 
 
-def log_last_step(trainer: L.Trainer) -> None:
-    """The losses of the step that a signal stopped: Lightning would log them, where it does, only after this."""
-    names = ("loss/", "score/", "time/")
-    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)}
-    for logger in trainer.loggers:
-        logger.log_metrics(values, step=trainer.fit_loop.total_batch_idx)
+def logs_this_step(trainer: L.Trainer) -> bool:
+    """Whether Lightning logs the losses of the step that has just been taken, at its end."""
+    return (trainer.fit_loop.total_batch_idx + 1) % max(1, trainer.log_every_n_steps) == 0
+
+
+def log_step(trainer: L.Trainer, loggers: Iterable[Logger]) -> None:
+    """Log the step that has just been taken, as Lightning does after this, where the run lives on."""
+    values = {name: float(value) for name, value in trainer.logged_metrics.items() if not name.startswith("val/")}
+    for logger in loggers:
+        logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=trainer.fit_loop.total_batch_idx)
 
 
 def requeue() -> None:

@@ -19,7 +19,7 @@ class AppendingWriter(ExperimentWriter):
 
     def _check_log_dir_exists(self) -> None:
         """Keep the file, and know its columns. A last row that a kill left half is dropped."""
-        self._begun = False
+        self._begun, self._latest = False, set[str | int | None]()
         path = Path(self.metrics_file_path)
         if path.is_file():
             text = path.read_text()
@@ -27,6 +27,13 @@ class AppendingWriter(ExperimentWriter):
             if whole != text:
                 write_atomic(path, whole.encode())
             self.metrics_keys = next(csv.reader(io.StringIO(whole, newline="")), [])
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        """Record them, unless this step has just been recorded: `callbacks.last` does so before it saves."""
+        names = {*metrics_dict, step}
+        if names != self._latest:
+            super().log_metrics(metrics_dict, step)
+        self._latest = names
 
     def save(self) -> None:
         """Append the recorded rows; what a killed run wrote of the same steps is dropped before the first of them."""

@@ -2,7 +2,9 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from pytorch_lightning.loggers import CSVLogger
@@ -40,8 +42,7 @@ class AppendingWriter(ExperimentWriter):
         path = Path(self.metrics_file_path)
         if self.metrics and not self._begun and path.is_file():
             rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
-            new = {name for name, value in self.metrics[0].items() if value is not None}
-            kept = [row for row in rows if before(row, int(self.metrics[0]["step"]), new)]
+            kept = [row for row in rows if position(row) < position(self.metrics[0])]
             if len(kept) < len(rows):
                 self._replace(kept, self.metrics_keys)
         self._begun = self._begun or bool(self.metrics)
@@ -61,13 +62,13 @@ class AppendingWriter(ExperimentWriter):
         write_atomic(Path(self.metrics_file_path), text.getvalue().encode())
 
 
-def before(row: Row, step: int, names: set[str]) -> bool:
-    """Whether a row is of an earlier step, or of this one and of other metrics (training and validation log apart)."""
+def position(row: Mapping[str, Any]) -> tuple[int, bool]:
+    """Of a row in the run: its step, and behind the step's own row that of its validation."""
     try:
-        then = int(row.get("step") or -1)
+        step = int(row.get("step") or -1)
     except ValueError:  # not ours to judge
-        return True
-    return then < step or (then == step and names != {name for name, value in row.items() if value})
+        step = -1
+    return step, any(name.startswith("val/") for name, value in row.items() if value not in (None, ""))
 
 
 class MetricsLogger(CSVLogger):

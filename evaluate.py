@@ -20,6 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from talkinghead.callbacks.ranks import RankLost, ranks_answer
 from talkinghead.callbacks.sweep import ROWS, finish
 from talkinghead.cli.checking import check_options
 from talkinghead.cli.ending import nearby, told, what_it_left, without_noise
@@ -42,7 +43,7 @@ PEOPLE = {"num_people": Range(1, optional=True)}
 def main(cfg: DictConfig) -> float | None:
     """Test the chosen methods."""
     without_noise()
-    with told("evaluate.py", DataFault):
+    with told("evaluate.py", DataFault, RankLost):
         check_options(cfg)
         return test(cfg)
 
@@ -64,7 +65,8 @@ def test(cfg: DictConfig) -> float | None:
         sys.exit(f"{Path(sys.argv[0]).name}: {said}")
     for logger in trainer.loggers:
         logger.log_hyperparams({**plain(cfg), "git_commit": learner.commit})
-    trainer.test(learner, datamodule=data, verbose=False)
+    with ranks_answer(trainer):
+        trainer.test(learner, datamodule=data, verbose=False)
     conclude(cfg, data, learner, trainer)
     metric = trainer.callback_metrics.get(cfg.get("optimized_metric") or "")
     return None if metric is None else float(metric)

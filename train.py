@@ -23,6 +23,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from evaluate import test
 from talkinghead.callbacks.guard import TrainingCollapsed
+from talkinghead.callbacks.ranks import RankLost, ranks_answer
 from talkinghead.cli.checking import check_options
 from talkinghead.cli.ending import go_on, nearby, told, what_it_left, without_noise
 from talkinghead.data.datamodule import EpisodeDataModule
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float | None:
     """Fit, or learn test people (`stage`); returns what a sweep optimises."""
     without_noise()
-    with told("train.py", TrainingCollapsed, DataFault):
+    with told("train.py", TrainingCollapsed, DataFault, RankLost):
         check_options(cfg)
         return test(cfg) if cfg.stage == "test" else fit(cfg)
 
@@ -106,7 +107,8 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(learner.config)
-        trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        with ranks_answer(trainer):
+            trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     except SIGTERMException as stop:
         status = stop.code or 0
     except SystemExit:  # what Lightning makes of Ctrl-C

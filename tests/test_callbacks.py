@@ -219,3 +219,19 @@ def test_steps_that_are_done_again_are_in_no_csv_twice(tmp_path: Path) -> None:
     go(tmp_path / "third", 2, ckpt_path=tmp_path / "first/last.ckpt")
     assert logged() == once
     assert (tmp_path / "validation.csv").read_text() == table
+
+
+@pytest.mark.parametrize(("again", "kept"), [
+    ({"loss/cnt": 0.4}, ["3 0.1", "4 0.4"]),  # the step is done again, and so will be its validation
+    ({"val/T=1/l1": 0.3}, ["3 0.1", "4 0.2", "4 "]),
+])  # fmt: skip
+def test_a_step_that_is_done_again_replaces_its_validation_too(
+    tmp_path: Path, again: dict[str, float], kept: list[str]
+) -> None:
+    for rows in ([(3, {"loss/cnt": 0.1}), (4, {"loss/cnt": 0.2}), (4, {"val/T=1/l1": 0.9})], [(4, again), (4, again)]):
+        logger = MetricsLogger(tmp_path, name=None, version="metrics")
+        for step, values in rows:
+            logger.log_metrics(values, step)
+        logger.save()
+    written = list(csv.DictReader((tmp_path / "metrics/metrics.csv").open(newline="")))
+    assert [f"{row['step']} {row['loss/cnt']}" for row in written] == kept

@@ -51,6 +51,9 @@ def test_distributed_trainer_on_the_cpu(tmp_path: Path) -> None:
     trainer = composed(["ddp_cpu"], tmp_path, "trainer")
     assert trainer.world_size == 2
     assert trainer.strategy.process_group_backend == "gloo"
+    assert trainer.strategy._timeout.total_seconds() == 1800
+    shorter = composed(["ddp_cpu", "trainer.strategy.timeout.minutes=5"], tmp_path, "trainer")
+    assert shorter.strategy._timeout.total_seconds() == 300
 
 
 @pytest.mark.parametrize(("name", "count"), [("default", 2), ("csv", 1), ("tensorboard", 1), ("none", 0)])

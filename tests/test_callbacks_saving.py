@@ -1,6 +1,8 @@
 """Averaged weights and checkpoints: what a run saves, and how it goes on."""
 
+import contextlib
 import csv
+import itertools
 import os
 import pickle
 import signal
@@ -12,11 +14,15 @@ import pytorch_lightning as L
 import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.loggers import CSVLogger
+from torch.utils.data import DataLoader
 
 from talkinghead.callbacks.ema import EMA
 from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.last import STOP, LastCheckpoint
-from tests.tiny_learner import STEPS, TinyLearner, fit
+from talkinghead.callbacks.metrics_csv import MetricsLogger
+from talkinghead.data.remote import DataFault
+from talkinghead.types import Episode
+from tests.tiny_learner import STEPS, Episodes, TinyLearner, fit
 
 
 def test_ema_follows_its_formula(tmp_path: Path) -> None:
@@ -162,16 +168,21 @@ def test_the_stopped_step_is_the_last_row_of_the_metrics(tmp_path: Path) -> None
     assert float(rows[-1]["loss/cnt"]) > 0
 
 
-def test_signal_in_validation_stops_the_run_after_the_next_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_start"])
+def test_signal_in_an_epochs_last_step_or_validation_stops_the_run_after_it(tmp_path: Path, hook: str) -> None:
     class Stop(L.Callback):
-        def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
+        def tell(self, trainer: L.Trainer, *args: object) -> None:
+            if trainer.fit_loop.total_batch_idx + 1 == STEPS:
+                os.kill(os.getpid(), signal.SIGTERM)
 
-    through, last = LastCheckpoint(tmp_path / "through"), LastCheckpoint(tmp_path / "stopped", None)
+    through, last, stop = LastCheckpoint(tmp_path / "through"), LastCheckpoint(tmp_path / "stopped", None), Stop()
+    setattr(stop, hook, stop.tell)
     fit(TinyLearner(), EMA(decay=0.9), through, folder=tmp_path, epochs=3)
+    stopped = TinyLearner()
     with pytest.raises(SystemExit):
-        fit(TinyLearner(), EMA(decay=0.9), last, Stop(), folder=tmp_path, epochs=3)
-    assert torch.load(last.path, weights_only=True)["ema"]["num_updates"] == STEPS + 1
+        fit(stopped, EMA(decay=0.9), last, stop, folder=tmp_path, epochs=3)
+    assert len(stopped.seen) == 2, "the validation is done before the run stops: both its batches"
+    assert torch.load(last.path, weights_only=True)["ema"]["num_updates"] == STEPS
     fit(TinyLearner(), EMA(decay=0.9), last, folder=tmp_path, epochs=3, ckpt_path=last.path)
     assert_same_end(through.path, last.path)
 
@@ -250,11 +261,78 @@ def test_last_checkpoint_by_the_clock(tmp_path: Path) -> None:
             saved.append(trainer.fit_loop.total_batch_idx + 1)
 
     fit(TinyLearner(), Saves(), LastCheckpoint(tmp_path, every_minutes=0.0), folder=tmp_path)
-    assert saved == [1, 2, 3, 4, 5, 5]
+    assert saved == [1, 2, 3, 4, 5]  # the last step's behind its validation
     saved.clear()
     fit(TinyLearner(), Saves(), LastCheckpoint(tmp_path, every_minutes=60.0), folder=tmp_path)
     assert saved == [5]
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_run_killed_after_any_two_saves_takes_each_step_and_validation_once(tmp_path: Path, every: int) -> None:
+    """From a save between an epoch's last step and its validation Lightning skips that, and later repeats a step."""
+
+    class Killed(Exception):
+        pass
+
+    class Short(TinyLearner):
+        def train_dataloader(self) -> DataLoader:
+            return DataLoader(Episodes(2), batch_size=None)
+
+    class Trace(L.Callback):
+        """What the run did up to its `moment`-th save, after which it dies."""
+
+        def __init__(self, moment: int) -> None:
+            self.moment, self.done = moment, list[tuple[str, int]]()
+
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+            self.done.append(("step", trainer.fit_loop.total_batch_idx))
+
+        def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self.done.append(("validation", trainer.fit_loop.total_batch_idx))
+
+    class Dying(LastCheckpoint):
+        def _save(self, trainer: L.Trainer) -> None:
+            super()._save(trainer)
+            trace.moment -= 1
+            if trace.moment == 0:
+                raise Killed
+
+    def run(moment: int) -> list[tuple[str, int]]:
+        nonlocal trace
+        trace, last = Trace(moment), tmp_path / "last.ckpt"
+        with contextlib.suppress(Killed):
+            fit(Short(), trace, Dying(tmp_path, 0.0), folder=tmp_path, epochs=3, check_val_every_n_epoch=every,
+                logger=MetricsLogger(tmp_path, name=None, version="metrics"),
+                ckpt_path=last if last.is_file() else None)  # fmt: skip
+        return trace.done
+
+    def logged() -> list[tuple[str, str]]:
+        path = tmp_path / "metrics/metrics.csv"
+        rows = [(row["step"], row["loss/cnt"]) for row in csv.DictReader(path.open())]
+        path.unlink()
+        return rows
+
+    trace = Trace(0)
+    through = run(0)
+    rows = logged()
+    assert [kind for kind, _ in through].count("step") == len([loss for _, loss in rows if loss]) == 6
+    for first, second in itertools.product((1, 2), (1, 2)):
+        (tmp_path / "last.ckpt").unlink()
+        assert run(first) + run(second) + run(0) == through, (first, second)
+        assert logged() == rows, (first, second)
+
+
+def test_data_that_fails_in_a_validation_leaves_the_save_before_it(tmp_path: Path) -> None:
+    """A checkpoint written there would go on without the validation."""
+
+    class Unreadable(TinyLearner):
+        def validation_step(self, batch: Episode, index: int) -> None:
+            raise DataFault("no permission")
+
+    with pytest.raises(DataFault):
+        fit(Unreadable(), LastCheckpoint(tmp_path, 0.0), folder=tmp_path)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == STEPS - 1
 
 
 class Poison(L.Callback):

@@ -1,19 +1,22 @@
 """Keeps `last.ckpt`: after every epoch, every few minutes, and when the run is told to stop."""
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import threading
 import time
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytorch_lightning as L
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
+from talkinghead.callbacks.metrics_csv import MetricsLogger
 from talkinghead.callbacks.saving import save_whole
 from talkinghead.data.remote import DataFault
 
@@ -29,8 +32,9 @@ class LastCheckpoint(Checkpoint):
 
     SIGTERM and Ctrl-C stop the run; SIGUSR1, which SLURM sends before a job's time is up, also requeues the job.
     A signal to any one rank stops all of them. The file is replaced whole, so a killed run always finds a complete one,
-    and always written between two training steps, so a run that goes on from it ends with the same weights. Signals
-    therefore wait for the step, and for a validation that is under way; a second Ctrl-C does not.
+    and always written between two training steps, so a run that goes on from it ends with the same weights. After a
+    step that a validation follows, it is written behind that. Signals therefore wait for the step, and for a validation
+    that is under way; a second Ctrl-C does not.
     Lightning calls checkpoint callbacks last, so every other callback's state is up to date in the file.
     """
 
@@ -50,30 +54,52 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         due = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        fault = getattr(getattr(trainer, "datamodule", None), "fault", None)  # why the data ends the run
-        if not trainer.strategy.reduce_boolean_decision(due or bool(self._received) or fault is not None, all=False):
-            return
+        wanted = due or bool(self._received) or self._fault(trainer) is not None
+        if trainer.strategy.reduce_boolean_decision(wanted, all=False) and not validation_or_end_follows(trainer):
+            received = self._received_anywhere(trainer)
+            if received:
+                log_step(trainer, trainer.loggers)
+            elif logs_this_step(trainer):  # Lightning will, but a kill until then must not cost the row
+                log_step(trainer, [logger for logger in trainer.loggers if isinstance(logger, MetricsLogger)])
+            self._save(trainer)
+            self._stop(trainer, received)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        received = self._received_anywhere(trainer)
+        if received and not logs_this_step(trainer):
+            log_step(trainer, trainer.loggers)
         self._save(trainer)
-        anywhere = partial(trainer.strategy.reduce_boolean_decision, all=False)
-        received = [name for name in STOP if anywhere(name in self._received)]
-        if received:
-            log_last_step(trainer)
+        self._stop(trainer, received)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Training data that cannot be read ends a run between two steps: save what it has learned.
+
+        One rank alone cannot; and a run saved within a validation would go on without it.
+        """
+        started = trainer.training and trainer.fit_loop.total_batch_idx >= 0
+        if isinstance(exception, DataFault) and trainer.world_size == 1 and started:
+            self._save(trainer)
+
+    @staticmethod
+    def _fault(trainer: L.Trainer) -> str | None:
+        """Why the data ends the run."""
+        return getattr(getattr(trainer, "datamodule", None), "fault", None)
+
+    def _received_anywhere(self, trainer: L.Trainer) -> list[signal.Signals]:
+        """The signals that any rank has received."""
+        return [name for name in STOP if trainer.strategy.reduce_boolean_decision(name in self._received, all=False)]
+
+    def _stop(self, trainer: L.Trainer, received: list[signal.Signals]) -> None:
+        """End the run, on all ranks, where a signal or a fault of the data tells it so."""
         if signal.SIGINT in received:
             raise KeyboardInterrupt
         if signal.SIGUSR1 in received and trainer.is_global_zero:
             requeue()
         if received:
             raise SIGTERMException(TERMINATED if signal.SIGTERM in received else 0)
-        if anywhere(fault is not None):
+        fault = self._fault(trainer)
+        if trainer.strategy.reduce_boolean_decision(fault is not None, all=False):
             raise DataFault(fault or "another rank could not read its data; its message says why")
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Data that cannot be read ends a run between two steps: save what it has learned. One rank alone cannot."""
-        if isinstance(exception, DataFault) and trainer.world_size == 1 and trainer.fit_loop.total_batch_idx >= 0:
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer)
 
     def _receive(self, signum: int, frame: object) -> None:
         if signum == signal.SIGINT:
@@ -83,16 +109,34 @@ class LastCheckpoint(Checkpoint):
         self._received.add(signum)
 
     def _save(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # so that a run that goes on from the checkpoint finds its steps
         save_whole(trainer, self.path)
         self._saved_at = time.monotonic()
 
 
-def log_last_step(trainer: L.Trainer) -> None:
-    """The losses of the step that a signal stopped: Lightning would log them, where it does, only after this."""
-    names = ("loss/", "score/", "time/")
-    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(names)}
-    for logger in trainer.loggers:
-        logger.log_metrics(values, step=trainer.fit_loop.total_batch_idx)
+def validation_or_end_follows(trainer: L.Trainer) -> bool:
+    """Whether the step that ends now is its epoch's last one, or a validation comes after it.
+
+    From a checkpoint saved there Lightning (2.6.6) goes on with the next epoch, without the validation, and counts the
+    epochs wrong: a checkpoint of that epoch then repeats a step.
+    """
+    loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_batch or math.inf
+    steps = 1 + (loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx)
+    ends = trainer.is_last_batch or loop.batch_idx + 1 >= trainer.num_training_batches
+    return ends or trainer.should_stop or (math.isfinite(every) and steps % every == 0)
+
+
+def logs_this_step(trainer: L.Trainer) -> bool:
+    """Whether Lightning logs the losses of the step that has just been taken, at its end."""
+    return (trainer.fit_loop.total_batch_idx + 1) % max(1, trainer.log_every_n_steps) == 0
+
+
+def log_step(trainer: L.Trainer, loggers: Iterable[Logger]) -> None:
+    """Log the step that has just been taken, as Lightning does after this, where the run lives on."""
+    values = {name: float(value) for name, value in trainer.logged_metrics.items() if not name.startswith("val/")}
+    for logger in loggers:
+        logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=trainer.fit_loop.total_batch_idx)
 
 
 def requeue() -> None:

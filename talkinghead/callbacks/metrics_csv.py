@@ -2,7 +2,9 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from pytorch_lightning.loggers import CSVLogger
@@ -19,7 +21,7 @@ class AppendingWriter(ExperimentWriter):
 
     def _check_log_dir_exists(self) -> None:
         """Keep the file, and know its columns. A last row that a kill left half is dropped."""
-        self._begun = False
+        self._begun, self._latest = False, set[str | int | None]()
         path = Path(self.metrics_file_path)
         if path.is_file():
             text = path.read_text()
@@ -28,13 +30,19 @@ class AppendingWriter(ExperimentWriter):
                 write_atomic(path, whole.encode())
             self.metrics_keys = next(csv.reader(io.StringIO(whole, newline="")), [])
 
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        """Record them, unless this step has just been recorded: `callbacks.last` does so before it saves."""
+        names = {*metrics_dict, step}
+        if names != self._latest:
+            super().log_metrics(metrics_dict, step)
+        self._latest = names
+
     def save(self) -> None:
         """Append the recorded rows; what a killed run wrote of the same steps is dropped before the first of them."""
         path = Path(self.metrics_file_path)
         if self.metrics and not self._begun and path.is_file():
             rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
-            new = {name for name, value in self.metrics[0].items() if value is not None}
-            kept = [row for row in rows if before(row, int(self.metrics[0]["step"]), new)]
+            kept = [row for row in rows if position(row) < position(self.metrics[0])]
             if len(kept) < len(rows):
                 self._replace(kept, self.metrics_keys)
         self._begun = self._begun or bool(self.metrics)
@@ -54,13 +62,13 @@ class AppendingWriter(ExperimentWriter):
         write_atomic(Path(self.metrics_file_path), text.getvalue().encode())
 
 
-def before(row: Row, step: int, names: set[str]) -> bool:
-    """Whether a row is of an earlier step, or of this one and of other metrics (training and validation log apart)."""
+def position(row: Mapping[str, Any]) -> tuple[int, bool]:
+    """Of a row in the run: its step, and behind the step's own row that of its validation."""
     try:
-        then = int(row.get("step") or -1)
+        step = int(row.get("step") or -1)
     except ValueError:  # not ours to judge
-        return True
-    return then < step or (then == step and names != {name for name, value in row.items() if value})
+        step = -1
+    return step, any(name.startswith("val/") for name, value in row.items() if value not in (None, ""))
 
 
 class MetricsLogger(CSVLogger):

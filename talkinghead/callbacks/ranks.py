@@ -1,0 +1,43 @@
+"""Several ranks: how long they wait for each other, and what is said when one of them does not answer."""
+
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytorch_lightning as L
+
+LOST = re.compile(r"gloo|nccl|timed? ?out|closed by peer|connection (was )?(closed|reset|refused)|broken pipe", re.I)
+
+
+class RankLost(RuntimeError):
+    """Another rank has died, or does not answer; the message says how long it was waited for."""
+
+
+def time_limit(minutes: float | int) -> timedelta:
+    """How long a rank waits for the others, at most. Raises ValueError where that is no time."""
+    if not minutes > 0:
+        raise ValueError(f"trainer.strategy.timeout.minutes={minutes}: more than 0, please")
+    return timedelta(minutes=minutes)
+
+
+@contextmanager
+def ranks_answer(trainer: L.Trainer) -> Iterator[None]:
+    """Raise RankLost for what the process group says where a rank is gone or silent; end the ranks started here.
+
+    A silent one would outlive the run: it hangs, or waits for a disk.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not LOST.search(str(error)):
+            raise
+        for process in getattr(trainer.strategy.launcher, "procs", []):
+            process.send_signal(signal.SIGKILL)
+        limit = getattr(trainer.strategy, "_timeout", None)
+        waited = f"within {limit.total_seconds() / 60:g} minutes " if isinstance(limit, timedelta) else ""
+        raise RankLost(
+            f"rank {trainer.global_rank} stops: another rank has died, or has not answered {waited}"
+            f"(trainer.strategy.timeout.minutes). Its last lines say why. Here: {str(error).strip().splitlines()[0]}"
+        ) from error

@@ -235,7 +235,7 @@ def measure_command(args: argparse.Namespace) -> None:
             f"precision={args.precision}",
         ]
         commands = {
-            "import of animate.py": ["-c", "import animate"],
+            "import of animate.py": ["-c", "from talkinghead.cli import animate"],
             "animate.py, FF": ["animate.py", *given, "method=ff"],
             "animate.py, FT": ["animate.py", *given, "method=ft"],
         }

@@ -7,8 +7,9 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from playwright.sync_api import Page, expect
 
+from talkinghead.cli import CONF
+from talkinghead.cli.studio import about_model, build_animator, find_examples
 from talkinghead.provenance import Card, marked
-from talkinghead.studio.__main__ import CONF, about_model, build_animator, find_examples
 from talkinghead.studio.animate_page import Examples
 from talkinghead.studio.app import build_app, launch
 from talkinghead.studio.desk import Desk

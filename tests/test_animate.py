@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-import animate
+from talkinghead.cli import animate
 from talkinghead.learners.checkpoints import networks
 from talkinghead.models.person import load_person
 from talkinghead.reenactment import pipeline

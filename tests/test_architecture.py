@@ -1,6 +1,7 @@
 """Who may import whom: the packages form layers, and frameworks stay where they belong."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ LAYERS = [
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
     {"learners", "reenactment"},
     {"api"},
-    {"cli"},
     {"callbacks", "studio"},
+    {"cli", "__main__"},
 ]
 WRITERS, SHARED = {"synthetic", "preparation"}, {"talkinghead.data.shards", "talkinghead.data.landmarks"}
-ENTRY = Path("studio/__main__.py")  # a command like those at the root: it and what they share read configs
+COMMANDS = {Path("studio/__main__.py"), Path("__main__.py")}  # three lines that start a verb
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -45,7 +46,7 @@ def layer(name: str) -> int:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_down(path: Path) -> None:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if own == "__init__":
+    if own == "__init__" or path.relative_to(PACKAGE) in COMMANDS:
         return
     for name in sorted(n for n in imported(path) if n.startswith("talkinghead.")):
         other = part(name)
@@ -60,9 +61,9 @@ def test_imports_point_down(path: Path) -> None:
 def test_frameworks_stay_where_they_belong(path: Path) -> None:
     roots = {name.split(".")[0] for name in imported(path)}
     where = path.relative_to(PACKAGE)
-    config = {"wandb"} if where == ENTRY or where.parts[0] == "cli" else {"hydra", "omegaconf", "wandb"}
+    config = {"wandb"} if where.parts[0] == "cli" else {"hydra", "omegaconf", "wandb"}
     assert not roots & config, f"{path}: configuration and services stay outside the package"
-    if where.parts[0] not in ("learners", "callbacks") and where != Path("data/datamodule.py"):
+    if where.parts[0] not in ("learners", "callbacks", "cli") and where != Path("data/datamodule.py"):
         assert not roots & {"pytorch_lightning", "lightning", "lightning_fabric"}, f"{path} must not need Lightning"
 
 
@@ -76,3 +77,9 @@ def test_files_say_what_they_are_and_stay_short(path: Path) -> None:
 def test_types_imports_torch_only() -> None:
     roots = {name.split(".")[0] for name in imported(PACKAGE / "types.py")}
     assert roots <= {"collections", "typing", "jaxtyping", "torch"}
+
+
+def test_the_wheel_has_every_package() -> None:
+    listed = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert {*listed} == {*there, "talkinghead.conf"}

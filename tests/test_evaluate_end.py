@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-import evaluate
+from talkinghead.cli import evaluate
 from talkinghead.metrics.results import Results, read_csv
 from tests.data_sets import SIZE, frame_points, make_clip, write_data_set
 

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
-import evaluate
 from talkinghead.callbacks.sheets import PeopleSheets
+from talkinghead.cli import evaluate
 from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.people import SelfReenactment

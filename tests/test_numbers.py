@@ -9,10 +9,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import evaluate
+from talkinghead.cli import evaluate
 from talkinghead.cli.checking import fits
+from talkinghead.cli.studio import NUMBERS
 from talkinghead.options import check_numbers
-from talkinghead.studio.__main__ import NUMBERS
 from talkinghead.studio.uploads import NUMBERS as LIMITS
 from talkinghead.studio.uploads import Limits
 

@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from prepare import runner_config
+from talkinghead.cli.prepare import runner_config
 from talkinghead.data.shards import DatasetInfo
 from talkinghead.data.videos import load_videos
 from talkinghead.preparation import plan

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import animate
+from talkinghead.cli import animate
 from talkinghead.provenance import Card, Signer, find_signer, mark, marked, read
 from talkinghead.provenance.__main__ import main
 from talkinghead.provenance.certificates import own_certificate, self_signed

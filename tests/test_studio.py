@@ -18,10 +18,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from talkinghead.cli import studio as entry
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.files import SHIPPED, file_arguments
-from talkinghead.studio import __main__ as entry
 from talkinghead.studio.animate_page import AnimatePage, Examples
 from talkinghead.studio.animator import Animator, Wish
 from talkinghead.studio.app import launch

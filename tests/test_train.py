@@ -17,7 +17,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-import train
+from talkinghead.cli import train
 from talkinghead.reenactment.files import MODELS
 from talkinghead.synthetic.dataset import SyntheticDataset
 from tests.data_sets import make_clip, write_data_set

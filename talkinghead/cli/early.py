@@ -15,10 +15,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from talkinghead.cli import CONF
 from talkinghead.cli.help import help_text
 from talkinghead.names import as_line
 
-CONF = Path(__file__).parents[2] / "conf"
 FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
 PLUGINS = {  # of Hydra: launchers and sweepers
     "submitit_slurm": "pip install -c constraints.txt -e '.[slurm]'",
@@ -37,7 +37,10 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     """
     given = sys.argv[1:]
     if {"--help", "-h"} & set(given):
-        print(help_text(CONF, name, command, offers or {}), end="")
+        text = help_text(CONF, name, command, offers or {})
+        if command.startswith("talkinghead "):  # the examples in conf/ are those of a checkout
+            text = re.sub(r"python (-m talkinghead\.)?(\w+?)(\.py)? ", r"talkinghead \2 ", text)
+        print(text, end="")
         sys.exit()
     verb = command.rsplit(maxsplit=1)[-1]
     wrong = next((one for one in given if one.startswith("--") and not known(one)), None)

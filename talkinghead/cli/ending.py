@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hydra.errors import InstantiationException
 
+from talkinghead.cli import command_of, name_of
 from talkinghead.processes import stopped, terminate_cleanly
 
 MENDABLE = (ValueError, OSError, ImportError)
@@ -41,17 +42,17 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        stopped(verb, stop)
+        stopped(name_of(verb), stop)
     except SystemExit as end:  # Lightning's end after Ctrl-C
         if end.code != 1 or not isinstance(end.__context__, KeyboardInterrupt):
             raise
-        stopped(verb, end.__context__)
+        stopped(name_of(verb), end.__context__)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (*MENDABLE, *also)):
             raise
         full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        sys.exit(f"{verb}: {cause}" + ("; make room there: the same command goes on" if full else ""))
+        sys.exit(f"{name_of(verb)}: {cause}" + ("; make room there: the same command goes on" if full else ""))
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -75,7 +76,7 @@ def go_on(arguments: list[str], checkpoint: Path) -> str:
     rest = [one for one in arguments if not one.startswith(("ckpt_path=", "init_from=", "hydra.run.dir="))]
     value = nearby(checkpoint)
     quoted = f'ckpt_path="{value}"' if any(sign in value for sign in "=,[](){} ") else f"ckpt_path={value}"
-    return shlex.join(["python", "train.py", *rest, quoted])
+    return f"{command_of('train')} {shlex.join([*rest, quoted])}"
 
 
 def without_noise() -> None:

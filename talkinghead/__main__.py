@@ -1,0 +1,6 @@
+"""`python -m talkinghead VERB …`: as the installed command `talkinghead`."""
+
+from talkinghead.cli.launch import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import av
+import hydra
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from talkinghead.api import Model, Person, load
+from talkinghead.cli import CONF, name_of
+from talkinghead.learners.newcomers import PARTS, Loss
+from talkinghead.preparation.crop import Framing
+from talkinghead.processes import stopped, terminate_cleanly
+from talkinghead.reenactment.animation import Look
+from talkinghead.reenactment.files import Files, check_files, names_of
+from talkinghead.reenactment.phases import Phases
+from talkinghead.reenactment.pipeline import Settings
+from talkinghead.reenactment.targets import check_targets, stamp, sweep
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="animate")
+def main(cfg: DictConfig) -> None:
+    """Make the video."""
+    terminate_cleanly()  # a cluster's end of time cleans up as Ctrl-C does
+    told(cfg)
+
+
+def told(cfg: DictConfig) -> None:
+    """Make the video; what a user can mend ends the program with one line."""
+    try:
+        run(cfg)
+    except KeyboardInterrupt as stop:
+        stopped(name_of("animate.py"), stop, str(stop) or "no video was written; the same command starts again")
+    except InstantiationException as error:  # a pretrained network that is not there, for example
+        sys.exit(f"{name_of('animate.py')}: {error.__cause__ or error}")
+    except (ValueError, OSError, ImportError, av.FFmpegError) as error:
+        sys.exit(f"{name_of('animate.py')}: {error}")
+
+
+def run(cfg: DictConfig) -> Path:
+    """All phases; returns the video."""
+    asked, phases = cfg.files, Phases()
+    folder = Path(cfg.paths.outputs_dir) / "animate"
+    given = check_files(names_of(asked.source), asked.driving, asked.model, asked.output, folder)
+    look = Look(**plain(cfg.look))
+    check_targets(given.inputs, given.output, look.sheet > 0, None if given.is_person else asked.save_person)
+    if given.is_shipped:
+        phases.tell(
+            f"model: {given.model.stem}, which ships with the project. It has seen synthetic heads only, no real face"
+        )
+    steps = 0 if given.is_person else steps_of(cfg)
+    model = loaded(cfg, given, steps, phases)
+    if model.options.signer is None and cfg.provenance == "auto":
+        phases.tell("the statement of origin is plain; to have it signed: pip install 'talkinghead[provenance]'")
+    if swept := sweep(given.output.parent):
+        phases.tell(f"removed what killed runs had left in {given.output.parent}: {len(swept)} temporary files")
+    before = stamp(given.output)
+    try:
+        if isinstance(model, Person):
+            made = model.animate(given.driving, given.output, look=look, images=given.sources)
+        else:
+            made = model.animate(given.sources, given.driving, given.output, steps, look=look, save=asked.save_person)
+    except KeyboardInterrupt as stop:
+        new = stamp(given.output) not in (None, before)
+        saved = Path(asked.save_person).with_suffix(".safetensors") if asked.save_person else None
+        kept = f"{given.output} is whole" if new else "no video was written"
+        if saved and saved.is_file():
+            kept += f"; the person is kept: model={saved}"
+        raise type(stop)(kept) from stop
+    phases.tell(f"{made.video}" + (f" and {made.sheet.name}" if made.sheet else ""))
+    return made.video
+
+
+def loaded(cfg: DictConfig, given: Files, steps: int, phases: Phases) -> Model | Person:
+    """The model or the person, with the options of the config."""
+    numbers = OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS])
+    return load(
+        given.model, settings=Settings(**{field.name: cfg[field.name] for field in fields(Settings)}),
+        framing=None if given.is_person else Framing(**cfg.framing), detector=instantiate(cfg.detector),
+        device=cfg.device, provenance=cfg.provenance, finetune=plain(numbers), loss=loss_of(cfg) if steps else None,
+        certificate=None if cfg.certificate is None else Path(cfg.certificate), weights_dir=cfg.paths.weights_dir,
+        progress=phases,
+    )  # fmt: skip
+
+
+def steps_of(cfg: DictConfig) -> int:
+    """Of fine-tuning; 0: feed-forward."""
+    name = str(next(iter(cfg.method)))
+    if name not in ("ff", "ft"):
+        raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")
+    if name == "ft" and cfg.finetune.steps < 1:
+        raise ValueError(f"finetune.steps={cfg.finetune.steps}: at least 1, or method=ff")
+    return cfg.finetune.steps if name == "ft" else 0
+
+
+def loss_of(cfg: DictConfig) -> Loss | None:
+    """Of fine-tuning, where the config has one."""
+    if not cfg.get("loss"):
+        return None
+    return instantiate(cfg.loss.content), {name: float(weight or 0) for name, weight in cfg.loss.weights.items()}
+
+
+def plain(node: DictConfig) -> Any:
+    """A section as dicts and lists."""
+    return OmegaConf.to_container(node, resolve=True)

@@ -1,0 +1,230 @@
+"""Evaluate: `python evaluate.py checkpoint=FILE shots=[1,8,32] methods=[ff,ft,nearest] output=DIR`."""
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as L
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from talkinghead.callbacks.ranks import RankLost, ranks_answer
+from talkinghead.callbacks.sweep import ROWS, finish
+from talkinghead.cli import CONF, name_of
+from talkinghead.cli.checking import check_options
+from talkinghead.cli.ending import nearby, told, what_it_left, without_noise
+from talkinghead.data.remote import DataFault
+from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
+from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
+from talkinghead.learners.kept import KeptFrames
+from talkinghead.learners.watching import StepPreviews
+from talkinghead.metrics.results import Results, write_csv
+from talkinghead.models.trusted import inside, section_of
+from talkinghead.options import Range, check_numbers
+from talkinghead.pretrained import digest
+
+log = logging.getLogger(__name__)
+NUMBERS = {"preview_every": Range(0, optional=True)}
+PEOPLE = {"num_people": Range(1, optional=True)}
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
+def main(cfg: DictConfig) -> float | None:
+    """Test the chosen methods."""
+    without_noise()
+    with told("evaluate.py", DataFault, RankLost):
+        check_options(cfg)
+        return test(cfg)
+
+
+def test(cfg: DictConfig) -> float | None:
+    """Methods x shot counts on the test people; train.py comes here too, with `stage: test`."""
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
+    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
+    try:
+        data, learner = build(cfg)
+    except (ValueError, FileNotFoundError, InstantiationException) as error:  # what a user can mend: no traceback
+        mendable = not isinstance(error, InstantiationException) or isinstance(error.__cause__, (ValueError, OSError))
+        if not mendable:
+            raise
+        said = error.__cause__ if isinstance(error, InstantiationException) else error
+        sys.exit(f"{name_of(Path(sys.argv[0]).name)}: {said}")
+    for logger in trainer.loggers:
+        logger.log_hyperparams({**plain(cfg), "git_commit": learner.commit})
+    with ranks_answer(trainer):
+        trainer.test(learner, datamodule=data, verbose=False)
+    conclude(cfg, data, learner, trainer)
+    metric = trainer.callback_metrics.get(cfg.get("optimized_metric") or "")
+    return None if metric is None else float(metric)
+
+
+def conclude(cfg: DictConfig, data: PeopleDataModule, learner: FewShotLearner, trainer: L.Trainer) -> None:
+    """Say what was left out, and show the table of this run's rows; a run without any has failed."""
+    unused = ", ".join(f"{count} x {cause}" for cause, count in data.skipped.items())
+    if unused:
+        log.warning("not used: %s", unused)
+    rows = learner.rows()
+    if not rows:
+        sys.exit(
+            f"{name_of(Path(sys.argv[0]).name)}: nothing was measured: {data.source.name}: {unused or 'nobody to test'}"
+        )
+    if trainer.is_global_zero:
+        folder = Path(cfg.paths.output_dir)
+        write_csv(folder / ROWS, list(dict.fromkeys(name for row in rows for name in row)), rows)
+        finish(rows, folder, "this run", trainer.loggers)
+    folder = Path(cfg.results).parent
+    print("\n".join([f"{nearby(folder)} holds", *what_it_left(folder)]), flush=True)
+
+
+def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
+    """The people and the harness, from the config and the checkpoints."""
+    unknown = [name for name in cfg.methods if name not in cfg.method]
+    if unknown:
+        raise ValueError(f"methods={list(cfg.methods)}: no {', '.join(unknown)}; there are {', '.join(cfg.method)}")
+    check_harness(cfg)
+    adopt(cfg)
+    data = PeopleDataModule(instantiate(cfg.people))
+    data.prepare_data()
+    data.find()  # whoever is there to test, before anything is learned
+    results = Results(cfg.results)
+    results.rows()  # a file that is something else is said now
+    output = Path(cfg.results).parent
+    learner = FewShotLearner(
+        [one for name in cfg.methods for one in adapted(cfg, candidate(cfg, name))], data.source.name,
+        shots_of(cfg), instantiate(cfg.metrics), results,
+        KeptFrames(output / "frames") if cfg.keep_frames else None, instantiate(cfg.get("set_metrics")),
+        StepPreviews(output / "previews", cfg.preview_every) if cfg.preview_every else None, cfg.seed,
+        git_commit(Path(__file__).parent), data.source.protocol,
+    )  # fmt: skip
+    return data, learner
+
+
+def check_harness(cfg: DictConfig) -> None:
+    """Raises ValueError for what no class is built with, before data is made or a checkpoint read."""
+    check_numbers(cfg, NUMBERS)
+    if "num_people" in cfg.people:
+        check_numbers(cfg.people, PEOPLE, "people.")
+    if not isinstance(cfg.keep_frames, bool):
+        raise ValueError(f"keep_frames={cfg.keep_frames}: true or false is wanted")
+    check_shots(shots_of(cfg), cfg.frame_choice.max_shots)
+
+
+def shots_of(cfg: DictConfig) -> list[Any]:
+    """Counts of shots; one need not be in a list."""
+    return list(cfg.shots) if OmegaConf.is_list(cfg.shots) else [cfg.shots]
+
+
+def check_shots(shots: list[Any], most: int) -> None:
+    """Raises ValueError for counts of shots that nobody has."""
+    if not shots or any(type(count) is not int or count < 1 for count in shots):
+        raise ValueError(f"shots={shots}: whole numbers from 1 on, such as shots=[1,8,32]")
+    if max(shots) > most:
+        raise ValueError(
+            f"shots={max(shots)}, but {most} frames of each clip are kept for learning: set "
+            f"frame_choice.max_shots={max(shots)} (other hold-out frames: compare with rows of the same setting only)"
+        )
+
+
+def adopt(cfg: DictConfig) -> None:
+    """Take the sections `from_checkpoint` from the config inside the first chosen method's checkpoint."""
+    files = [checkpoint_of(cfg, name) for name in cfg.methods]
+    sizes = {file: image_size_of(file) for file in files if file}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"checkpoints of different picture sizes cannot be compared: {sizes}")
+    if not sizes:
+        return
+    cfg.model.image_size = next(iter(sizes.values()))
+    source = next((checkpoint_of(cfg, name) for name in cfg.methods if "networks" in cfg.method[name]), None)
+    if source is None:  # baselines are built from their own checkpoints altogether
+        return
+    for section in cfg.from_checkpoint:
+        cfg[section] = section_of(source, section, cfg.paths.weights_dir)
+    log.info("%s as in the config inside %s", " and ".join(cfg.from_checkpoint), source)
+    row = inside(source).get("row")
+    cfg.row = cfg.row or (row if isinstance(row, str) and "${" not in row else None)
+
+
+def candidate(cfg: DictConfig, name: str) -> Candidate:
+    """A method with its trained networks, and what its rows say of it."""
+    method, file = cfg.method[name], checkpoint_of(cfg, name)
+    if file is None:
+        built = instantiate(method.learner)
+    elif "networks" in method:
+        parts = networks(file)
+        built = instantiate(method.learner, **{part: parts[part] for part in method.networks})
+    else:
+        built = instantiate(
+            OmegaConf.merge(section_of(file, "learner", cfg.paths.weights_dir), method.changes), metrics=None
+        )
+        load_weights(built, file, f"checkpoints.{name}")
+    sha256 = digest(Path(file))[:12] if file else "-"
+    return Candidate(built, method.name, method.variant, sha256, cfg.row or "default", hash_of(settings(cfg, name)))
+
+
+def adapted(cfg: DictConfig, method: Candidate) -> list[Candidate]:
+    """The method once for each way `adaptations` to make the driver's landmarks the person's."""
+    if not cfg.adaptations:
+        return [method]
+    unknown = [name for name in cfg.adaptations if name not in cfg.adaptation]
+    if unknown:
+        there = ", ".join(cfg.adaptation)
+        raise ValueError(f"adaptations={list(cfg.adaptations)}: no {', '.join(unknown)}; there are {there}")
+    return [
+        method._replace(
+            config=name, adaptation=name, adapt=instantiate(cfg.adaptation[name]),
+            config_hash=hash_of({"method": method.config_hash, "adaptation": plain(cfg.adaptation[name])}),
+        )
+        for name in cfg.adaptations
+    ]  # fmt: skip
+
+
+def settings(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """All that a method's rows depend on, but for the checkpoint and the data set."""
+    method = plain(cfg.method[name])
+    if "learner" in method:
+        method["learner"] = {k: v for k, v in method["learner"].items() if k not in method.get("networks", ())}
+    people = plain(cfg.people)
+    if people["choice"]["seed"] == cfg.seed:  # the seed has a column of its own
+        people["choice"].pop("seed")
+    return {**method, "people": people}
+
+
+def checkpoint_of(cfg: DictConfig, name: str) -> str | None:
+    """The file of a method, None for one without. Raises ValueError where it has to be given, or is not there."""
+    method = cfg.method[name]
+    if "checkpoint" not in method:
+        return None
+    if method.checkpoint is None:
+        ours = "init_from" if "init_from" in cfg else "checkpoint"  # train.py has the one, evaluate.py the other
+        key = ours if "networks" in method else f"checkpoints.{name}"
+        raise ValueError(f"method {name} needs its trained networks: {key}=FILE, or leave it out of methods=[…]")
+    if not Path(method.checkpoint).is_file():
+        raise FileNotFoundError(f"method {name}: there is no checkpoint {method.checkpoint}")
+    return str(method.checkpoint)
+
+
+def plain(node: DictConfig) -> Any:
+    """A section as dicts and lists."""
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def hash_of(settings: Mapping[str, Any]) -> str:
+    """12 digits that do not depend on where files lie, nor on how many people are looked at."""
+    nowhere = {name: lambda _: None for name in ("weights_dir", "data", "root", "checkpoint", "num_people")}
+    names = {"path": lambda path: path and Path(path).name}
+    text = json.dumps(changed(settings, {**nowhere, **names}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":  # a further process of a run on several devices, see `launch.main`
+    main()

@@ -1,0 +1,77 @@
+"""Starts a verb: help and mistakes in the options are answered before the imports that take seconds."""
+
+import importlib
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Verb(NamedTuple):
+    """A command.
+
+    about       one line for `talkinghead --help`
+    config      the file in conf/ that it composes; None: a module with arguments of its own
+    files       options that are names of files, though Hydra has groups of these names
+    offers      of a group whose choices are not all for this verb, those that are
+    """
+
+    about: str
+    config: str | None = None
+    files: Sequence[str] = ()
+    offers: Mapping[str, Sequence[str]] = {}
+
+
+FINETUNE = {"learner": ("finetune", "finetune_small")}
+VERBS = {
+    "animate": Verb("a portrait moved by a driving video", "animate",
+                    ("source", "driving", "output", "model", "save_person"), {"method": ("ff", "ft"), **FINETUNE}),
+    "prepare": Verb("raw video to shards", "prepare"),
+    "train": Verb("meta-learning, fine-tuning, the baselines", "config"),
+    "evaluate": Verb("methods on new people, for T shots: rows and tables", "evaluate"),
+    "studio": Verb("pages in the browser", "studio", ("model", "study"), FINETUNE),
+    "provenance": Verb("what a file says of how it was made"),
+    "pretrained": Verb("networks of others: what is there, what is missing, download"),
+}  # fmt: skip
+
+
+def main() -> None:
+    """`talkinghead VERB …`."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in ("--help", "-h", "help"):
+        sys.exit(print(overview()))
+    if verb not in VERBS:
+        from talkinghead.cli.early import nearest  # noqa: PLC0415, it imports Hydra
+
+        sys.exit(f"talkinghead: {verb}: there is no such command{nearest(verb, list(VERBS))} (--help lists them)")
+    # Lightning starts a process per device as `python <argv[0]> …`: a file that does what this command does
+    sys.argv = [str(Path(__file__).with_name(f"{verb}.py")), *sys.argv[2:]]
+    launch(verb, f"talkinghead {verb}")
+
+
+def launch(name: str, command: str | None = None) -> Any:
+    """Run a verb with the options in `sys.argv`; `command` is how its user calls it, `python <name>.py` if not said."""
+    verb = VERBS[name]
+    if verb.config is None:
+        return runpy.run_module(f"talkinghead.{name}", run_name="__main__")
+    from talkinghead.cli import early  # noqa: PLC0415, it imports Hydra
+    from talkinghead.reenactment.files import dashed, file_arguments  # noqa: PLC0415
+
+    command = command or f"python {name}.py"
+    if verb.files:
+        if hint := dashed(sys.argv[1:], verb.files):
+            sys.exit(f"{command.removeprefix('python ')}: {hint}")
+        sys.argv[1:] = file_arguments(sys.argv[1:], verb.files)
+    early.answer(verb.config, command, verb.offers)
+    return importlib.import_module(f"talkinghead.cli.{name}").main()
+
+
+def overview() -> str:
+    """All commands, a line each."""
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.about}" for name, verb in VERBS.items()]
+    return "\n".join([
+        "Few-shot adversarial talking heads: https://arxiv.org/abs/1905.08233", "",
+        "usage: talkinghead COMMAND [key=value ...]", "", *lines, "", "talkinghead COMMAND --help lists its options.",
+    ])  # fmt: skip

@@ -1,0 +1,122 @@
+"""The studio: `python -m talkinghead.studio [model=FILE] [port=7860] [host=127.0.0.1]`, pages in the browser."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from talkinghead.api import Person, load
+from talkinghead.cli import CONF
+from talkinghead.learners.newcomers import PARTS
+from talkinghead.options import Range, check_numbers
+from talkinghead.preparation.crop import Framing
+from talkinghead.reenactment.files import SHIPPED, find_model
+from talkinghead.reenactment.pipeline import Settings, find_device
+from talkinghead.studio.animator import Animator
+from talkinghead.studio.desk import Desk
+from talkinghead.studio.study import load_study
+from talkinghead.studio.uploads import Limits
+from talkinghead.studio.workplace import workplace
+
+KINDS = {"portraits": "*.jpg", "drivers": "*.mp4"}
+NUMBERS = {"port": Range(1, 65_535, optional=True), "keep_minutes": Range(0.1, 1e6, whole=False)}
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="studio")
+def main(cfg: DictConfig) -> None:
+    """Serve the pages until Ctrl-C, or until the process is told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    told(cfg)
+
+
+def told(cfg: DictConfig) -> None:
+    """Serve; what a user can mend ends the program with one line."""
+    try:
+        serve(cfg)
+    except InstantiationException as error:
+        sys.exit(f"studio: {error.__cause__ or error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"studio: {error.name} is missing: pip install -c constraints.txt -e '.[studio,offline]'")
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"studio: {error}")
+
+
+def serve(cfg: DictConfig) -> None:
+    """Build the app and serve it; all that visitors leave lies in one folder, which goes with it."""
+    from talkinghead.studio.animate_page import Examples  # noqa: PLC0415, Gradio is an extra
+    from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
+
+    check_numbers(cfg, NUMBERS)
+    study = load_study(cfg.files.study) if cfg.files.study else None
+    animator = build_animator(cfg)
+    with workplace() as folder:
+        desk = Desk(folder / "work")
+        app = build_app(
+            animator, desk, Examples(**find_examples()), about_model(cfg, animator), folder / "files",
+            keep=60 * cfg.keep_minutes, study=study,
+        )  # fmt: skip
+        url = launch(app, cfg.host, cfg.port, animator.limits.megabytes, prevent_thread_lock=True)
+        print(f"studio: {url}" + (f" and {url}study" if study else "") + "   (Ctrl-C ends it)", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("studio: ended; uploads and results are removed", flush=True)
+        finally:
+            desk.close(seconds=1.0)
+    os._exit(0)  # visitors' open connections, and a computation that has not noticed yet, would keep it for seconds
+
+
+def find_examples() -> dict[str, dict[str, Path]]:
+    """The portraits and drivers that ship, by name."""
+    return {
+        kind: {path.stem: path for path in sorted((SHIPPED.parent / kind).glob(names))} for kind, names in KINDS.items()
+    }
+
+
+def build_animator(cfg: DictConfig) -> Animator:
+    """The networks, loaded once, and how they are used."""
+    checkpoint, device, limits = find_model(cfg.files.model), find_device(cfg.device), Limits(**cfg.limits)
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"model={checkpoint}: there is no such checkpoint")
+    numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS]))
+    loss = (instantiate(cfg.loss.content), plain(cfg.loss.weights)) if cfg.get("loss") else None
+    detector, framing, settings = instantiate(cfg.detector), Framing(**cfg.framing), Settings(**cfg.settings)
+    model = load(
+        checkpoint, settings=settings, framing=framing, detector=detector, device=device, provenance=cfg.provenance,
+        certificate=None if cfg.certificate is None else Path(cfg.certificate), finetune=numbers, loss=loss,
+        weights_dir=cfg.paths.weights_dir,
+    )  # fmt: skip
+    if isinstance(model, Person):
+        raise ValueError(f"model={checkpoint} is a person; the studio wants a checkpoint, which learns people")
+    model.method(limits.steps)  # a loss whose network is not there is told now, not to the first visitor
+    detector.check()
+    return Animator(
+        model.method, model.image_size, detector, framing.checked(), settings, limits, device=device,
+        signer=model.options.signer,
+    )  # fmt: skip
+
+
+def about_model(cfg: DictConfig, animator: Animator) -> str:
+    """What the model is, and what it is not."""
+    if cfg.files.model is None:
+        return (
+            f"The model behind this page ships with the project: {animator.size} px, trained on synthetic heads only. "
+            "**It has never seen a real face**: teeth, glasses and turns beyond 30 degrees come out wrong. A model of "
+            "your own, trained on real video such as VoxCeleb, is used with `model=FILE`."
+        )
+    return f"Model: `{Path(cfg.files.model).name}`, {animator.size} px."
+
+
+def plain(node: DictConfig) -> Any:
+    """A section as dicts and lists."""
+    return OmegaConf.to_container(node, resolve=True)

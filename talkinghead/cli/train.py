@@ -1,0 +1,152 @@
+"""Train: `python train.py experiment=meta_synthetic` (conf/experiment lists the others)."""
+
+import copy
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from talkinghead.callbacks.guard import TrainingCollapsed
+from talkinghead.callbacks.ranks import RankLost, ranks_answer
+from talkinghead.cli import CONF, name_of
+from talkinghead.cli.checking import check_options
+from talkinghead.cli.ending import go_on, nearby, told, what_it_left, without_noise
+from talkinghead.cli.evaluate import test
+from talkinghead.data.datamodule import EpisodeDataModule
+from talkinghead.data.remote import DataFault
+from talkinghead.data.shards import DATASET_FILE
+from talkinghead.learners.checkpoints import git_commit, load_weights
+from talkinghead.learners.resuming import find_checkpoint
+from talkinghead.processes import INTERRUPTED
+from talkinghead.reenactment.files import SHIPPED
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """Fit, or learn test people (`stage`); returns what a sweep optimises."""
+    without_noise()
+    with told("train.py", TrainingCollapsed, DataFault, RankLost):
+        check_options(cfg)
+        return test(cfg) if cfg.stage == "test" else fit(cfg)
+
+
+def fit(cfg: DictConfig) -> float | None:
+    """Compose the parts, all of them before any work, and train."""
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
+    log.info("outputs: %s", cfg.paths.output_dir)
+    trainer, ckpt_path = build_trainer(cfg), checkpoint_to_go_on_from(cfg)
+    data = instantiate(cfg.data)
+    episodic = data if isinstance(data, EpisodeDataModule) else None
+    if episodic:
+        episodic.check_build()
+    if cfg.data.get("build") and not Path(cfg.data.path, DATASET_FILE).is_file():  # that takes a while
+        rehearse(cfg)
+    data.prepare_data()
+    if episodic:
+        episodic.check(validates=cfg.trainer.limit_val_batches != 0)
+    cfg.num_videos = data.num_videos
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    learner = instantiate(cfg.learner)
+    learner.config = {**config, "git_commit": git_commit(Path(__file__).parent)}
+    learner.videos = data.video_names if isinstance(data, EpisodeDataModule) else None
+    if cfg.init_from:
+        load_weights(learner, cfg.init_from)
+    folder = Path(cfg.paths.output_dir)
+    run(trainer, learner, data, ckpt_path, folder)
+    if cfg.animate_example and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        animate_example(folder / "checkpoints" / "last.ckpt", folder / "example.mp4")
+    metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
+    return None if metric is None else float(metric)
+
+
+def rehearse(cfg: DictConfig) -> None:
+    """Build the learner and forget it: a number that does not fit, or a missing pretrained network, is told now."""
+    trial = copy.deepcopy(cfg)  # instantiate resolves interpolations for good, also in other sections
+    trial.num_videos = 1
+    instantiate(trial.learner)
+
+
+def build_trainer(cfg: DictConfig) -> L.Trainer:
+    """The trainer with its callbacks and loggers."""
+    callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
+    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.strategy.launcher is not None:
+        sys.exit("a sweep has one process per job: one device each, or hydra/launcher=submitit_slurm")
+    return trainer
+
+
+def checkpoint_to_go_on_from(cfg: DictConfig) -> Path | None:
+    """`ckpt_path`, found; raises FileNotFoundError where it, or `init_from`, is not there."""
+    if cfg.init_from and not Path(cfg.init_from).is_file():
+        raise FileNotFoundError(f"init_from={cfg.init_from}: there is no such checkpoint")
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    return find_checkpoint(cfg.ckpt_path, config, cfg.paths.output_dir, cfg.paths.outputs_dir, cfg.allow_other_run)
+
+
+def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | None, folder: Path) -> None:
+    """Train, and say what lies where; after a signal also how to go on. SIGTERM exits with 143, Ctrl-C with 130."""
+    status: Any = None
+    try:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(learner.config)
+        with ranks_answer(trainer):
+            trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    except SIGTERMException as stop:
+        status = stop.code or 0
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        status = INTERRUPTED
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "wandb":
+            raise
+        sys.exit(
+            f"{name_of('train.py')}: logger=wandb: {error}. Without an account or network: logger.wandb.offline=true"
+        )
+    if trainer.is_global_zero:
+        say_what_it_left(trainer, folder, stopped=status is not None)
+    if status is not None:
+        sys.exit(status)
+
+
+def animate_example(checkpoint: Path, output: Path) -> None:
+    """Let a portrait that ships move as a driver that ships; what goes wrong there is told, and costs nothing else."""
+    print(f"a portrait that it has never seen, moved by the new model: {nearby(output)}", flush=True)
+    files = {
+        "source": SHIPPED.parent / "portraits" / "anna.jpg", "driving": SHIPPED.parent / "drivers" / "lively.mp4",
+        "model": checkpoint, "output": output,
+    }  # fmt: skip
+    given = [f"{name}={path}" for name, path in files.items()]
+    command = [sys.executable, "-m", "talkinghead", "animate", *given, "method=ff", "look.side_by_side=true"]
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    subprocess.run([*command, "look.sheet=0"], env=environment, check=False)
+
+
+def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:
+    """What lies where, and the command that goes on."""
+    last, steps = folder / "checkpoints" / "last.ckpt", trainer.fit_loop.total_batch_idx + 1
+    lines = what_it_left(folder)
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        lines = ["  nothing: a trial of one batch saves nothing (trainer.fast_dev_run)"]
+    lines = lines or ["  nothing: no callbacks, no loggers"]
+    lines += [f"  go on with  {go_on(sys.argv[1:], last)}"] if stopped and last.is_file() else []
+    end = "stopped" if stopped else "finished"
+    print("\n".join([f"{end} after {steps} steps; {nearby(folder)} holds", *lines]), flush=True)
+
+
+if __name__ == "__main__":  # a further process of a run on several devices, see `launch.main`
+    main()

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint types setup browser clean
+.PHONY: quickstart test lint types setup docs browser clean
 
 quickstart: setup
 	$(BIN)/python train.py experiment=meta_synthetic
@@ -27,8 +27,16 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
 	touch $@
 
+docs: .venv-docs/installed # the site, in site/; strictly: a link to nowhere is an error
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+.venv-docs/installed: # of its own: the docs are read from the sources, nothing of the project is imported
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet 'mkdocs-material>=9.7,<10' 'mkdocstrings[python]>=1.0'
+	touch $@
+
 browser: # Chromium, which the tests in a browser want; as root
 	apt-get install --yes --no-install-recommends chromium
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs site .mypy_cache .pytest_cache .ruff_cache

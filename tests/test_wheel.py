@@ -56,7 +56,7 @@ def test_a_portrait_is_animated_from_any_folder(command: Path, tmp_path: Path) -
 
 
 def test_training_runs_from_any_folder(command: Path, tmp_path: Path) -> None:
-    small = ["data.build.train=2", "data.build.val=1", "data.build.test=1", "data.build.frames_per_clip=9"]
+    small = ["data.build.train=2", "data.build.val=1", "data.build.test=2", "data.build.frames_per_clip=9"]
     run(command, "train", "experiment=meta_synthetic", "trainer.fast_dev_run=true", *small, cwd=tmp_path)
     assert (tmp_path / "data/synthetic/dataset.json").is_file()
     assert (tmp_path / "outputs/meta_synthetic").is_dir()

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from talkinghead.atomic import write_atomic
 from talkinghead.metrics.orderings import Claim, Orderings, Side
-from talkinghead.metrics.summary import Method, Table, measure
-from talkinghead.metrics.table import build_markdown, fill_block, read_rows, write_tables
+from talkinghead.metrics.summary import Method, Table
+from talkinghead.metrics.table import write_tables
 
 HERE = Path(__file__).parent
 RESULTS = [  # of the synthetic data set, where ours is measured in the other folder, and beside it of VoxCeleb1
@@ -34,18 +33,7 @@ TABLES = (
     Table("synthetic", "synthetic/test", METHODS, SYNTHETIC, PAPER),
     Orderings("orderings", "synthetic/test", CLAIMS),
 )
-FF = Method("ours, FF", "ours", "FF")
-FT = Method("ours, FT", "ours", "FT")
-MAIN = Table("few_shot", "synthetic/test", (FF, FT, X2FACE, PIX2PIXHD, NEAREST, MEAN), (*COMPARED, "face_found"))
-
-
-def fill_main_readme() -> None:
-    """The project's README shows all methods in one table."""
-    readme = HERE.parents[1] / "README.md"
-    table = build_markdown(MAIN, measure(MAIN, read_rows(RESULTS)))
-    write_atomic(readme, fill_block(readme.read_text(), MAIN.name, table).encode())
 
 
 if __name__ == "__main__":
     write_tables(HERE, TABLES, RESULTS)
-    fill_main_readme()

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from talkinghead.cli import animate
+from talkinghead.cli.launch import VERBS
 from talkinghead.learners.checkpoints import networks
 from talkinghead.models.person import load_person
 from talkinghead.reenactment import pipeline
@@ -78,7 +79,7 @@ def config(files: Path, *overrides: str) -> DictConfig:
         *([] if any(override.startswith("method=") for override in overrides) else ["method=ff"]),  # the quick one
     ]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        arguments = file_arguments([*given, *overrides], animate.FILES)
+        arguments = file_arguments([*given, *overrides], VERBS["animate"].files)
         return compose("animate", [*arguments, *GREEN_DETECTOR, f"paths.root_dir={files}"])
 
 
@@ -182,7 +183,7 @@ def test_the_driver_is_not_overwritten(files: Path) -> None:
 
 def test_names_of_files_go_as_they_are() -> None:
     given = ["source=my photo (1), new.jpg", "driving=0", "driving=a=b.mp4", "source=[a.jpg,b.jpg]", "look.paste=true"]
-    assert file_arguments(given, animate.FILES) == [
+    assert file_arguments(given, VERBS["animate"].files) == [
         'files.source="my photo (1), new.jpg"', "files.driving=0", 'files.driving="a=b.mp4"',
         'files.source=["a.jpg","b.jpg"]', "look.paste=true",
     ]  # fmt: skip

@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from talkinghead.cli import studio as entry
+from talkinghead.cli.launch import VERBS
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.files import SHIPPED, file_arguments
@@ -323,7 +324,7 @@ def configured(tmp_path: Path, *overrides: str) -> DictConfig:
     """What `python -m talkinghead.studio` composes from this command line."""
     with initialize_config_dir(str(entry.CONF), version_base="1.3"):
         given = [f"paths.root_dir={tmp_path}", "provenance=metadata", *overrides]
-        return compose("studio", file_arguments(given, entry.FILES))
+        return compose("studio", file_arguments(given, VERBS["studio"].files))
 
 
 def test_the_command_loads_what_ships_and_says_what_it_is(tmp_path: Path) -> None:

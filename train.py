@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from evaluate import test
 from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
-from talkinghead.cli.checking import check_options
+from talkinghead.cli.checking import check_flags, check_options
 from talkinghead.cli.ending import go_on, nearby, told, what_it_left, without_noise
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.remote import DataFault
@@ -43,6 +43,7 @@ def main(cfg: DictConfig) -> float | None:
     without_noise()
     with told("train.py", TrainingCollapsed, DataFault, RankLost):
         check_options(cfg)
+        check_flags(cfg)
         return test(cfg) if cfg.stage == "test" else fit(cfg)
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from talkinghead.cli import early
+from talkinghead.processes import program
 
 if __name__ == "__main__":  # before the imports that take seconds
+    program("evaluate.py")
     early.answer("evaluate", "python evaluate.py")
 
 import hydra

@@ -4,8 +4,10 @@ import shlex
 import sys
 
 from talkinghead.cli import early
+from talkinghead.processes import program
 
 if __name__ == "__main__":  # before the imports that take seconds
+    program("prepare.py")
     early.answer("prepare", "python prepare.py")
 
 import hydra

@@ -5,12 +5,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from talkinghead.reenactment.files import file_arguments
 from talkinghead.studio import __main__ as command
 from talkinghead.studio.animator import Animator, Wish
 from talkinghead.studio.desk import Desk
 
 PORTRAIT, DRIVER = map(Path, sys.argv[-2:])
-sys.argv[-2:] = []
+sys.argv[1:] = file_arguments(sys.argv[1:-2], command.FILES)
 
 
 def work(animator: Animator, desk: Desk) -> None:

@@ -157,7 +157,7 @@ def learning(folder: Path) -> list[Case]:
         Case("train.py -m", ["train.py", "-m", *common[1:], "seed=0,1", f"hydra.sweep.dir={folder / 'sweep'}"],
              writes=folder / "sweep/0/checkpoints/last.ckpt"),
         Case("evaluate.py", [*evaluation, f"output={folder / 'rows'}"], writes=folder / "rows/results.csv"),
-        Case("evaluate.py, fine-tuning", [*evaluation, *finetuning, f"output={folder / 'ft'}"], after=12),
+        Case("evaluate.py, fine-tuning", [*evaluation, *finetuning, f"output={folder / 'ft'}"], says="D' starts"),
         Case("evaluate.py -m", ["evaluate.py", "-m", *evaluation[1:], "seed=0,1", f"output={folder / 'swept'}",
              f"hydra.sweep.dir={folder / 'sweep2'}"], writes=folder / "swept/results.csv"),
         Case("rendering", ["train.py", "experiment=meta_synthetic", f"paths.root_dir={folder / 'rendering'}",
@@ -167,7 +167,7 @@ def learning(folder: Path) -> list[Case]:
 
 def preparing(folder: Path) -> list[Case]:
     """In this process, and by two workers."""
-    write_clip(folder / "videos/p0/0.mp4", num_frames=40, side=40)
+    write_clip(folder / "videos/p0/0.mp4", num_frames=12, side=40)
     for n in range(1, 400):
         (folder / f"videos/p{n}").mkdir()
         shutil.copy(folder / "videos/p0/0.mp4", folder / f"videos/p{n}/0.mp4")
@@ -196,7 +196,8 @@ def animating(folder: Path) -> list[Case]:
     write_clip(folder / "clip.mp4", 6)
     files = [f"source={folder / 'portrait.png'}", f"driving={folder / 'clip.mp4'}", f"model={folder / 'last.ckpt'}"]
     command = ["animate.py", *files, *GREEN_DETECTOR, f"paths.root_dir={folder}", f"output={folder / 'out.mp4'}",
-               f"save_person={folder / 'person'}", "finetune.steps=1000000"]  # fmt: skip
+               f"save_person={folder / 'person'}", "method=ft",
+               "finetune.steps=1000000"]  # fmt: skip
     studio = ["-m", "tests.busy_studio", f"model={folder / 'last.ckpt'}", "port=null", "limits.steps=1000000",
               *GREEN_DETECTOR, f"paths.root_dir={folder}", str(folder / "portrait.png"),
               str(folder / "clip.mp4")]  # fmt: skip

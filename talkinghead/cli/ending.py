@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hydra.errors import InstantiationException
 
-from talkinghead.processes import stopped, terminate_cleanly
+from talkinghead.processes import INTERRUPTED, TERMINATED, leave, stopped, terminate_cleanly
 
 MENDABLE = (ValueError, OSError, ImportError)
 KEPT = {  # of a run's folder: what it is, and where
@@ -42,9 +42,11 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         stopped(verb, stop)
-    except SystemExit as end:  # Lightning's end after Ctrl-C
+    except SystemExit as end:
+        if end.code in (INTERRUPTED, TERMINATED):
+            leave(int(end.code))
         if end.code != 1 or not isinstance(end.__context__, KeyboardInterrupt):
-            raise
+            raise  # but for Lightning's end after Ctrl-C
         stopped(verb, end.__context__)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error

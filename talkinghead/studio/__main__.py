@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from talkinghead.cli import early
+from talkinghead.processes import program
 from talkinghead.reenactment.files import SHIPPED, file_arguments, find_model
 
 FILES = ("model", "study")
 
 if __name__ == "__main__":  # before the imports that take seconds
+    program("studio")
     if not early.CONF.is_dir():
         sys.exit(f"studio: there is no {early.CONF}: install the project from a checkout, pip install -e '.[studio]'")
     sys.argv[1:] = file_arguments(sys.argv[1:], FILES)

@@ -27,7 +27,7 @@ from evaluate import test
 from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
 from talkinghead.cli.checking import check_flags, check_options
-from talkinghead.cli.ending import go_on, nearby, told, what_it_left, without_noise
+from talkinghead.cli.ending import go_on, nearby, of_this_job, told, what_it_left, without_noise
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.remote import DataFault
 from talkinghead.data.shards import DATASET_FILE
@@ -145,7 +145,11 @@ def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         lines = ["  nothing: a trial of one batch saves nothing (trainer.fast_dev_run)"]
     lines = lines or ["  nothing: no callbacks, no loggers"]
-    lines += [f"  go on with  {go_on(sys.argv[1:], last)}"] if stopped and last.is_file() else []
+    if stopped and last.is_file():
+        hydra_config = HydraConfig.get()
+        sweep = hydra_config.mode == RunMode.MULTIRUN
+        given = of_this_job(sys.argv[1:], hydra_config.overrides.task) if sweep else sys.argv[1:]
+        lines.append(f"  go on with  {go_on(given, last)}")
     end = "stopped" if stopped else "finished"
     print("\n".join([f"{end} after {steps} steps; {nearby(folder)} holds", *lines]), flush=True)
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.cli.checking import check_flags, check_options, found, missing_package
 from talkinghead.cli.early import CONF
-from talkinghead.cli.ending import go_on, told, what_it_left, without_noise
+from talkinghead.cli.ending import go_on, of_this_job, told, what_it_left, without_noise
 from talkinghead.processes import end_with_parent, stopping_at_once
 
 WITHOUT = {"prepare": ("paths",), "animate": ("finetune", "method"), "studio": ("finetune",)}
@@ -186,3 +186,9 @@ def test_the_table_command_ends_with_one_line_too(how: signal.Signals, end: tupl
         table.send_signal(how)
         _, told_to_stop = table.communicate(timeout=30)
     assert (table.returncode, told_to_stop) == (end[0], f"talkinghead.metrics.table: {end[1]}; nothing was changed\n")
+
+
+def test_a_job_of_a_sweep_goes_on_alone() -> None:
+    given = ["-m", "--config-dir", "experiments/ablations", "experiment=x", "seed=0,1", "~callbacks.ema"]
+    own = ["experiment=x", "seed=1", "~callbacks.ema"]
+    assert of_this_job(given, own) == ["--config-dir", "experiments/ablations", *own]

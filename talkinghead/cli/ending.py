@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,6 +70,12 @@ def nearby(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def of_this_job(arguments: list[str], overrides: Sequence[str]) -> list[str]:
+    """The arguments that run one job of a sweep by itself: the flags of all, and its own overrides."""
+    flags = [one for one in arguments if one.startswith("-") or ("=" not in one and not one.startswith("~"))]
+    return [*(one for one in flags if one not in ("-m", "--multirun")), *overrides]
 
 
 def go_on(arguments: list[str], checkpoint: Path) -> str:

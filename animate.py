@@ -1,5 +1,10 @@
 """Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("animate.py")
+
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -7,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from talkinghead.cli import early
-from talkinghead.processes import program
 from talkinghead.reenactment.files import Files, check_files, dashed, file_arguments, names_of
 
 FILES = ("source", "driving", "output", "model", "save_person")
 OFFERS = {"method": ("ff", "ft"), "learner": ("finetune", "finetune_small")}  # of groups that have more
 
 if __name__ == "__main__":  # before the imports that take seconds
-    program("animate.py")
     if hint := dashed(sys.argv[1:], FILES):
         sys.exit(f"animate.py: {hint}")
     sys.argv[1:] = file_arguments(sys.argv[1:], FILES)

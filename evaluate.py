@@ -1,5 +1,10 @@
 """Evaluate: `python evaluate.py checkpoint=FILE shots=[1,8,32] methods=[ff,ft,nearest] output=DIR`."""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("evaluate.py")
+
 import hashlib
 import json
 import logging
@@ -9,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from talkinghead.cli import early
-from talkinghead.processes import program
 
 if __name__ == "__main__":  # before the imports that take seconds
-    program("evaluate.py")
     early.answer("evaluate", "python evaluate.py")
 
 import hydra

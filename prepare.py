@@ -1,13 +1,16 @@
 """Prepare videos for training: python prepare.py source=voxceleb2 source.root=DIR output=DIR [detector=dlib]."""
 
-import shlex
-import sys
-
-from talkinghead.cli import early
 from talkinghead.processes import program
 
 if __name__ == "__main__":  # before the imports that take seconds
     program("prepare.py")
+
+import shlex
+import sys
+
+from talkinghead.cli import early
+
+if __name__ == "__main__":  # before the imports that take seconds
     early.answer("prepare", "python prepare.py")
 
 import hydra

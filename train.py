@@ -1,5 +1,10 @@
 """Train: `python train.py experiment=meta_synthetic` (conf/experiment lists the others)."""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("train.py")
+
 import copy
 import logging
 import subprocess
@@ -8,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from talkinghead.cli import early
-from talkinghead.processes import program
 
 if __name__ == "__main__":  # before the imports that take seconds
-    program("train.py")
     early.answer("config", "python train.py")
 
 import hydra

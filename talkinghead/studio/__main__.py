@@ -3,6 +3,11 @@
 An entry point like the verbs at the root: the one module of the package that reads a config (conf/studio.yaml).
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("studio")
+
 import logging
 import os
 import signal
@@ -12,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from talkinghead.cli import early
-from talkinghead.processes import program
 from talkinghead.reenactment.files import SHIPPED, file_arguments, find_model
 
 FILES = ("model", "study")
 
 if __name__ == "__main__":  # before the imports that take seconds
-    program("studio")
     if not early.CONF.is_dir():
         sys.exit(f"studio: there is no {early.CONF}: install the project from a checkout, pip install -e '.[studio]'")
     sys.argv[1:] = file_arguments(sys.argv[1:], FILES)

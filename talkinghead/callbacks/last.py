@@ -105,9 +105,8 @@ class LastCheckpoint(Checkpoint):
         if signum == signal.SIGINT:
             if signum in self._received:
                 raise KeyboardInterrupt
-            rank_zero_info(
-                "stopping after this step and its validation, if one is due; Ctrl-C again to stop at once, without saving"
-            )
+            after = "this step, and its validation if one is due"
+            rank_zero_info(f"stopping after {after}; Ctrl-C again to stop at once, without saving")
         self._received.add(signum)
 
     def _save(self, trainer: L.Trainer) -> None:

@@ -130,7 +130,8 @@ def validation_or_end_follows(trainer: L.Trainer) -> bool:
 
 def logs_this_step(trainer: L.Trainer) -> bool:
     """Whether Lightning logs the losses of the step that has just been taken, at its end."""
-    return (trainer.fit_loop.total_batch_idx + 1) % max(1, trainer.log_every_n_steps) == 0
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return (trainer.fit_loop.total_batch_idx + 1) % max(1, every) == 0
 
 
 def log_step(trainer: L.Trainer, loggers: Iterable[Logger]) -> None:

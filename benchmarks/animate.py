@@ -8,6 +8,11 @@ python benchmarks/animate.py command
 `--cpu-time` counts the processor's time instead of the clock's: for a machine that others use, with `--threads 1`.
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("benchmarks/animate.py")
+
 import argparse
 import platform
 import statistics

@@ -3,6 +3,11 @@
 Prints the table of docs/metrics.md.
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("benchmarks/coverage.py")
+
 import numpy as np
 
 from talkinghead.metrics.intervals import mean_interval

@@ -6,6 +6,11 @@ Without --path it makes a data set of smooth pictures (256 px, JPEG quality 95, 
 The first pass warms the page cache and is not counted.
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("benchmarks/data.py")
+
 import argparse
 import tempfile
 import time

@@ -3,6 +3,11 @@
 python benchmarks/finetune.py --model fsth_64 --shots 1 8 --epochs 40
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("benchmarks/finetune.py")
+
 import argparse
 import time
 from pathlib import Path

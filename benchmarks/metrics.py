@@ -3,6 +3,11 @@
 python benchmarks/metrics.py --data DIR [--split test] [--size 64] [--arcface FILE] [--mobilenet_v2 FILE] [--vgg16 FILE]
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("benchmarks/metrics.py")
+
 import argparse
 import itertools
 import time

@@ -3,6 +3,11 @@
 python benchmarks/perceptual.py [--data DIR] [--facenet FILE] [--vgg16 FILE] [--mobilenet_v2 FILE]
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("benchmarks/perceptual.py")
+
 import argparse
 from pathlib import Path
 

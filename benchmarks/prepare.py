@@ -5,6 +5,11 @@ python benchmarks/prepare.py landmarks OUTPUT LANDMARKS...    # folders of <clip
 python benchmarks/prepare.py judge OUTPUT LANDMARKS...        # where the two differ, which does a third model confirm?
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("benchmarks/prepare.py")
+
 import argparse
 import resource
 import shutil

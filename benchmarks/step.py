@@ -1,5 +1,10 @@
 """One meta-learning step: seconds, peak memory, and the share of each part. `python benchmarks/step.py --help`."""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("benchmarks/step.py")
+
 import argparse
 import itertools
 import resource

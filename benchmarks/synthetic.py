@@ -7,6 +7,11 @@ counts motion, mesh, picture and JPEG; "with people" also making each person, fo
 CPU the clock is the process's CPU time, so that a busy machine does not spoil the numbers much.
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("benchmarks/synthetic.py")
+
 import argparse
 import time
 from dataclasses import replace

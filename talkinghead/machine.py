@@ -1,12 +1,19 @@
 """What differs between operating systems: how many CPUs there are, and locks between processes."""
 
+import logging
 import os
+import time
 from typing import IO
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+PATIENCE_S = 5.0  # of a lock that another process has, until it is said that it is waited for
+
+_logger = logging.getLogger(__name__)
 
 
 def num_cpus() -> int:
@@ -19,7 +26,21 @@ def num_cpus() -> int:
 def lock(file: IO, wait: bool = True) -> None:
     """Lock an open file until it is closed. A system without such locks (Windows) runs one process at a time.
 
+    Who waits for long says for what: the other process may hang, and only its end gives the lock free.
+
     Raises OSError where another process has it and `wait` is False.
     """
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    if fcntl is None:
+        return
+    patient_until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+        if time.monotonic() >= patient_until:
+            break
+        time.sleep(0.01)
+    _logger.warning("waiting for another process, which is at work with %s", file.name)
+    fcntl.flock(file, fcntl.LOCK_EX)

@@ -3,6 +3,11 @@
 `python -m talkinghead.pretrained` lists them; `python -m talkinghead.models.vggface FILE` makes the VGGFace file.
 """
 
+from talkinghead.processes import interruptible, program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("talkinghead.pretrained")
+
 import argparse
 import hashlib
 import logging
@@ -12,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
-from talkinghead.processes import interruptible
 
 WEIGHTS_VARIABLE = "TALKINGHEAD_WEIGHTS"
 _SHIPPED = Path(__file__).parent / "models"  # files that are part of the package

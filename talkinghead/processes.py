@@ -1,5 +1,6 @@
 """Processes that end when they are told to: commands with one line, workers with their parent, even a killed one."""
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -9,9 +10,12 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from types import TracebackType
 from typing import Any, NoReturn
 
 TERMINATED, INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
+
+_programs: list[str] = []  # the name of the program that this process is
 
 
 @contextmanager
@@ -43,11 +47,35 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: whatever cleans up after Ctrl-C does so here too."""
 
 
+def program(name: str) -> None:
+    """Call it first in a program, before imports that take seconds: Ctrl-C and SIGTERM end it at once, in one line."""
+    plain = sys.excepthook
+
+    def last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            stopped(name, error)
+        plain(kind, error, trace)
+
+    _programs.append(name)
+    sys.excepthook = last_words
+    terminate_cleanly()
+
+
+def leave(status: int) -> NoReturn:
+    """Exit; a program at once, for to take an interpreter with torch in it apart takes seconds."""
+    if not _programs:
+        sys.exit(status)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def stopped(verb: str, stop: KeyboardInterrupt, kept: str = "") -> NoReturn:
     """One line of what is kept and how to go on; exit 130 after Ctrl-C, 143 after SIGTERM."""
     kept = kept or "the same command goes on, or starts again where nothing was saved"
     print(f"{verb}: {'terminated' if isinstance(stop, Terminated) else 'interrupted'}; {kept}", file=sys.stderr)
-    sys.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+    leave(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
 
 
 def terminate_cleanly() -> Any:

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,9 @@ if __name__ == "__main__":
     moments = Moments(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     command, sys.argv = sys.argv[5], sys.argv[5:]
     sys.path.insert(0, os.getcwd())
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores Ctrl-C, its children too
     moments.install()
     try:
         if command == "render":

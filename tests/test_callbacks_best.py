@@ -60,3 +60,13 @@ def test_resumed_run_remembers_its_best(tmp_path: Path) -> None:
     fit(Scores({"8/ssim": 0.4}), EMA(), again, last, folder=tmp_path, epochs=2, ckpt_path=last.path)
     assert torch.load(best.path, weights_only=True)["ema"]["num_updates"] == STEPS
     assert again.best == {"ssim": pytest.approx(0.5)}
+
+
+def test_a_run_that_goes_on_in_another_folder_takes_its_best_along(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    last = LastCheckpoint(old)
+    fit(Scores({"8/ssim": 0.5}), EMA(), BestCheckpoint(old), last, folder=old)
+    fit(Scores({"8/ssim": 0.4}), EMA(), BestCheckpoint(new), LastCheckpoint(new), folder=new, epochs=2,
+        ckpt_path=last.path)  # fmt: skip
+    assert (new / "best.ckpt").read_bytes() == (old / "best.ckpt").read_bytes()
+    assert torch.load(new / "last.ckpt", weights_only=True)["ema"]["num_updates"] == 2 * STEPS

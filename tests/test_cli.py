@@ -92,6 +92,8 @@ def test_commands_in_the_heads_of_conf_compose(monkeypatch: pytest.MonkeyPatch) 
     ("config", "--source x", "--source: options are written without dashes, as key=value"),
     ("prepare", "", "source=… is needed: folder | stills | voxceleb1 | voxceleb2"),
     ("prepare", "source=folder output=x", "source.root=… is needed"),
+    ("config", "trainer.gradient_clip_val=1", "here it is learner.gradient_clip_norm;"),
+    ("config", "trainer.accumulate_grad_batches=4", "here it is data.batch_size;"),
     ("animate", "method=fast", "method=fast: there is no such choice; there are ff, ft"),
     ("animate", "look.pste=true", "the nearest is look.paste;"),
     ("evaluate", "shot=[1]", "the nearest is shots;"),

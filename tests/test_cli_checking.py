@@ -16,9 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.cli.checking import check_options, found, missing_package
+from talkinghead.cli.checking import check_flags, check_options, found, missing_package
 from talkinghead.cli.early import CONF
-from talkinghead.cli.ending import go_on, told, what_it_left, without_noise
+from talkinghead.cli.ending import go_on, of_this_job, told, what_it_left, without_noise
 from talkinghead.processes import end_with_parent, stopping_at_once
 
 WITHOUT = {"prepare": ("paths",), "animate": ("finetune", "method"), "studio": ("finetune",)}
@@ -45,6 +45,15 @@ def test_every_experiment_passes(experiment: str) -> None:
 ])  # fmt: skip
 def test_what_ships_passes(name: str, overrides: tuple[str, ...]) -> None:
     check_options(composed(name, *overrides), WITHOUT.get(name, ()))
+
+
+def test_flags_of_the_trainer_that_the_learners_cannot_use_name_what_to_set() -> None:
+    with pytest.raises(ValueError, match=r"gradient_clip_val=0\.5: .*set learner\.gradient_clip_norm, please"):
+        check_flags(composed("config", "+trainer.gradient_clip_val=0.5"))
+    with pytest.raises(ValueError, match=r"accumulate_grad_batches=4: .*set data\.batch_size, please"):
+        check_flags(composed("config", "+trainer.accumulate_grad_batches=4"))
+    check_flags(composed("config", "+trainer.gradient_clip_val=null", "+trainer.accumulate_grad_batches=1"))
+    check_flags(composed("config", "experiment=facenet_synthetic", "+trainer.gradient_clip_val=1"))  # it takes it
 
 
 @pytest.mark.parametrize(("name", "override", "message"), [
@@ -177,3 +186,9 @@ def test_the_table_command_ends_with_one_line_too(how: signal.Signals, end: tupl
         table.send_signal(how)
         _, told_to_stop = table.communicate(timeout=30)
     assert (table.returncode, told_to_stop) == (end[0], f"talkinghead.metrics.table: {end[1]}; nothing was changed\n")
+
+
+def test_a_job_of_a_sweep_goes_on_alone() -> None:
+    given = ["-m", "--config-dir", "experiments/ablations", "experiment=x", "seed=0,1", "~callbacks.ema"]
+    own = ["experiment=x", "seed=1", "~callbacks.ema"]
+    assert of_this_job(given, own) == ["--config-dir", "experiments/ablations", *own]

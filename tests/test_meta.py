@@ -1,5 +1,6 @@
 """The meta-learning step: who moves, who does not, and what W costs; checkpoints and ranks."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from talkinghead.learners.checkpoints import load_weights
+from talkinghead.learners.game import clip_gradients
 from talkinghead.learners.meta import MetaLearner
 from talkinghead.learners.rows import average_rows
 from talkinghead.losses.perceptual import ContentLoss
@@ -71,6 +73,49 @@ def test_all_losses_are_logged_under_their_names() -> None:
     trainer = fit(make_learner(), [make_episode()])
     expected = {"loss/cnt", "loss/adv", "loss/fm", "loss/mch", "loss/dsc", "score/real", "score/fake"}
     assert expected <= set(trainer.callback_metrics)
+
+
+@pytest.mark.parametrize("limit", [0.5, 1e6])
+def test_gradients_are_clipped_for_each_player_and_their_norms_logged(limit: float) -> None:
+    class Norms(L.Callback):
+        """Of the gradients that the optimizers step on."""
+
+        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self.seen: list[list[float]] = [[] for _ in trainer.optimizers]
+            for optimizer, seen in zip(trainer.optimizers, self.seen, strict=True):
+                optimizer.register_step_post_hook(partial(self.note, seen))
+
+        def note(self, seen: list[float], optimizer: torch.optim.Optimizer, *_: object) -> None:
+            found = [
+                p.grad.to_dense() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+            ]
+            seen.append(float(torch.cat([grad.flatten() for grad in found]).norm()))
+
+    norms = Norms()
+    trainer = fit(make_learner(gradient_clip_norm=limit), [make_episode((1, 1))], callbacks=[norms])
+    logged = [float(trainer.callback_metrics[f"gradient_norm/{name}"]) for name in MetaLearner.players]
+    for before, after in zip(logged, norms.seen, strict=True):
+        assert max(after) <= limit * (1 + 1e-5)
+        assert after[-1] == pytest.approx(min(before, limit), rel=1e-4)
+    assert "gradient_norm/rows" not in fit(make_learner(), [make_episode()]).callback_metrics
+    assert (max(logged) > limit) == (limit < 1)
+
+
+def test_clipping_is_torchs_own_and_knows_sparse_rows() -> None:
+    torch.manual_seed(0)
+    table, dense = nn.Embedding(5, 3, sparse=True), nn.Embedding(5, 3)
+    dense.load_state_dict(table.state_dict())
+    index = torch.tensor([1, 1, 4])
+    for layer in (table, dense):
+        layer(index).square().sum().backward()
+    expected = nn.utils.clip_grad_norm_(dense.parameters(), 0.1)
+    assert float(clip_gradients(torch.optim.SparseAdam(table.parameters()), 0.1)) == pytest.approx(float(expected))
+    assert torch.allclose(table.weight.grad.to_dense(), dense.weight.grad, atol=1e-7)
+
+
+def test_a_norm_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"learner\.gradient_clip_norm=0: more than 0"):
+        make_learner(gradient_clip_norm=0)
 
 
 def test_global_step_counts_batches() -> None:

@@ -1,5 +1,10 @@
 """What smoothing takes and what it leaves: `python experiments/cross_reenactment/jitter.py` writes jitter.csv."""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/cross_reenactment/jitter.py")
+
 import argparse
 import csv
 from pathlib import Path

@@ -1,5 +1,10 @@
 """How far adapted landmarks are from exact ones: `python experiments/cross_reenactment/landmarks.py data/synthetic`."""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/cross_reenactment/landmarks.py")
+
 import argparse
 import csv
 from dataclasses import replace

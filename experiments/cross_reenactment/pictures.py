@@ -1,5 +1,10 @@
 """Kept frames -> pictures.jpg: `python experiments/cross_reenactment/pictures.py OUTPUT data/synthetic`."""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/cross_reenactment/pictures.py")
+
 import sys
 from pathlib import Path
 

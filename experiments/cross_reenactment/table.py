@@ -1,5 +1,10 @@
 """The csv files beside this -> the tables of README.md: python experiments/cross_reenactment/table.py"""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/cross_reenactment/table.py")
+
 import csv
 import math
 from pathlib import Path

@@ -6,6 +6,11 @@ Renders its people, learns each of them with the model that ships (`finetune_sma
 and the table into README.md. About ten minutes of one core.
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/finetune_start/measure.py")
+
 import argparse
 import csv
 import re

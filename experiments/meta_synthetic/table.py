@@ -4,6 +4,11 @@ python experiments/meta_synthetic/table.py outputs/meta_synthetic/<time>     tak
 python experiments/meta_synthetic/table.py                                   build the tables from results.csv again
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/meta_synthetic/table.py")
+
 import csv
 import io
 import re

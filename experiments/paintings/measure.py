@@ -6,6 +6,11 @@ python experiments/paintings/measure.py PICTURE FOLDER DRIVER...
     clips of another picture, FOLDER/<driver's name>.mp4: printed
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/paintings/measure.py")
+
 import csv
 import io
 import sys

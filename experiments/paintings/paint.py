@@ -1,5 +1,10 @@
 """An unseen synthetic head as a painting, and what it would look like if it moved as a driver does."""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/paintings/paint.py")
+
 from pathlib import Path
 
 import cv2

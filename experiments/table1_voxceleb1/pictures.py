@@ -3,6 +3,11 @@
 python experiments/table1_voxceleb1/pictures.py outputs/table1_voxceleb1 outputs/table1_voxceleb2
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/table1_voxceleb1/pictures.py")
+
 import sys
 from pathlib import Path
 

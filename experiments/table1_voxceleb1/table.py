@@ -1,5 +1,10 @@
 """results.csv -> the tables of README.md, LaTeX and plots: python experiments/table1_voxceleb1/table.py"""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/table1_voxceleb1/table.py")
+
 from pathlib import Path
 
 from talkinghead.metrics.orderings import Claim, Orderings, Side

@@ -4,6 +4,11 @@ python experiments/timing/measure.py --methods FF FT x2face pix2pixhd --shots 1 
 Every epoch of learning takes as long as any other, so two are timed: t(1) + (epochs - 1) * (t(2) - t(1)).
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/timing/measure.py")
+
 import argparse
 import time
 from collections.abc import Callable

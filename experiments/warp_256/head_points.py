@@ -1,5 +1,10 @@
 """The mean head in space that the guide takes skull and ears from: `python head_points.py`, models/head_points.json."""
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/warp_256/head_points.py")
+
 import json
 from itertools import product
 

@@ -4,6 +4,11 @@ Frames differ in what they show (`motion.widen`), 80 % of the rooms are in focus
 a relief painted on them, as pores, brush strokes and cracks are, which moves with them. Stored as H.264.
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/warp_256/render.py")
+
 import dataclasses
 import io
 import sys

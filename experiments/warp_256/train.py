@@ -6,6 +6,11 @@ and a learning rate that falls to nothing within MINUTES. VGG16: a file with Caf
 preprocessing folded into its first layer; without it the original is looked for where `train.py` looks.
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("experiments/warp_256/train.py")
+
 import math
 import random
 import sys

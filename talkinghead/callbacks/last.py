@@ -105,7 +105,8 @@ class LastCheckpoint(Checkpoint):
         if signum == signal.SIGINT:
             if signum in self._received:
                 raise KeyboardInterrupt
-            rank_zero_info("stopping after this step; Ctrl-C again to stop at once, without saving")
+            after = "this step, and its validation if one is due"
+            rank_zero_info(f"stopping after {after}; Ctrl-C again to stop at once, without saving")
         self._received.add(signum)
 
     def _save(self, trainer: L.Trainer) -> None:
@@ -129,7 +130,8 @@ def validation_or_end_follows(trainer: L.Trainer) -> bool:
 
 def logs_this_step(trainer: L.Trainer) -> bool:
     """Whether Lightning logs the losses of the step that has just been taken, at its end."""
-    return (trainer.fit_loop.total_batch_idx + 1) % max(1, trainer.log_every_n_steps) == 0
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return (trainer.fit_loop.total_batch_idx + 1) % max(1, every) == 0
 
 
 def log_step(trainer: L.Trainer, loggers: Iterable[Logger]) -> None:

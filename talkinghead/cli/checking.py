@@ -12,7 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from talkinghead.cli.early import nearest
+from talkinghead.cli.early import INSTEAD, nearest
 from talkinghead.names import as_line
 
 FILLED_IN = ("num_videos",)  # by the verbs, from the data
@@ -44,6 +44,15 @@ def check_options(cfg: DictConfig, without: Sequence[str] = ()) -> None:
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}: choices that do not go together?") from error
     check_section(values, OmegaConf.to_container(chosen, resolve=False))
+
+
+def check_flags(cfg: DictConfig) -> None:
+    """Raise ValueError for flags of the trainer that Lightning refuses where a learner steps by hand."""
+    by_hand = "gradient_clip_norm" in cfg.learner
+    for name, instead in INSTEAD.items():
+        value = cfg.trainer.get(name.split(".")[1])
+        if by_hand and value not in (None, 1 if name.endswith("batches") else None):
+            raise ValueError(f"{name}={shown(value)}: the players take turns and step by hand; set {instead}, please")
 
 
 def check_section(section: Any, written: Any, name: str = "") -> None:

@@ -7,14 +7,14 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.errors import InstantiationException
 
 from talkinghead.cli import command_of, name_of
-from talkinghead.processes import stopped, terminate_cleanly
+from talkinghead.processes import INTERRUPTED, TERMINATED, leave, stopped, terminate_cleanly
 
 MENDABLE = (ValueError, OSError, ImportError)
 KEPT = {  # of a run's folder: what it is, and where
@@ -42,11 +42,21 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
+<<<<<<< HEAD
         stopped(name_of(verb), stop)
     except SystemExit as end:  # Lightning's end after Ctrl-C
         if end.code != 1 or not isinstance(end.__context__, KeyboardInterrupt):
             raise
         stopped(name_of(verb), end.__context__)
+=======
+        stopped(verb, stop)
+    except SystemExit as end:
+        if end.code in (INTERRUPTED, TERMINATED):
+            leave(int(end.code))
+        if end.code != 1 or not isinstance(end.__context__, KeyboardInterrupt):
+            raise  # but for Lightning's end after Ctrl-C
+        stopped(verb, end.__context__)
+>>>>>>> kills
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (*MENDABLE, *also)):
@@ -69,6 +79,12 @@ def nearby(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def of_this_job(arguments: list[str], overrides: Sequence[str]) -> list[str]:
+    """The arguments that run one job of a sweep by itself: the flags of all, and its own overrides."""
+    flags = [one for one in arguments if one.startswith("-") or ("=" not in one and not one.startswith("~"))]
+    return [*(one for one in flags if one not in ("-m", "--multirun")), *overrides]
 
 
 def go_on(arguments: list[str], checkpoint: Path) -> str:

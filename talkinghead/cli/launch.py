@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from talkinghead.processes import program
+
 
 class Verb(NamedTuple):
     """A command.
@@ -52,13 +54,13 @@ def main() -> None:
 
 def launch(name: str, command: str | None = None) -> Any:
     """Run a verb with the options in `sys.argv`; `command` is how its user calls it, `python <name>.py` if not said."""
-    verb = VERBS[name]
+    verb, command = VERBS[name], command or f"python {name}.py"
     if verb.config is None:
         return runpy.run_module(f"talkinghead.{name}", run_name="__main__")
+    program(command.removeprefix("python ").removeprefix("-m talkinghead."))
     from talkinghead.cli import early  # noqa: PLC0415, it imports Hydra
     from talkinghead.reenactment.files import dashed, file_arguments  # noqa: PLC0415
 
-    command = command or f"python {name}.py"
     if verb.files:
         if hint := dashed(sys.argv[1:], verb.files):
             sys.exit(f"{command.removeprefix('python ')}: {hint}")

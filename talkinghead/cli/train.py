@@ -20,8 +20,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
 from talkinghead.cli import CONF, name_of
-from talkinghead.cli.checking import check_options
-from talkinghead.cli.ending import go_on, nearby, told, what_it_left, without_noise
+from talkinghead.cli.checking import check_flags, check_options
+from talkinghead.cli.ending import go_on, nearby, of_this_job, told, what_it_left, without_noise
 from talkinghead.cli.evaluate import test
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.remote import DataFault
@@ -40,6 +40,7 @@ def main(cfg: DictConfig) -> float | None:
     without_noise()
     with told("train.py", TrainingCollapsed, DataFault, RankLost):
         check_options(cfg)
+        check_flags(cfg)
         return test(cfg) if cfg.stage == "test" else fit(cfg)
 
 
@@ -143,7 +144,11 @@ def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         lines = ["  nothing: a trial of one batch saves nothing (trainer.fast_dev_run)"]
     lines = lines or ["  nothing: no callbacks, no loggers"]
-    lines += [f"  go on with  {go_on(sys.argv[1:], last)}"] if stopped and last.is_file() else []
+    if stopped and last.is_file():
+        hydra_config = HydraConfig.get()
+        sweep = hydra_config.mode == RunMode.MULTIRUN
+        given = of_this_job(sys.argv[1:], hydra_config.overrides.task) if sweep else sys.argv[1:]
+        lines.append(f"  go on with  {go_on(given, last)}")
     end = "stopped" if stopped else "finished"
     print("\n".join([f"{end} after {steps} steps; {nearby(folder)} holds", *lines]), flush=True)
 

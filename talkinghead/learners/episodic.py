@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as L
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from talkinghead.learners.game import minimize
+from talkinghead.learners.game import clip_gradients, minimize
 from talkinghead.learners.videos import match_videos
 from talkinghead.metrics.baseline import nearest_frame
 from talkinghead.metrics.suite import ImageMetrics
@@ -26,17 +27,22 @@ class EpisodicLearner(L.LightningModule):
     weights             loss name -> weight in the sum; a loss of weight 0 or null counts nothing
     metrics             prototype, copied for each shot count and for the nearest-frame baseline; None: no validation
     validation_shots    numbers of shots T that validation and previews use
+    gradient_clip_norm  of all that one optimizer moves, before each of its steps; None: gradients are as they are
     config              plain dict that goes into every checkpoint (it stays loadable with `weights_only=True`)
     """
 
+    players: Sequence[str]  # what each optimizer of `configure_optimizers` moves, for the log
     config: Mapping[str, Any] | None = None
     videos: Sequence[str] | None = None  # names of the rows of W, where the data set has them
 
     def __init__(
         self, content: nn.Module | None, weights: Mapping[str, float | int | None], metrics: ImageMetrics | None,
-        validation_shots: Iterable[int],
+        validation_shots: Iterable[int], gradient_clip_norm: float | int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        if gradient_clip_norm is not None and not gradient_clip_norm > 0:
+            raise ValueError(f"learner.gradient_clip_norm={gradient_clip_norm}: more than 0, or null, please")
+        self.gradient_clip_norm = gradient_clip_norm
         self.automatic_optimization = False
         self.weights = {name: float(weight or 0) for name, weight in weights.items()}
         if content is None and self.weights.get("cnt"):
@@ -104,6 +110,16 @@ class EpisodicLearner(L.LightningModule):
         for network in self._frozen:
             if network is not None:
                 network.to(self.device)
+
+    def on_train_start(self) -> None:
+        """Clip gradients where that is asked for: behind the hooks of `configure_optimizers`, which share them out."""
+        if self.gradient_clip_norm is not None:
+            found = self.optimizers(use_pl_optimizer=False)
+            for name, optimizer in zip(self.players, found if isinstance(found, list) else [found], strict=True):
+                optimizer.register_step_pre_hook(partial(self._clip, name, self.gradient_clip_norm))
+
+    def _clip(self, name: str, limit: float | int, optimizer: Optimizer, args: object, kwargs: object) -> None:
+        self.log(f"gradient_norm/{name}", clip_gradients(optimizer, limit))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the plain config and the random state."""

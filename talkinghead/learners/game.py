@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import get_total_norm, parametrize
 from torch.optim import Optimizer
 
 
@@ -39,3 +40,21 @@ def minimize(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     torch.clear_autocast_cache()  # it holds casts of the weights as they were before the step
+
+
+@torch.no_grad()
+def clip_gradients(optimizer: Optimizer, limit: float | int) -> Float[Tensor, ""]:
+    """Scale the gradients of all that an optimizer moves to a norm of `limit` at most, as `clip_grad_norm_` does.
+
+    Rows of a sparse gradient count as those of a dense one. Returns the norm as it was.
+    """
+    values = []
+    for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+        values.append(parameter.grad._values() if parameter.grad.is_sparse else parameter.grad)
+    norm = get_total_norm(values)
+    scale = (limit / (norm + 1e-6)).clamp(max=1)
+    for value in values:
+        value.mul_(scale)
+    return norm

@@ -32,7 +32,10 @@ class MetaLearner(AdversarialLearner):
     first_visit         W_i <- e_hat_i when a video is drawn for the first time, in place of noise
     lr_generator, lr_discriminator, betas, eps  Adam, Sec. 4
     lr_w                of W; None: lr_discriminator
+    gradient_clip_norm  of E and G, of theta, w0 and b, and of W's rows: each alone
     """
+
+    players = ("generator", "discriminator", "rows")
 
     def __init__(
         self, embedder: Embedder, generator: Generator | WarpGuidedGenerator, discriminator: Discriminator,
@@ -41,9 +44,9 @@ class MetaLearner(AdversarialLearner):
         matching_moves_w: bool = True, lr_generator: float = 5e-5, lr_discriminator: float = 2e-4,
         betas: Sequence[float] = (0.0, 0.999), lr_w: float | None = None, eps: float = 1e-8,
         matched_shot: Literal["mean", "first"] = "mean", generator_first: bool = False,
-        fake_moves_w: bool = True, first_visit: bool = False,
+        fake_moves_w: bool = True, first_visit: bool = False, gradient_clip_norm: float | int | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(content, weights, metrics, validation_shots)
+        super().__init__(content, weights, metrics, validation_shots, gradient_clip_norm)
         if matched_shot not in ("mean", "first"):
             raise ValueError(f"learner.matched_shot={matched_shot}: choose mean or first")
         self.embedder, self.generator, self.discriminator = embedder, generator, discriminator

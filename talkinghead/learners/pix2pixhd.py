@@ -34,15 +34,19 @@ class Pix2PixHDLearner(AdversarialLearner):
     finetune_epochs     passes over the T frames
     finetune_lr         Adam's, constant
     finetune_batch_size     shots per step, where T is larger
+    gradient_clip_norm      of G and of D, each alone, in pretraining
     """
+
+    players = ("generator", "discriminator")
 
     def __init__(
         self, generator: nn.Module, discriminator: MultiScaleDiscriminator, content: nn.Module,
         weights: Mapping[str, float | int | None], metrics: ImageMetrics | None = None,
         validation_shots: Iterable[int] = (1,), lr: float = 2e-4, betas: Sequence[float] = (0.5, 0.999),
         decay_from: float = 0.5, finetune_epochs: int = 40, finetune_lr: float = 2e-4, finetune_batch_size: int = 8,
+        *, gradient_clip_norm: float | int | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(content, weights, metrics, validation_shots)
+        super().__init__(content, weights, metrics, validation_shots, gradient_clip_norm)
         if not 0 <= decay_from <= 1:
             raise ValueError(f"decay_from={decay_from} is a share of the epochs, in [0, 1]")
         if min(finetune_epochs, finetune_batch_size) < 1:

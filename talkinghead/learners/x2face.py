@@ -23,14 +23,18 @@ class X2FaceLearner(EpisodicLearner):
 
     weights     of `l1`, and of `cnt`, which needs `content`: a content loss on the same pictures
     lr, betas   Adam
+    gradient_clip_norm  of both networks together
     """
+
+    players = ("generator",)
 
     def __init__(
         self, embedder: EmbeddingNetwork, driver: DrivingNetwork, weights: Mapping[str, float | int | None],
         content: nn.Module | None = None, metrics: ImageMetrics | None = None,
         validation_shots: Iterable[int] = (1, 8, 32), lr: float = 1e-4, betas: Sequence[float] = (0.9, 0.999),
+        gradient_clip_norm: float | int | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(content, weights, metrics, validation_shots)
+        super().__init__(content, weights, metrics, validation_shots, gradient_clip_norm)
         self.embedder, self.driver = embedder, driver
         self.lr, self.betas = lr, (float(betas[0]), float(betas[1]))
 

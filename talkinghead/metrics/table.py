@@ -3,6 +3,11 @@
 `python -m talkinghead.metrics.table results.csv …` prints those of any rows.
 """
 
+from talkinghead.processes import interruptible, program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("talkinghead.metrics.table")
+
 import re
 import sys
 from collections.abc import Sequence
@@ -26,7 +31,6 @@ from talkinghead.metrics.summary import (
     publish,
 )
 from talkinghead.names import as_lines
-from talkinghead.processes import interruptible
 
 
 def find_best(lines: Lines, shots: int, column: Column) -> float | None:

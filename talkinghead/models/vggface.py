@@ -5,6 +5,11 @@
 Keeps the 13 convolutions, for BGR input. Both formats are read here, without Caffe, Torch7 or pickle.
 """
 
+from talkinghead.processes import interruptible, program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("talkinghead.models.vggface")
+
 import argparse
 import hashlib
 import os
@@ -24,7 +29,6 @@ from torch import Tensor
 from talkinghead.atomic import write_atomic
 from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS
 from talkinghead.pretrained import SOURCES, WEIGHTS_VARIABLE
-from talkinghead.processes import interruptible
 
 # Of the public vgg_face_caffe.tar.gz, as other projects check it; Oxford publishes none.
 ARCHIVE_MD5 = {"vgg_face_caffe.tar.gz": "ee707ac6e890bc148cb155adeaad12be"}

@@ -4,6 +4,11 @@ It exits with 0 when every file says that it was generated, 1 when one does not,
 does not fit its file.
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("talkinghead.provenance")
+
 import argparse
 import json
 import sys

@@ -3,6 +3,11 @@
 `python -m talkinghead.reenactment.examples FOLDER` renders them again: the same command gives the same pictures.
 """
 
+from talkinghead.processes import program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("talkinghead.reenactment.examples")
+
 import argparse
 import sys
 from fractions import Fraction

@@ -1,5 +1,10 @@
 """Learn the face model: `python -m talkinghead.reenactment.learn_facemodel` (ten seconds)."""
 
+from talkinghead.processes import interruptible, program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("talkinghead.reenactment.learn_facemodel")
+
 import argparse
 from pathlib import Path
 
@@ -8,7 +13,6 @@ from jaxtyping import Float
 from safetensors.numpy import save
 
 from talkinghead.atomic import write_atomic
-from talkinghead.processes import interruptible
 from talkinghead.reenactment.facemodel import FILE, JAW, FaceModel
 from talkinghead.synthetic.body import Body, load_body
 from talkinghead.synthetic.dataset import person_seed

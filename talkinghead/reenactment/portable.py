@@ -6,6 +6,11 @@ out are optimizers, random states, what the config says of the data, and W: one 
 rows, for that is what fine-tuning scales the embedding to.
 """
 
+from talkinghead.processes import interruptible, program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("talkinghead.reenactment.portable")
+
 import argparse
 import copy
 import io
@@ -17,7 +22,6 @@ import torch
 
 from talkinghead.atomic import write_atomic
 from talkinghead.models.trusted import inside, read_checkpoint, section_of, weights_of
-from talkinghead.processes import interruptible
 
 NETWORKS = ("embedder", "generator", "discriminator")
 W = "discriminator.W.weight"

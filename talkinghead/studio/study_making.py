@@ -1,5 +1,10 @@
 """Making a study from an evaluation: `python -m talkinghead.studio.study_making OUTPUT_OF_EVALUATE STUDY`."""
 
+from talkinghead.processes import interruptible, program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("talkinghead.studio.study_making")
+
 import argparse
 import hashlib
 import sys
@@ -17,7 +22,6 @@ from jaxtyping import UInt8
 from talkinghead.learners.kept import KeptFrames, load_strip
 from talkinghead.metrics.results import EVERYBODY, ResultKey, Results, Row
 from talkinghead.metrics.user import condition_of, key_of
-from talkinghead.processes import interruptible
 from talkinghead.provenance.marking import Card, marked
 from talkinghead.studio.study import ANSWERS_FILE, Study, Triplet, name_of, save_study
 

@@ -1,5 +1,10 @@
 """Answers to the column USER: `python -m talkinghead.studio.study_results STUDY/answers.csv [--into results.csv]`."""
 
+from talkinghead.processes import interruptible, program
+
+if __name__ == "__main__":  # before the imports that take seconds
+    program("talkinghead.studio.study_results")
+
 import argparse
 import sys
 from collections.abc import Mapping
@@ -8,7 +13,6 @@ from pathlib import Path
 from talkinghead.metrics.results import ResultKey, Results
 from talkinghead.metrics.user import Accuracy, accuracy, fill
 from talkinghead.names import as_lines
-from talkinghead.processes import interruptible
 from talkinghead.studio.study_answers import Answers
 
 

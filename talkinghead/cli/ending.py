@@ -42,21 +42,13 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-<<<<<<< HEAD
         stopped(name_of(verb), stop)
-    except SystemExit as end:  # Lightning's end after Ctrl-C
-        if end.code != 1 or not isinstance(end.__context__, KeyboardInterrupt):
-            raise
-        stopped(name_of(verb), end.__context__)
-=======
-        stopped(verb, stop)
     except SystemExit as end:
         if end.code in (INTERRUPTED, TERMINATED):
             leave(int(end.code))
         if end.code != 1 or not isinstance(end.__context__, KeyboardInterrupt):
             raise  # but for Lightning's end after Ctrl-C
-        stopped(verb, end.__context__)
->>>>>>> kills
+        stopped(name_of(verb), end.__context__)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (*MENDABLE, *also)):

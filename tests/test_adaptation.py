@@ -13,7 +13,7 @@ from talkinghead.learners.fewshot import Candidate, FewShotLearner
 from talkinghead.metrics.results import Results
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.reenactment import fitting
-from talkinghead.reenactment.adaptation import LIDS, MODES, adapt, uncrossed
+from talkinghead.reenactment.adaptation import LIDS, MODES, Mode, adapt, shut, uncrossed
 from talkinghead.reenactment.facemodel import FILE, FaceModel, load_facemodel
 from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
 from talkinghead.reenactment.people import AdaptedDriver
@@ -342,3 +342,34 @@ def test_a_long_clip_is_fitted_in_parts_as_a_whole(monkeypatch: pytest.MonkeyPat
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.4 * 70e3 * len(long), "not 70 kB a frame"
+
+
+def test_eyes_that_a_detector_sees_half_open_are_shut() -> None:
+    """A blink of dlib's: 0.6 of the usual opening; 0.9 is no blink, and half-way stays half-way."""
+    opening = np.array([10.0, 10.5, 9.0, 7.4, 6.0, 5.5, 10.0, 10.2, 9.8])
+    shares = shut(opening)
+    np.testing.assert_allclose(shares[[0, 1, 2, 6, 7, 8]], 1)
+    np.testing.assert_allclose(shares[[4, 5]], 0)
+    assert 0.3 < shares[3] < 0.9
+
+
+@pytest.mark.parametrize("mode", ["relative", "absolute"])
+def test_a_blink_shuts_the_eyes_of_the_source(mode: Mode) -> None:
+    driver, source = clip(2, 2, size=19), clip(1, 101)[:1]
+    dip = np.ones(len(driver))
+    dip[10:13] = 0.58  # what dlib sees of shut eyes
+    for upper, lower in LIDS[:4]:
+        middle, across = (driver[:, upper] + driver[:, lower]) / 2, driver[:, lower] - driver[:, upper]
+        length = np.linalg.norm(across, axis=-1)
+        half = across / length[:, None] * (np.median(length) * dip / 2)[:, None]
+        driver[:, upper], driver[:, lower] = middle - half, middle + half
+
+    def openings(blinks: bool) -> np.ndarray:
+        moved = adapt(driver, source, mode, blinks=blinks)
+        return np.linalg.norm(moved[:, LIDS[:4, 1]] - moved[:, LIDS[:4, 0]], axis=-1).mean(1)
+
+    seen, whole = openings(False), openings(True)
+    assert seen[11] > 0.4 * np.median(seen)
+    assert whole[11] < 0.12 * np.median(whole)
+    others = np.r_[0:9, 14:24]
+    np.testing.assert_allclose(whole[others], seen[others], rtol=0.02)

@@ -45,6 +45,7 @@ class Settings:
     adapt           how the driver's landmarks become the source's, see `adaptation.adapt`
     reference       relative to this driving frame; None: the one most like the source
     smooth          how much the driver's jitter is smoothed away; 0: not at all
+    blinks          a detector sees shut eyes half open: they are shut; False: as detected (and always with adapt=raw)
     one_person      source frames of several people are refused; False: they are not compared
     precision       fp32, bf16, or auto: bf16 where the device has units for it
     """
@@ -59,6 +60,7 @@ class Settings:
     adapt: Any = "relative"
     reference: int | None = None
     smooth: float | int = 1.0
+    blinks: bool = True
     one_person: bool = True
     precision: str = "auto"
     seed: int = 0
@@ -224,7 +226,9 @@ class Pipeline:
         given = self.settings
         with tempfile.TemporaryDirectory() as folder:
             driver, known = self.find_driver(driving, Path(folder)), person.points(portraits)
-            yield driver, driving_points(driver, known, person.size, given.adapt, given.reference, given.smooth)
+            yield driver, driving_points(
+                driver, known, person.size, given.adapt, given.reference, given.smooth, given.blinks
+            )
 
     def in_precision(self) -> torch.autocast:
         """Where networks compute as `precision` says."""

@@ -11,7 +11,7 @@ import resource
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytorch_lightning as L
 import torch
@@ -22,9 +22,11 @@ from talkinghead.learners.meta import MetaLearner
 from talkinghead.losses.perceptual import ContentLoss
 from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS, VGG19_BLOCKS, VGG19_LAYERS
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
+from talkinghead.models.layout import lay_out
 from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.types import Episode
 
+LAYOUTS = (torch.channels_last, torch.contiguous_format)
 PRESETS = {
     256: ((64, 128, 256, 512, 512, 512), (64, 128, 256, 512), (512, 256, 128, 64), 32, 64),
     128: ((64, 128, 256, 512, 512), (64, 128, 256), (256, 128, 64), 32, 64),
@@ -68,18 +70,23 @@ def random_episode(args: argparse.Namespace) -> Episode:
 
 
 class StepTimer(L.Callback):
-    """Wall-clock seconds of every training step."""
+    """Seconds of every training step, by a clock; with layouts, the networks lie in them in turn, a step each."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float], layouts: Sequence[torch.memory_format] = ()) -> None:
         self.seconds: list[float] = []
+        self.clock, self.layouts = clock, layouts
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        if self.layouts:
+            layout = self.layouts[len(self.seconds) % len(self.layouts)]
+            lay_out(pl_module, layout)
+            lay_out(pl_module.content, layout)  # type: ignore[arg-type]
         synchronize()
-        self.start = time.perf_counter()
+        self.start = self.clock()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         synchronize()
-        self.seconds.append(time.perf_counter() - self.start)
+        self.seconds.append(self.clock() - self.start)
 
 
 def synchronize() -> None:
@@ -140,6 +147,18 @@ def median_seconds(part: Callable[[], Tensor], precision: str, learner: MetaLear
     return statistics.median(seconds[1:])
 
 
+def step_timer(args: argparse.Namespace) -> StepTimer:
+    """As the arguments say."""
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    return StepTimer(clock, LAYOUTS if args.layouts else ())
+
+
+def print_layouts(seconds: Sequence[float]) -> None:
+    """Median seconds of each layout, their ratio, and what the project takes here."""
+    last, contiguous = (statistics.median(seconds[2 + n :: 2]) for n in range(2))
+    print(f"  channels last {last:.3f} s/step, contiguous {contiguous:.3f}, ratio {last / contiguous:.2f}")
+
+
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -152,11 +171,13 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "32-true"])
     parser.add_argument("--generator", default="fsth", choices=["fsth", "warp_guided"])
     parser.add_argument("--compile", action="store_true", help="torch.compile of E, G, V and the content networks")
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: of this process, all threads")
+    parser.add_argument("--layouts", action="store_true", help="channels last and contiguous in turn, side by side")
     parser.add_argument("--no-parts", action="store_true", help="do not time the parts")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     L.seed_everything(0, verbose=False)
-    learner, episode, timer = build(args), random_episode(args), StepTimer()
+    learner, episode, timer = build(args), random_episode(args), step_timer(args)
     trainer = L.Trainer(
         max_steps=args.steps, precision=args.precision, callbacks=[timer], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
@@ -167,6 +188,9 @@ def main() -> None:
     print(f"{args.generator}, {args.size} px, batch {args.batch}, K = {args.shots}, {args.videos} videos, ", end="")
     print(f"{args.precision}, {'compiled' if args.compile else 'eager'}, {device}")
     print(f"  median {statistics.median(warm):.3f} s/step, min {min(warm):.3f}, max {max(warm):.3f}, {len(warm)} steps")
+    if args.layouts:
+        print_layouts(timer.seconds)
+        return
     print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB resident", end="")
     print(f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the GPU" if torch.cuda.is_available() else "")
     if not args.no_parts:

@@ -11,7 +11,8 @@ LAYERS = [
     {"types", "pretrained", "atomic", "terminal", "machine", "images", "options"},
     {"provenance"},
     {"models", "losses", "data", "metrics", "synthetic", "preparation"},
-    {"learners", "reenactment"},
+    {"reenactment"},
+    {"learners"},
     {"cli"},
     {"callbacks", "studio"},
 ]

@@ -106,9 +106,11 @@ def learned(cfg: DictConfig, given: Files, device: str, phases: Phases) -> tuple
     name = str(next(iter(cfg.method)))
     if name not in ("ff", "ft"):
         raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")
-    if name == "ft" and cfg.finetune.steps < 1:
-        raise ValueError(f"finetune.steps={cfg.finetune.steps}: at least 1, or method=ff")
-    steps, people = cfg.finetune.steps if name == "ft" else 0, newcomers(cfg, given.model, device)
+    steps = cfg.finetune.steps
+    if name == "ft" and steps is not None and steps < 1:
+        raise ValueError(f"finetune.steps={steps}: at least 1, or method=ff")
+    people = newcomers(cfg, given.model, device)
+    steps = (steps or people.steps) if name == "ft" else 0
 
     def keep(person: PersonReenactor, portraits: Sequence[Portrait]) -> None:
         points = points_of(portraits[0], people.size)

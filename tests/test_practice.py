@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from talkinghead.data.people import draw_frames
 from talkinghead.learners.finetune import FineTuner, PersonReenactor, groups
+from talkinghead.learners.measured import PAPERS, WARP_GUIDED
 from talkinghead.learners.practice import Motion, Practice, augmented, boxes, drawn, mirrored
 from talkinghead.metrics.motion import LIDS, LIPS, opening
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
@@ -198,3 +199,17 @@ def test_all_together_draw_the_person(kind: str) -> None:
 def test_landmark_images_are_those_of_the_data() -> None:
     shots = faces(2)
     assert torch.equal(drawn(shots.points, shots.images), shots.landmarks)
+
+
+@pytest.mark.parametrize("kind", ["paper", "warp"])
+def test_numbers_that_are_null_are_those_measured(kind: str) -> None:
+    """One config serves both generators; a number that is given counts."""
+    weights = {"cnt": 1.0, "adv": None, "fm": 1.0, "motion": None}
+    method = tuner(kind, epochs=None, batch_size=None, lr_generator=None, weights=weights)
+    usual = WARP_GUIDED if kind == "warp" else PAPERS
+    names = ("epochs", "max_steps", "batch_size", "lr_generator", "lr_psi", "lr_w")
+    assert all(getattr(method, name) == getattr(usual, name) for name in names)
+    assert method.weights == {"cnt": 1.0, "adv": 0.0, "fm": 1.0, "motion": usual.motion}
+    given = tuner(kind, lr_generator=1e-4, lr_discriminator=3e-4, max_steps=2)
+    assert (given.lr_generator, given.lr_psi, given.lr_w, given.max_steps) == (1e-4, 1e-4, 3e-4, 2)
+    assert tuner(kind, lr_generator=None, lr_psi=1e-3).lr_psi == 1e-3

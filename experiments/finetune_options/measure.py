@@ -58,6 +58,7 @@ def options(model: str) -> dict[str, dict[str, Any] | None]:
         "ff": None, "plain": PLAIN, "slow": PLAIN | {"lr_generator": 5e-5}, "groups": PLAIN | GROUPS,
         "psi": PLAIN | GROUPS | {"frozen": CONVOLUTIONS[model]}, "motion": PLAIN | MOTION,
         "augment": PLAIN | {"augment": augment}, "mirror": PLAIN | {"augment": ["mirror"]},
+        "slow+motion": PLAIN | MOTION | {"lr_generator": 5e-5},
         "groups+motion": PLAIN | GROUPS | MOTION, "all": PLAIN | GROUPS | MOTION | {"augment": augment},
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from talkinghead.learners.game import minimize
+from talkinghead.learners.measured import measured
 from talkinghead.learners.practice import AnyPersonalGenerator, Motion, Practice
 from talkinghead.learners.shots import BATCH, draw, shuffled_batches
 from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
@@ -94,12 +95,13 @@ class FineTuner(nn.Module):
     """FT: psi, psi', theta, w' and b learn the T frames of one person; E is not used any more, and there is no L_MCH.
 
     content         L_CNT, frozen
-    weights         loss name -> weight, whatever the checkpoint was trained with; null is 0, `mch` is not used, and
-                    `motion` (see `practice.Motion`; not in the paper) is off where it is not named
-    epochs          passes over the T frames
-    batch_size      shots per step
+    weights         loss name -> weight, whatever the checkpoint was trained with; null is 0, `mch` is not used;
+                    `motion` (see `practice.Motion`; not in the paper) is off where it is not named, null: as measured
+    epochs          passes over the T frames; None: as measured, and so many steps
+    batch_size      shots per step; None: as measured
     max_steps       stop there; None: only the epochs count
     num_discriminator_steps, lr_generator, lr_discriminator, betas     as in meta-learning
+                    lr_generator None: as measured, and lr_psi and lr_w too
     lr_psi, lr_w    of psi', and of w' and b: rates of their own; None: those of the other weights (paper)
     augment         what is done to the pairs at random, see `practice.Practice`; nothing in the paper
     frozen          names of parts of G' that keep their weights (`down`, `middle`, `up`, `to_image`, `psi`)
@@ -111,27 +113,33 @@ class FineTuner(nn.Module):
 
     def __init__(
         self, embedder: Embedder, generator: AnyGenerator, discriminator: Discriminator, content: nn.Module,
-        weights: Mapping[str, float | int | None], *, epochs: int = 40, batch_size: int = 8,
-        max_steps: int | None = None,
-        num_discriminator_steps: int = 2, lr_generator: float = 5e-5, lr_discriminator: float = 2e-4,
+        weights: Mapping[str, float | int | None], *, epochs: int | None = 40,
+        batch_size: int | None = 8, max_steps: int | None = None,
+        num_discriminator_steps: int = 2, lr_generator: float | None = 5e-5, lr_discriminator: float = 2e-4,
         betas: Sequence[float] = (0.0, 0.999), frozen: Sequence[str] = (), ema_decay: float | None = None,
         init_psi: Literal["projected", "random"] = "projected", init_w: Start = "scaled",
         lr_psi: float | None = None, lr_w: float | None = None, augment: Sequence[str] = (),
     ) -> None:  # fmt: skip
         super().__init__()
+        usual = measured(generator)
+        if epochs is None:
+            epochs, max_steps = usual.epochs, max_steps or usual.max_steps
+        batch_size = usual.batch_size if batch_size is None else batch_size
         if min(epochs, batch_size) < 1 or (max_steps is not None and max_steps < 1):
             raise ValueError(f"epochs={epochs}, batch_size={batch_size}, max_steps={max_steps} must be at least 1")
         self.embedder, self.generator, self.discriminator = embedder, generator, discriminator
         self._frozen = [content]  # no submodule: it is never saved
-        self.weights = {name: weight or 0.0 for name, weight in weights.items()}
+        absent = {"motion": usual.motion}
+        self.weights = {name: absent.get(name, 0.0) if weight is None else weight for name, weight in weights.items()}
         self.epochs, self.batch_size, self.max_steps = epochs, batch_size, max_steps
         self.num_discriminator_steps = num_discriminator_steps
-        self.lr_generator, self.lr_discriminator = lr_generator, lr_discriminator
+        self.lr_generator, self.lr_discriminator = lr_generator or usual.lr_generator, lr_discriminator
         self.betas = (float(betas[0]), float(betas[1]))
         self.frozen, self.ema_decay = tuple(frozen), ema_decay
         self.init_psi, self.init_w = init_psi, init_w
-        self.lr_psi, self.lr_w = (lr_psi or lr_generator), (lr_w or lr_discriminator)
-        self.augment = tuple(augment)
+        self.lr_psi = lr_psi or lr_generator or usual.lr_psi
+        self.lr_w = lr_w or (usual.lr_w if lr_generator is None else lr_discriminator)
+        self.augment = (augment,) if isinstance(augment, str) else tuple(augment)
 
     def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:
         """G' after fine-tuning on the shots; `watch` is told of every step."""

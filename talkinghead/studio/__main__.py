@@ -110,6 +110,7 @@ def build_animator(cfg: DictConfig) -> Animator:
     return Animator(
         people.method, people.size, detector, Framing(**cfg.framing).checked(), Settings(**cfg.settings), limits,
         device=device, signer=find_signer(cfg.provenance, None if cfg.certificate is None else Path(cfg.certificate)),
+        steps=people.steps,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -17,9 +18,11 @@ from torch import nn
 
 import animate
 from talkinghead.learners.checkpoints import networks
+from talkinghead.learners.measured import PAPERS
 from talkinghead.models.person import load_person
 from talkinghead.reenactment import pipeline
-from talkinghead.reenactment.files import file_arguments
+from talkinghead.reenactment.files import Files, file_arguments
+from talkinghead.reenactment.phases import Phases
 from talkinghead.reenactment.portable import shrink
 from tests.preparation_videos import green_frame, write_clip
 
@@ -112,7 +115,7 @@ def test_a_fine_tuned_person_is_kept_and_driven_without_checkpoint_or_source(fil
     )
     about = load_person(tmp_path / "her").about
     assert about["method"] == "ft"
-    assert about["config"]["finetune"]["lr_generator"] > 0
+    assert about["config"]["finetune"]["lr_generator"] > 0, "the number that was measured, not null"
     assert "68 points" in about["landmarks"]
     again = animate.run(
         config(files, f"output={tmp_path}/b.mp4", f"model={tmp_path}/her.safetensors", "source=null", *options)
@@ -130,6 +133,16 @@ def test_a_fine_tuned_person_is_kept_and_driven_without_checkpoint_or_source(fil
 def test_no_steps_are_no_fine_tuning(files: Path) -> None:
     with pytest.raises(ValueError, match=r"finetune\.steps=0: at least 1, or method=ff"):
         animate.run(config(files, "method=ft", "finetune.steps=0"))
+
+
+def test_steps_that_nobody_asks_for_are_those_measured(files: Path) -> None:
+    cfg = config(files, "method=ft")
+    given = Files((files / PORTRAIT,), files / "clip.mp4", files / "last.ckpt", files / "out.mp4")
+    tuner: Any = animate.learned(cfg, given, "cpu", Phases())[0].method
+    assert (tuner.max_steps, tuner.lr_generator, tuner.lr_psi) == (PAPERS.steps, PAPERS.lr_generator, PAPERS.lr_psi)
+    cfg = config(files, "method=ft", "learner@finetune=finetune")
+    paper: Any = animate.learned(cfg, given, "cpu", Phases())[0].method
+    assert (paper.lr_generator, paper.lr_psi, paper.lr_w, paper.weights["motion"]) == (5e-5, 5e-5, 2e-4, 0)
 
 
 def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:

@@ -30,8 +30,9 @@ from talkinghead.reenactment.pipeline import Learned, Made, Pipeline, Remembered
 from talkinghead.reenactment.source import Portrait, points_of
 
 Sources = str | Path | np.ndarray | Sequence[str | Path | np.ndarray]  # names, or pictures as uint8 [H, W, 3]
-FINETUNE: Mapping[str, Any] = {  # conf/learner/finetune_small.yaml
-    "lr_generator": 2e-4, "num_discriminator_steps": 1, "weights": {"cnt": 1.0, "adv": 1.0, "fm": 10.0},
+FINETUNE: Mapping[str, Any] = {  # conf/learner/finetune_small.yaml; None: as measured for the kind of generator
+    "lr_generator": None, "epochs": None, "batch_size": None, "num_discriminator_steps": 1,
+    "weights": {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "motion": None},
 }  # fmt: skip
 
 
@@ -105,6 +106,11 @@ class Model:
     def image_size(self) -> int:
         """Pixels of the pictures that the networks draw."""
         return self.newcomers.size
+
+    @property
+    def usual_steps(self) -> int:
+        """Of fine-tuning: as many as were measured best for this kind of generator (experiments/finetune_options)."""
+        return self.newcomers.steps
 
     def method(self, steps: int = 0) -> FeedForward | FineTuner:
         """The few-shot method alone: feed-forward for 0 steps, else fine-tuning (Sec. 3.3)."""

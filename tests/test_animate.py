@@ -19,6 +19,7 @@ from torch import nn
 from talkinghead.cli import animate
 from talkinghead.cli.launch import VERBS
 from talkinghead.learners.checkpoints import networks
+from talkinghead.learners.measured import PAPERS
 from talkinghead.models.person import load_person
 from talkinghead.reenactment import pipeline
 from talkinghead.reenactment.files import check_files, file_arguments
@@ -115,7 +116,7 @@ def test_a_fine_tuned_person_is_kept_and_driven_without_checkpoint_or_source(fil
     )
     about = load_person(tmp_path / "her").about
     assert about["method"] == "ft"
-    assert about["config"]["finetune"]["lr_generator"] > 0
+    assert about["config"]["finetune"]["lr_generator"] > 0, "the number that was measured, not null"
     assert "68 points" in about["landmarks"]
     again = animate.run(
         config(files, f"output={tmp_path}/b.mp4", f"model={tmp_path}/her.safetensors", "source=null", *options)
@@ -135,19 +136,31 @@ def test_no_steps_are_no_fine_tuning(files: Path) -> None:
         animate.run(config(files, "method=ft", "finetune.steps=0"))
 
 
-def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
-    def model(cfg: DictConfig) -> Any:
-        names = cfg.files
-        given = check_files([names.source], names.driving, names.model, names.output, Path(cfg.paths.outputs_dir))
-        return animate.loaded(cfg, given, animate.steps_of(cfg), Phases())
+def model_of(cfg: DictConfig) -> tuple[Any, int]:
+    """The model of a config, and the steps of fine-tuning that it asks for."""
+    names = cfg.files
+    given = check_files([names.source], names.driving, names.model, names.output, Path(cfg.paths.outputs_dir))
+    model = animate.loaded(cfg, given, Phases())
+    return model, animate.steps_of(cfg, model)
 
-    cfg = config(files, "method=ft", "finetune.steps=7", "finetune.lr_generator=3e-3")
-    tuner = model(cfg).method(cfg.finetune.steps)
+
+def test_steps_that_nobody_asks_for_are_those_measured(files: Path) -> None:
+    model, steps = model_of(config(files, "method=ft"))
+    tuner = model.method(steps)
+    assert (tuner.max_steps, tuner.lr_generator, tuner.lr_psi) == (PAPERS.steps, PAPERS.lr_generator, PAPERS.lr_psi)
+    model, steps = model_of(config(files, "method=ft", "learner@finetune=finetune"))
+    paper = model.method(steps)
+    assert (paper.lr_generator, paper.lr_psi, paper.lr_w, paper.weights["motion"]) == (5e-5, 5e-5, 2e-4, 0)
+
+
+def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
+    model, steps = model_of(config(files, "method=ft", "finetune.steps=7", "finetune.lr_generator=3e-3"))
+    tuner = model.method(steps)
     assert (tuner.epochs, tuner.max_steps, tuner.lr_generator) == (7, 7, 3e-3)
     assert tuner.weights["fm"] == 10
     assert config(files, "learner@finetune=finetune").finetune.lr_generator == 5e-5
-    other = config(files, "method=ft", "loss=synthetic")
-    content, _ = model(other).newcomers.loss
+    model, _ = model_of(config(files, "method=ft", "loss=synthetic"))
+    content, _ = model.newcomers.loss
     assert any("facenet_synthetic" in name for name, _ in content.named_modules()), "not the checkpoint's"
 
 

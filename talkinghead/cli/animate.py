@@ -53,8 +53,8 @@ def run(cfg: DictConfig) -> Path:
         phases.tell(
             f"model: {given.model.stem}, which ships with the project. It has seen synthetic heads only, no real face"
         )
-    steps = 0 if given.is_person else steps_of(cfg)
-    model = loaded(cfg, given, steps, phases)
+    model = loaded(cfg, given, phases)
+    steps = steps_of(cfg, model)
     if model.options.signer is None and cfg.provenance == "auto":
         phases.tell("the statement of origin is plain; to have it signed: pip install 'talkinghead[provenance]'")
     if swept := sweep(given.output.parent):
@@ -76,31 +76,34 @@ def run(cfg: DictConfig) -> Path:
     return made.video
 
 
-def loaded(cfg: DictConfig, given: Files, steps: int, phases: Phases) -> Model | Person:
+def loaded(cfg: DictConfig, given: Files, phases: Phases) -> Model | Person:
     """The model or the person, with the options of the config."""
     numbers = OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS])
     return load(
         given.model, settings=Settings(**{field.name: cfg[field.name] for field in fields(Settings)}),
         framing=None if given.is_person else Framing(**cfg.framing), detector=instantiate(cfg.detector),
-        device=cfg.device, provenance=cfg.provenance, finetune=plain(numbers), loss=loss_of(cfg) if steps else None,
+        device=cfg.device, provenance=cfg.provenance, finetune=plain(numbers), loss=loss_of(cfg),
         certificate=None if cfg.certificate is None else Path(cfg.certificate), weights_dir=cfg.paths.weights_dir,
         progress=phases,
     )  # fmt: skip
 
 
-def steps_of(cfg: DictConfig) -> int:
-    """Of fine-tuning; 0: feed-forward."""
+def steps_of(cfg: DictConfig, model: Model | Person) -> int:
+    """Of fine-tuning; 0: feed-forward, and where the person is known."""
+    if isinstance(model, Person):
+        return 0
     name = str(next(iter(cfg.method)))
     if name not in ("ff", "ft"):
         raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")
-    if name == "ft" and cfg.finetune.steps < 1:
-        raise ValueError(f"finetune.steps={cfg.finetune.steps}: at least 1, or method=ff")
-    return cfg.finetune.steps if name == "ft" else 0
+    steps = cfg.finetune.steps
+    if name == "ft" and steps is not None and steps < 1:
+        raise ValueError(f"finetune.steps={steps}: at least 1, or method=ff")
+    return (steps or model.usual_steps) if name == "ft" else 0
 
 
 def loss_of(cfg: DictConfig) -> Loss | None:
-    """Of fine-tuning, where the config has one."""
-    if not cfg.get("loss"):
+    """Of fine-tuning, where the config has one that will be used."""
+    if not cfg.get("loss") or next(iter(cfg.method)) != "ft":
         return None
     return instantiate(cfg.loss.content), {name: float(weight or 0) for name, weight in cfg.loss.weights.items()}
 

@@ -102,7 +102,7 @@ def build_animator(cfg: DictConfig) -> Animator:
     detector.check()
     return Animator(
         model.method, model.image_size, detector, framing.checked(), settings, limits, device=device,
-        signer=model.options.signer,
+        signer=model.options.signer, steps=model.usual_steps,
     )  # fmt: skip
 
 

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from talkinghead.learners.game import minimize
+from talkinghead.learners.measured import measured
+from talkinghead.learners.practice import AnyPersonalGenerator, Motion, Practice
 from talkinghead.learners.shots import BATCH, draw, shuffled_batches
 from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
-from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, PersonalGenerator, Start
+from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, Start
 from talkinghead.models.layers import settle_spectral_norm
 from talkinghead.models.layout import lay_out, training_layout
 from talkinghead.models.person import save_person
@@ -24,7 +26,6 @@ from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator, WarpGuid
 from talkinghead.types import Frames
 
 AnyGenerator = Generator | WarpGuidedGenerator
-AnyPersonalGenerator = PersonalGenerator | PersonalWarpGuidedGenerator
 
 SCORES_OK = 5.0  # hinge works within -1..1: where D' starts farther out than this, L_ADV says little of the person
 
@@ -94,11 +95,15 @@ class FineTuner(nn.Module):
     """FT: psi, psi', theta, w' and b learn the T frames of one person; E is not used any more, and there is no L_MCH.
 
     content         L_CNT, frozen
-    weights         loss name -> weight, whatever the checkpoint was trained with; null is 0, `mch` is not used
-    epochs          passes over the T frames
-    batch_size      shots per step
+    weights         loss name -> weight, whatever the checkpoint was trained with; null is 0, `mch` is not used;
+                    `motion` (see `practice.Motion`; not in the paper) is off where it is not named, null: as measured
+    epochs          passes over the T frames; None: as measured, and so many steps
+    batch_size      shots per step; None: as measured
     max_steps       stop there; None: only the epochs count
     num_discriminator_steps, lr_generator, lr_discriminator, betas     as in meta-learning
+                    lr_generator None: as measured, and lr_psi and lr_w too
+    lr_psi, lr_w    of psi', and of w' and b: rates of their own; None: those of the other weights (paper)
+    augment         what is done to the pairs at random, see `practice.Practice`; nothing in the paper
     frozen          names of parts of G' that keep their weights (`down`, `middle`, `up`, `to_image`, `psi`)
     ema_decay       the result is the moving average of G'; None: its last state
     init_psi        psi' <- P e_hat_NEW; "random": of the same mean and spread (an ablation)
@@ -108,24 +113,33 @@ class FineTuner(nn.Module):
 
     def __init__(
         self, embedder: Embedder, generator: AnyGenerator, discriminator: Discriminator, content: nn.Module,
-        weights: Mapping[str, float | int | None], *, epochs: int = 40, batch_size: int = 8,
-        max_steps: int | None = None,
-        num_discriminator_steps: int = 2, lr_generator: float = 5e-5, lr_discriminator: float = 2e-4,
+        weights: Mapping[str, float | int | None], *, epochs: int | None = 40,
+        batch_size: int | None = 8, max_steps: int | None = None,
+        num_discriminator_steps: int = 2, lr_generator: float | None = 5e-5, lr_discriminator: float = 2e-4,
         betas: Sequence[float] = (0.0, 0.999), frozen: Sequence[str] = (), ema_decay: float | None = None,
         init_psi: Literal["projected", "random"] = "projected", init_w: Start = "scaled",
+        lr_psi: float | None = None, lr_w: float | None = None, augment: Sequence[str] = (),
     ) -> None:  # fmt: skip
         super().__init__()
+        usual = measured(generator)
+        if epochs is None:
+            epochs, max_steps = usual.epochs, max_steps or usual.max_steps
+        batch_size = usual.batch_size if batch_size is None else batch_size
         if min(epochs, batch_size) < 1 or (max_steps is not None and max_steps < 1):
             raise ValueError(f"epochs={epochs}, batch_size={batch_size}, max_steps={max_steps} must be at least 1")
         self.embedder, self.generator, self.discriminator = embedder, generator, discriminator
         self._frozen = [content]  # no submodule: it is never saved
-        self.weights = {name: weight or 0.0 for name, weight in weights.items()}
+        absent = {"motion": usual.motion}
+        self.weights = {name: absent.get(name, 0.0) if weight is None else weight for name, weight in weights.items()}
         self.epochs, self.batch_size, self.max_steps = epochs, batch_size, max_steps
         self.num_discriminator_steps = num_discriminator_steps
-        self.lr_generator, self.lr_discriminator = lr_generator, lr_discriminator
+        self.lr_generator, self.lr_discriminator = lr_generator or usual.lr_generator, lr_discriminator
         self.betas = (float(betas[0]), float(betas[1]))
         self.frozen, self.ema_decay = tuple(frozen), ema_decay
         self.init_psi, self.init_w = init_psi, init_w
+        self.lr_psi = lr_psi or lr_generator or usual.lr_psi
+        self.lr_w = lr_w or (usual.lr_w if lr_generator is None else lr_discriminator)
+        self.augment = (augment,) if isinstance(augment, str) else tuple(augment)
 
     def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:
         """G' after fine-tuning on the shots; `watch` is told of every step."""
@@ -157,10 +171,7 @@ class FineTuner(nn.Module):
     ) -> AnyPersonalGenerator:  # fmt: skip
         """Play the game of meta-learning on the shots; both networks move. Returns G', or its moving average."""
         generator.train(), discriminator.train()
-        game = Game(
-            Adam([p for p in generator.parameters() if p.requires_grad], self.lr_generator, self.betas),
-            Adam(discriminator.parameters(), self.lr_discriminator, self.betas),
-        )
+        game = self.game(generator, discriminator, shots)
         average = copy.deepcopy(generator) if self.ema_decay else generator
         batches = shuffled_batches(shots, self.epochs, self.batch_size, self.max_steps)
         for step, (num_steps, batch) in enumerate(batches, start=1):
@@ -178,6 +189,15 @@ class FineTuner(nn.Module):
             settle_spectral_norm(average)
         return checked_weights(average)
 
+    def game(
+        self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, shots: Frames
+    ) -> "Game":  # fmt: skip
+        """What the steps need: the optimizers, and what is practised."""
+        opt_g = Adam(groups(generator, {"psi"}, self.lr_psi), self.lr_generator, self.betas)
+        opt_d = Adam(groups(discriminator, {"w", "b"}, self.lr_w), self.lr_discriminator, self.betas)
+        motion = Motion(generator, shots) if self.weights.get("motion") else None
+        return Game(opt_g, opt_d, Practice(generator, shots, self.augment), motion)
+
     def step(
         self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, game: "Game",
         batch: Frames,
@@ -188,8 +208,7 @@ class FineTuner(nn.Module):
         """
         players = [*generator.parameters(), *discriminator.parameters()]
         scores: dict[str, Tensor] = {}
-        x, y, _ = batch
-        condition = generator.practise(batch) if isinstance(generator, PersonalWarpGuidedGenerator) else batch.landmarks
+        x, y, condition = game.practice(batch)
         x_hat = generator(condition)  # G'(y(t); psi, psi')
 
         for _ in range(self.num_discriminator_steps):
@@ -205,14 +224,26 @@ class FineTuner(nn.Module):
             loss_g["cnt"] = self._frozen[0](x, x_hat)
             loss_g["adv"] = adversarial(fake.score)
             loss_g["fm"] = feature_matching(real.features, fake.features)
+            if game.motion is not None:
+                loss_g["motion"] = game.motion(generator)  # other landmarks move mouth and eyes as before
         return {**loss_d, **loss_g}, scores
 
 
 class Game(NamedTuple):
-    """The optimizers of one fine-tuning."""
+    """What one fine-tuning keeps from step to step."""
 
     opt_g: Adam
     opt_d: Adam
+    practice: Practice
+    motion: Motion | None
+
+
+def groups(network: nn.Module, fast: set[str], lr: float) -> list[dict[str, Any]]:
+    """The parameters that learn, for an optimizer: those of these names at a rate of their own."""
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    own = {"params": [parameter for name, parameter in named if name in fast], "lr": lr}
+    others = {"params": [parameter for name, parameter in named if name not in fast]}
+    return [group for group in (others, own) if group["params"]]
 
 
 def numbers(values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from talkinghead.learners.checkpoints import git_commit, image_size_of, networks
 from talkinghead.learners.finetune import FeedForward, FineTuner
+from talkinghead.learners.measured import measured
 from talkinghead.models.trusted import built, inside, section_of
 from talkinghead.pretrained import digest
 
@@ -41,6 +42,11 @@ class Newcomers:
     def size(self) -> int:
         """Pixels of the networks' pictures."""
         return image_size_of(str(self.checkpoint))
+
+    @property
+    def steps(self) -> int:
+        """Of fine-tuning, for who asks for none in particular."""
+        return measured(self._networks["generator"]).steps
 
     @cached_property
     def loss(self) -> Loss:
@@ -78,8 +84,14 @@ class Newcomers:
             "method": "ft" if steps else "ff", "num_shots": num_shots, "source_points": points.tolist(),
             "crop": dict(crop), "checkpoint": digest(self.checkpoint), "commit": git_commit(Path(__file__).parent),
             "landmarks": LANDMARK_STYLE,
-            "config": {"checkpoint": self.config, "finetune": self._numbers(steps) if steps else None},
+            "config": {"checkpoint": self.config, "finetune": self._learned_with(steps) if steps else None},
         }  # fmt: skip
+
+    def _learned_with(self, steps: int) -> dict[str, Any]:
+        """The numbers of FineTuner, measured ones too."""
+        numbers, tuner = self._numbers(steps), self.method(steps)
+        open_ones = [name for name, value in numbers.items() if value is None]
+        return {**numbers, **{name: getattr(tuner, name) for name in open_ones}, "weights": tuner.weights}
 
     def _numbers(self, steps: int) -> dict[str, Any]:
         given = {name: value for name, value in self.numbers.items() if name != "weights" or value is not None}

@@ -7,7 +7,6 @@ uncovers (few-shot vid2vid, arXiv 1910.12713: warped frame, synthesised frame, m
 
 import copy
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from talkinghead.types import Episode, Frames
 CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1}  # of what G is shown, in this order
 GUIDE_CHANNELS = sum(CHANNELS.values())
 REACH = 0.15  # how far the correction may move the flow, in half sides of the picture
-LOWER_JAW, UPPER_LIDS = [*range(5, 12), *range(55, 60), 65, 66, 67], [37, 38, 43, 44]
+SAME = 0.02  # of the eye distance: frames whose landmarks differ by less are one picture, to learn from
 OFFSET_SCALE = 4.0  # flows are shown to G as offsets, times this
 
 
@@ -168,20 +167,22 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
         return show(self.shots[nearest], self.points[nearest], driving.landmarks, driving.points)
 
     @torch.no_grad()
-    def practise(self, batch: Frames) -> Float[Tensor, "B 12 H W"]:
-        """y for fine-tuning on some of the shots: none is shown itself, for then there would be nothing to learn.
+    def partners(
+        self, batch: Frames, moved: Float[Tensor, "B 68 2"]
+    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 68 2"]]:
+        """What may be shown while a shot of `batch` is learned, and its points: never the shot itself.
 
-        Of several shots the nearest other one is shown; a single one in another pose and expression, which is a warp.
+        The nearest of the other shots, as it is when a driver moves the person; where all others are (nearly) the
+        same picture, or there is none, the shot warped to its `moved` points, another pose and expression of it.
         """
-        if len(self.shots) > 1:
-            distance = (batch.points[:, None] - self.points[None]).float().norm(dim=-1).mean(-1)
-            itself = distance <= distance.min(1, keepdim=True).values
-            nearest = distance.masked_fill(itself, float("inf")).argmin(1)
-            return show(self.shots[nearest], self.points[nearest], batch.landmarks, batch.points)
-        moved = disturbed(batch.points)
+        distance = (batch.points[:, None] - self.points[None]).float().norm(dim=-1).mean(-1)
+        eyes = (batch.points[:, 36] - batch.points[:, 45]).float().norm(dim=-1, keepdim=True)
+        distance = distance.masked_fill(distance < SAME * eyes, float("inf"))
+        nearest, alone = distance.argmin(1), distance.isinf().all(1)
         flow = guide(batch.images, batch.points, moved).flow
-        shot = F.grid_sample(batch.images.float(), flow, padding_mode="border", align_corners=False)
-        return show(shot, moved, batch.landmarks, batch.points)
+        itself = F.grid_sample(batch.images.float(), flow, padding_mode="border", align_corners=False)
+        shot = torch.where(alone[:, None, None, None], itself, self.shots[nearest])
+        return shot, torch.where(alone[:, None, None], moved, self.points[nearest])
 
     def forward(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 3 H W"]:
         return self.synthesize(y, self.psi.expand(len(y), -1))
@@ -197,20 +198,6 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
                 state[f"{name}.weight"] = layer.weight
         person.load_state_dict({name: state[name] for name in person.state_dict()}, assign=True)
         return person.eval().requires_grad_(False)
-
-
-def disturbed(points: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B 68 2"]:
-    """The same face in a random other pose and expression: turned, shifted, jaw and lids moved; unit: eye distance."""
-    eyes = (points[:, 36] - points[:, 45]).norm(dim=-1)[:, None, None]
-    middle, normal = points.mean(1, keepdim=True), partial(torch.randn, device=points.device)
-    angle, (cos, sin) = 0.12 * normal(len(points)), (torch.cos, torch.sin)
-    turn = torch.stack([cos(angle), -sin(angle), sin(angle), cos(angle)], -1).unflatten(-1, (2, 2))
-    squeeze = 1 + 0.08 * normal(len(points), 1, 2)  # a head that turns or nods is narrower or lower
-    other = (points - middle) * squeeze @ turn + middle + 0.08 * eyes * normal(len(points), 1, 2)
-    jaw, lids = 0.2 * torch.rand_like(eyes) - 0.05, 0.06 * torch.rand_like(eyes)
-    other[:, LOWER_JAW, 1:] += jaw * eyes
-    other[:, UPPER_LIDS, 1:] += lids * eyes
-    return other
 
 
 def show(

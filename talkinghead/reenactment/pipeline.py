@@ -226,8 +226,9 @@ class Pipeline:
         given = self.settings
         with tempfile.TemporaryDirectory() as folder:
             driver, known = self.find_driver(driving, Path(folder)), person.points(portraits)
-            yield driver, driving_points(
-                driver, known, person.size, given.adapt, given.reference, given.smooth, given.blinks
+            yield (
+                driver,
+                driving_points(driver, known, person.size, given.adapt, given.reference, given.smooth, given.blinks),
             )
 
     def in_precision(self) -> torch.autocast:

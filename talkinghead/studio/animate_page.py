@@ -162,7 +162,7 @@ def build_drivers(animator: Animator, examples: Examples) -> tuple[gr.Video, gr.
 def build_options(animator: Animator) -> list[Any]:
     """Steps, motion and what the video shows."""
     steps = gr.Slider(
-        0, animator.limits.steps, value=min(80, animator.limits.steps), step=1, label="Steps of learning",
+        0, animator.limits.steps, value=min(animator.steps, animator.limits.steps), step=1, label="Steps of learning",
         elem_id="steps", info="0: at once, from a first impression of the person. More: slower, and more alike",
     )  # fmt: skip
     with gr.Row():

@@ -52,14 +52,17 @@ class Animator:
     settings    how faces are found and followed; `adapt` is the visitor's
     moments     of the driver that previews show
     every       seconds between two previews
+    steps       of learning, for who does not care
     """
 
     def __init__(
         self, method: Callable[[int], Method], size: int, detector: Detector, framing: Framing, settings: Settings,
         limits: Limits, *, device: str = "cpu", signer: Signer | None = None, moments: int = 4, every: float = 0.8,
+        steps: int = 80,
     ) -> None:  # fmt: skip
         self.method, self.size, self.detector, self.framing, self.settings = method, size, detector, framing, settings
         self.limits, self.device, self.signer, self.moments, self.every = limits, device, signer, moments, every
+        self.steps = steps
         self._alone = threading.Lock()
 
     def __call__(self, wish: Wish, names: dict[Path, str], reports: Reports, folder: Path) -> Video:

@@ -1,0 +1,34 @@
+"""The numbers of fine-tuning that were measured best for each kind of generator: experiments/finetune_options."""
+
+from typing import NamedTuple
+
+from torch import nn
+
+from talkinghead.models.warp_guided import WarpGuidedGenerator
+
+
+class Measured(NamedTuple):
+    """What `FineTuner` takes for a number that is null; `steps` are those of a user who asks for none.
+
+    epochs, max_steps, batch_size    passes over the shots, steps at most, shots per step
+    lr_generator, lr_psi, lr_w       of the weights, of psi', and of w' and b
+    motion                           weight of the loss
+    """
+
+    steps: int
+    epochs: int
+    max_steps: int | None
+    batch_size: int
+    lr_generator: float
+    lr_psi: float
+    lr_w: float
+    motion: float
+
+
+PAPERS = Measured(80, 40, None, 8, 2e-4, 2e-4, 2e-4, 0.0)
+WARP_GUIDED = Measured(16, 16, 16, 1, 5e-5, 5e-3, 5e-3, 100.0)
+
+
+def measured(generator: nn.Module) -> Measured:
+    """Those of this generator."""
+    return WARP_GUIDED if isinstance(generator, WarpGuidedGenerator) else PAPERS

@@ -35,7 +35,8 @@ def lock(file: IO, wait: bool = True) -> None:
     patient_until = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
             if not wait:
                 raise

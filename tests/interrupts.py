@@ -60,7 +60,13 @@ class End(NamedTuple):
 
 def end(case: Case, how: signal.Signals) -> End:
     """Run a case and end it. Raises AssertionError where it never comes to work or never ends."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONFAULTHANDLER": "1",
+    }
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, its children too
     process = subprocess.Popen(
         [sys.executable, *case.command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -76,9 +82,14 @@ def end(case: Case, how: signal.Signals) -> End:
         assert process.poll() is None, "".join(lines)[-4000:]
         began = time.monotonic()
         (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
-        process.wait(PATIENCE_S)
+        wait_for(lambda: process.poll() is not None, PATIENCE_S, f"{case.name} does not end")
         wait_for(lambda: not members(process.pid), PATIENCE_S, f"{case.name} leaves processes behind")
         seconds = time.monotonic() - began
+    except AssertionError as error:
+        if process.poll() is None:
+            process.send_signal(signal.SIGABRT)  # says where it is
+            process.wait()
+        raise AssertionError(f"{error}: {''.join(lines)[-4000:]}") from error
     finally:
         if members(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
@@ -205,7 +216,7 @@ def starting(folder: Path) -> list[Case]:
             (["animate.py"], [f"source={folder / 'portrait.png'}", f"driving={folder / 'clip.mp4'}"]),
             (["-m", "talkinghead.studio"], ["port=null"]),
         )
-        for after in (0.4, 1.5, 3.0)
+        for after in (1.0, 2.0, 4.0)
     ]  # fmt: skip
 
 
@@ -222,7 +233,8 @@ def row(case: Case, how: signal.Signals) -> str:
     try:
         ended = end(case, how)
     except AssertionError as error:
-        return f"| {case.name} | {HOW[how]} | {' '.join(str(error).split())[-300:]} | | |"
+        print(error, file=sys.stderr)
+        return f"| {case.name} | {HOW[how]} | {' '.join(str(error).split())[:80]} | | |"
     if faults(case, how, ended, LIMIT_S):
         print(ended.output[-3000:], file=sys.stderr)
     last = re.search(r"^.*\b(interrupted|terminated|stopped after|ended)\b[^;]*", ended.output, re.MULTILINE)

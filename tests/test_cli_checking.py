@@ -42,6 +42,7 @@ def test_every_experiment_passes(experiment: str) -> None:
 @pytest.mark.parametrize(("name", "overrides"), [
     ("evaluate", ()), ("animate", ()), ("studio", ()), ("prepare", PREPARE), ("prepare", (*PREPARE, "cluster=ray")),
     ("config", ("trainer=ddp_cpu", "logger=many", "loss=v2", "debug=profile")),
+    ("config", ("trainer=ddp", "trainer.strategy.timeout.minutes=5")),
 ])  # fmt: skip
 def test_what_ships_passes(name: str, overrides: tuple[str, ...]) -> None:
     check_options(composed(name, *overrides), WITHOUT.get(name, ()))
@@ -72,6 +73,11 @@ def test_flags_of_the_trainer_that_the_learners_cannot_use_name_what_to_set() ->
 def test_a_wrong_option_is_named_as_it_was_typed(name: str, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_options(composed(name, *(PREPARE if name == "prepare" else ()), override), WITHOUT.get(name, ()))
+
+
+def test_the_time_that_ranks_wait_is_a_number() -> None:
+    with pytest.raises(ValueError, match=r"timeout\.minutes=soon: a number is wanted"):
+        check_options(composed("config", "trainer=ddp", "trainer.strategy.timeout.minutes=soon"))
 
 
 def test_a_missing_package_is_named_with_its_extra() -> None:

@@ -146,7 +146,8 @@ def wanted(hint: Any) -> str:
     """In words: `a whole number or null`."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(wanted(one) for one in inner))
+        words = list(dict.fromkeys(wanted(one) for one in inner))
+        return " or ".join(word for word in words if word != "a whole number" or "a number" not in words)
     if origin is Literal:
         return " | ".join(map(str, inner))
     if hint in SCALARS:

@@ -26,7 +26,7 @@ class Measured(NamedTuple):
 
 
 PAPERS = Measured(80, 40, None, 8, 2e-4, 2e-4, 2e-4, 0.0)
-WARP_GUIDED = Measured(16, 16, 16, 1, 5e-5, 5e-3, 5e-3, 100.0)
+WARP_GUIDED = Measured(16, 16, 16, 1, 5e-5, 5e-3, 5e-3, 0.0)
 
 
 def measured(generator: nn.Module) -> Measured:

@@ -63,8 +63,8 @@ def options(model: str) -> dict[str, dict[str, Any] | None]:
     }  # fmt: skip
 
 
-def people(data: Path, size: int, count: int) -> Iterator[tuple[str, Frames, Frames]]:
-    """Key, shots from the first half of the clip, hold-out frames in order of time from the second.
+def people(data: Path, size: int, count: int) -> Iterator[tuple[Frames, Frames]]:
+    """Shots from the first half of the clip, hold-out frames in order of time from the second.
 
     Those come first whose lips and lids move most in the second half, one clip of each identity.
     """
@@ -85,11 +85,18 @@ def people(data: Path, size: int, count: int) -> Iterator[tuple[str, Frames, Fra
         identity = str(clip.meta().get("identity", key))
         if identity not in best or moves > best[identity][0]:
             best[identity] = (moves, key, clip, seen)
-    for _, key, clip, seen in sorted(best.values(), key=lambda one: -one[0])[:count]:
+    for _, _, clip, seen in sorted(best.values(), key=lambda one: -one[0])[:count]:
         half = len(seen) // 2
         parts = (seen[:half], seen[np.linspace(half, len(seen) - 1, NUM_HELD_OUT).round().astype(int)])
         shots, target = (shards.frames([PlacedFrame(clip, int(n)) for n in part]) for part in parts)
-        yield key, shots, target
+        yield shots, target
+
+
+def spread(count: int, chosen: int) -> torch.Tensor:
+    """Which of so many frames are learned from: evenly spread, neither the first nor the last unless all are."""
+    if chosen == count:
+        return torch.arange(count)
+    return torch.linspace(0, count - 1, chosen + 2).round().long()[1:-1]
 
 
 def measures(x_hat: torch.Tensor, target: Frames, all_frames: ImageMetrics, some: ImageMetrics) -> dict[str, float]:
@@ -115,16 +122,15 @@ def measure(given: argparse.Namespace) -> None:
     size = given.size or newcomers.size
     generator = newcomers.method(0).generator
     generator.preset = generator.preset._replace(image_size=size)  # its layers do not care
-    for number, (key, shots, target) in enumerate(people(given.data, size, given.people)):
+    for number, (shots, target) in enumerate(people(given.data, size, given.people)):
         if given.only and number not in given.only:
             continue
         for num_shots in given.shots:
-            chosen = torch.linspace(0, len(shots.images) - 1, num_shots + 2).round().long()[1:-1]
-            few = Frames(*(part[chosen] for part in shots))
+            few = Frames(*(part[spread(len(part), num_shots)] for part in shots))
             for name in given.options or options(given.model):
                 numbers = options(given.model)[name]
                 steps = 0 if numbers is None else given.steps
-                about = (given.model, str(size), name, str(num_shots), str(steps), key)
+                about = (given.model, str(size), name, str(num_shots), str(steps), str(number))
                 if about in done:
                     continue
                 torch.manual_seed(0)
@@ -157,21 +163,30 @@ def rows() -> list[dict[str, str]]:
 
 
 def table(model: str) -> str:
-    """Means over the people that all options of a T have, from results.csv."""
+    """Means over the people of each option, from results.csv; in brackets feed-forward on the same people."""
     mine = [row for row in rows() if row["model"] == model]
     heads = ("distance", "SSIM", "identity", "lips: r", "gain", "lids: r", "gain", "CPU s to learn")
     lines = [f"| px | T | option | steps | people | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 5)]
+    names = list(options(model))
     for size, num_shots in sorted({(int(row["size"]), int(row["T"])) for row in mine}):
         here = [row for row in mine if (int(row["size"]), int(row["T"])) == (size, num_shots)]
-        for name, steps in dict.fromkeys((row["option"], row["steps"]) for row in here):
+        kinds = sorted({(names.index(row["option"]), row["option"], row["steps"]) for row in here})
+        for _, name, steps in kinds:
             group = [row for row in here if (row["option"], row["steps"]) == (name, steps)]
-            means = [
-                fmean(values) if (values := [float(row[metric]) for row in group if row[metric] != "nan"]) else np.nan
-                for metric in METRICS
+            met = {row["person"] for row in group}
+            before = [row for row in here if row["option"] == "ff" and row["person"] in met]
+            cells = [
+                mean(group, metric) + (f" ({mean(before, metric)})" if name != "ff" else "") for metric in METRICS[:-1]
             ]
-            cells = [f"{mean:.3f}" for mean in means[:-1]] + [f"{means[-1]:.0f}"]
+            cells.append(f"{fmean(float(row['cpu_s']) for row in group):.0f}")
             lines.append(f"| {size} | {num_shots} | {name} | {steps} | {len(group)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def mean(group: list[dict[str, str]], metric: str) -> str:
+    """Over the people of whom it is known."""
+    values = [float(row[metric]) for row in group if row[metric] != "nan"]
+    return f"{fmean(values):.3f}" if values else "-"
 
 
 def main() -> None:

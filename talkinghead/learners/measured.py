@@ -25,8 +25,8 @@ class Measured(NamedTuple):
     motion: float
 
 
-PAPERS = Measured(80, 40, None, 8, 2e-4, 2e-4, 2e-4, 0.0)
-WARP_GUIDED = Measured(16, 16, 16, 1, 5e-5, 5e-3, 5e-3, 100.0)
+PAPERS = Measured(40, 40, None, 8, 5e-5, 5e-3, 5e-3, 100.0)
+WARP_GUIDED = Measured(16, 16, 16, 1, 5e-5, 5e-3, 5e-3, 0.0)
 
 
 def measured(generator: nn.Module) -> Measured:

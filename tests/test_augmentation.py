@@ -55,7 +55,9 @@ def test_one_in_eight_is_black_and_white(frames: np.ndarray) -> None:
 
 
 def test_blur_and_sharpening(frames: np.ndarray) -> None:
-    edges = [np.abs(np.diff(refocus(frames, np.random.default_rng(n), 1.0)[0].astype(int), axis=1)).sum() for n in range(30)]
+    edges = [
+        np.abs(np.diff(refocus(frames, np.random.default_rng(n), 1.0)[0].astype(int), axis=1)).sum() for n in range(30)
+    ]
     before = np.abs(np.diff(frames[0].astype(int), axis=1)).sum()
     assert min(edges) < 0.9 * before
     assert max(edges) > 1.02 * before

@@ -33,7 +33,9 @@ class Schedule(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         learner: Any = pl_module
         if unknown := [name for name in self.fading if name not in learner.weights]:
-            raise ValueError(f"callbacks.schedule.fading: {unknown[0]} is no loss of this run; {[*learner.weights]} are")
+            raise ValueError(
+                f"callbacks.schedule.fading: {unknown[0]} is no loss of this run; {[*learner.weights]} are"
+            )
         if not math.isfinite(self._steps(trainer)):
             raise ValueError("callbacks.schedule needs an end: give trainer.max_epochs")
         self._weights = {name: learner.weights[name] for name in self.fading}

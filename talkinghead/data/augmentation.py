@@ -122,7 +122,9 @@ def paint(images: Images, rng: np.random.Generator, scale: float) -> Images:
     grain = rng.standard_normal((size, size), np.float32)
     along = (1, int(rng.integers(3, 14))) if rng.uniform() < 0.5 else (int(rng.integers(3, 14)), 1)
     strokes = cv2.blur(grain, along) * np.sqrt(along[0] * along[1]) * rng.uniform(0, 9)
-    weave = np.add.outer(np.sin(np.arange(size) * rng.uniform(1.2, 2.2)), np.sin(np.arange(size) * rng.uniform(1.2, 2.2)))
+    weave = np.add.outer(
+        np.sin(np.arange(size) * rng.uniform(1.2, 2.2)), np.sin(np.arange(size) * rng.uniform(1.2, 2.2))
+    )
     relief = (strokes + weave * rng.uniform(0, 5)).astype(np.int16)[..., None]
     varnish = np.array([1.0, rng.uniform(0.9, 1), rng.uniform(0.65, 1)], np.float32)
     tables = np.clip(np.arange(256)[:, None] * varnish, 0, 255).astype(np.uint8)[None]

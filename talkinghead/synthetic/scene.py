@@ -69,7 +69,10 @@ def make_head(person: Person, body: Body, texture_size: int, extras: Extras | No
         texcoords = np.concatenate([texcoords, hair.texcoords])
         coverage, follow = np.concatenate([coverage, hair.coverage]), np.concatenate([follow, hair.follow])
     for one in worn:
-        kinds, faces = np.concatenate([kinds, np.full(len(one.faces), one.kind)]), np.concatenate([faces, one.faces + len(vertices)])
+        kinds, faces = (
+            np.concatenate([kinds, np.full(len(one.faces), one.kind)]),
+            np.concatenate([faces, one.faces + len(vertices)]),
+        )
         vertices, local = np.concatenate([vertices, one.vertices]), np.concatenate([local, one.colours])
         follow = np.concatenate([follow, one.follow])
     rest = len(vertices) - len(texcoords)

@@ -8,7 +8,19 @@ from typing import no_type_check
 
 import warp as wp
 
-from talkinghead.synthetic.raster import CLOTH, EYE, FACE_MASK, GLOSSY, HAIR, SKIN, TEETH, TONGUE, depth_of, edge, hash21
+from talkinghead.synthetic.raster import (
+    CLOTH,
+    EYE,
+    FACE_MASK,
+    GLOSSY,
+    HAIR,
+    SKIN,
+    TEETH,
+    TONGUE,
+    depth_of,
+    edge,
+    hash21,
+)
 
 wp.set_module_options({"enable_backward": False})
 

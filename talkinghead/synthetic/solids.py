@@ -46,8 +46,8 @@ def volume(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "T 3"]) ->
 
 
 def tube(
-    path: Float[np.ndarray, "P 3"], radius: float | Float[np.ndarray, " P"], colour: Float[np.ndarray, " 3"], kind: int,
-    *, sides: int = 7, closed: bool = False, up: Float[np.ndarray, " 3"] | None = None, flat: float = 1.0,
+    path: Float[np.ndarray, "P 3"], radius: float | Float[np.ndarray, " P"], colour: Float[np.ndarray, "3"], kind: int,
+    *, sides: int = 7, closed: bool = False, up: Float[np.ndarray, "3"] | None = None, flat: float = 1.0,
 ) -> Solid:  # fmt: skip
     """A tube along a path. Its section is `flat` times as thick across as along `up`."""
     before, after = (np.roll(path, 1, 0), np.roll(path, -1, 0)) if closed else (path[[0, *range(len(path) - 1)]], None)
@@ -67,7 +67,7 @@ def tube(
 
 
 def ellipsoid(
-    centre: Float[np.ndarray, " 3"], radii: Float[np.ndarray, " 3"], colour: Float[np.ndarray, " 3"], kind: int,
+    centre: Float[np.ndarray, "3"], radii: Float[np.ndarray, "3"], colour: Float[np.ndarray, "3"], kind: int,
     rows: int = 9, columns: int = 14,
 ) -> Solid:  # fmt: skip
     """With its poles along z."""

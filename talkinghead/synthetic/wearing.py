@@ -15,7 +15,7 @@ from talkinghead.synthetic.person import Colour, Person
 from talkinghead.synthetic.raster import CLOTH, GLOSSY
 from talkinghead.synthetic.solids import Solid, ellipsoid, solid, together, tube
 
-Points = Float[np.ndarray, "N 3"]
+Points = Float[np.ndarray, "_ 3"]
 COLUMNS = 48
 # Elevation of a hat's lower edge in degrees, seen from the head's middle, for azimuths from the face (0) to the nape.
 EDGES = {
@@ -84,7 +84,12 @@ def _lens(rim: Points, colour: np.ndarray) -> Solid:
     """A dark disk, thin and closed."""
     middle = rim.mean(0, keepdims=True)
     bulge = middle + [[0, -0.0015, 0]]
-    rows = [np.broadcast_to(bulge, rim.shape), (rim + bulge) / 2, rim, np.broadcast_to(middle + [[0, 0.001, 0]], rim.shape)]
+    rows = [
+        np.broadcast_to(bulge, rim.shape),
+        (rim + bulge) / 2,
+        rim,
+        np.broadcast_to(middle + [[0, 0.001, 0]], rim.shape),
+    ]
     return solid(np.stack(rows), colour, GLOSSY)
 
 
@@ -105,7 +110,7 @@ def _temple(hinge: Float[np.ndarray, " 3"], side: float, spec: Glasses, neutral:
     return tube(_curve(np.stack(path), 18), spec.thick * 1.1, linear(spec.colour), GLOSSY, sides=6)
 
 
-def _front(skin: Points, at: Points) -> Float[np.ndarray, " N"]:
+def _front(skin: Points, at: Points) -> Float[np.ndarray, " _"]:
     """The foremost skin (least y) near places seen from the front."""
     gap = np.linalg.norm(skin[None, :, [0, 2]] - at[:, None, [0, 2]], axis=-1)
     return np.where(gap < np.maximum(0.006, gap.min(1, keepdims=True) + 0.002), skin[None, :, 1], np.inf).min(1)
@@ -176,7 +181,9 @@ def _veil(colour: np.ndarray, person: Person, neutral: np.ndarray, body: Body) -
 
 def _visor(azimuth: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " C"]:
     """How far a cap's brim stands out: only in front."""
-    return rng.uniform(0.055, 0.075) * np.clip(np.cos(np.deg2rad(azimuth * 1.35).clip(-np.pi / 2, np.pi / 2)), 0, 1) ** 0.5
+    return (
+        rng.uniform(0.055, 0.075) * np.clip(np.cos(np.deg2rad(azimuth * 1.35).clip(-np.pi / 2, np.pi / 2)), 0, 1) ** 0.5
+    )
 
 
 def _brimmed(
@@ -191,7 +198,7 @@ def _brimmed(
     below = [ring + away * 0.5, ring + away + sag, ring + away + sag + thin, ring + away * 0.5 + thin,
              ring + thin - (ring - ring.mean(0)) * 0.06]  # fmt: skip
     if band:  # rows twice, where the colour changes at once
-        grid = np.concatenate([grid[: -band], grid[-band - 1 :], grid[-1:]])
+        grid = np.concatenate([grid[:-band], grid[-band - 1 :], grid[-1:]])
     colours = np.broadcast_to(first, (len(grid) + 5, COLUMNS, 3)).copy()
     if band:
         colours[len(grid) - band - 2 : len(grid) - 1] = second
@@ -200,30 +207,38 @@ def _brimmed(
     return solid(np.concatenate([grid, np.stack(below)]), colours, CLOTH)
 
 
-def _scarf(colours: tuple[Colour, Colour], person: Person, face: Points, neutral: np.ndarray, body: Body) -> list[Solid]:
+def _scarf(
+    colours: tuple[Colour, Colour], person: Person, face: Points, neutral: np.ndarray, body: Body
+) -> list[Solid]:
     """Two turns of cloth around the neck, below the chin."""
     rng = np.random.default_rng([person.seed, 13])
     count, solids = 44, []
     angle = np.linspace(-np.pi, np.pi, count, endpoint=False)
     chin = float(face[8, 2])
-    skin = neutral[_skin(body)]
+    near = np.linalg.norm(body.template - body.neck, axis=1) < 0.08
+    axis = -0.02 + float((neutral - body.template)[near, 1].mean())
+    skin = neutral[_skin(body)] - np.array([0, axis, 0], np.float32)
     for turn in range(2):
         height = chin - 0.047 + 0.020 * turn + 0.016 * (1 - np.cos(angle)) - 0.008 * turn * np.cos(angle + 0.7)
         radius = np.array([_neck_radius(skin, a, z) for a, z in zip(angle, height, strict=True)])
         radius = np.convolve(np.tile(radius, 3), np.ones(7) / 7, "same")[count : 2 * count] + 0.015 - 0.004 * turn
-        path = np.stack([radius * np.sin(angle), -0.02 - radius * np.cos(angle), height], -1)
+        path = np.stack([radius * np.sin(angle), axis - radius * np.cos(angle), height], -1)
         path[:, 2] += 0.004 * np.sin(angle * 2 + rng.uniform(0, 6))
         ring = tube(path, 0.023, linear(colours[0]), CLOTH, sides=18, closed=True, flat=0.6)
         folds = _folds(count, 18, rng)
         centre = np.repeat(path, 18, 0)
         ring = replace(ring, vertices=(centre + (ring.vertices - centre) * (1 + folds)[:, None]).astype(np.float32))
         stripes = (np.arange(len(ring.vertices)) // 18 % 6 < 2) & (rng.uniform() < 0.5)
-        painted = np.where(stripes[:, None], linear(colours[1]), ring.colours) * np.clip(1 + 1.2 * folds, 0.4, 1.4)[:, None]
-        solids.append(replace(ring, colours=np.clip(painted, 0, 1), follow=np.full(len(ring.vertices), 0.22, np.float32)))
+        painted = (
+            np.where(stripes[:, None], linear(colours[1]), ring.colours) * np.clip(1 + 1.2 * folds, 0.4, 1.4)[:, None]
+        )
+        solids.append(
+            replace(ring, colours=np.clip(painted, 0, 1), follow=np.full(len(ring.vertices), 0.22, np.float32))
+        )
     return solids
 
 
-def _folds(along: int, across: int, rng: np.random.Generator) -> Float[np.ndarray, " N"]:
+def _folds(along: int, across: int, rng: np.random.Generator) -> Float[np.ndarray, " _"]:
     """Creases that run along a ring of cloth, as shares of its thickness, one per vertex."""
     noise = np.tile(rng.normal(0, 1, (along, across)), (3, 3))
     smooth = cv2.GaussianBlur(noise, (0, 0), sigmaX=0.9, sigmaY=4.0)[along : 2 * along, across : 2 * across]
@@ -232,9 +247,9 @@ def _folds(along: int, across: int, rng: np.random.Generator) -> Float[np.ndarra
 
 def _neck_radius(skin: Points, angle: float, height: float) -> float:
     """How far skin reaches from the neck's axis in a direction, near a height."""
-    around = np.arctan2(skin[:, 0], -(skin[:, 1] + 0.02))
+    around = np.arctan2(skin[:, 0], -skin[:, 1])
     apart = np.abs((around - angle + np.pi) % (2 * np.pi) - np.pi)
-    reach = np.hypot(skin[:, 0], skin[:, 1] + 0.02)
+    reach = np.hypot(skin[:, 0], skin[:, 1])
     near = (apart < 0.4) & (np.abs(skin[:, 2] - height) < 0.016) & (reach < 0.085)
     return float(reach[near].max()) if near.any() else 0.06
 
@@ -263,19 +278,38 @@ def _earrings(extras: Extras, neutral: np.ndarray, body: Body) -> list[Solid]:
 def add_updo(hair: HairMesh, updo: str, person: Person, neutral: np.ndarray, body: Body) -> HairMesh:
     """Hair with a bun at the back, a knot on the crown, a tail or two bunches."""
     volume = 0.8 + 0.25 * person.hair_volume
-    places = {"bun": [(28.0, 180.0)], "knot": [(80.0, 180.0)], "tail": [(38.0, 180.0)], "bunches": [(12.0, 118.0), (12.0, -118.0)]}
+    places = {
+        "bun": [(28.0, 180.0)],
+        "knot": [(80.0, 180.0)],
+        "tail": [(38.0, 180.0)],
+        "bunches": [(12.0, 118.0), (12.0, -118.0)],
+    }
     elevation, azimuth = np.array(places[updo]).T
     skull, outward = skull_points(elevation, azimuth, neutral, body)
     meshes = [hair]
     for point, out in zip(skull, outward, strict=True):
         radius = {"bun": 0.040, "knot": 0.033, "tail": 0.022, "bunches": 0.021}[updo] * volume
-        lock = ellipsoid(point + out * (radius * 0.75 + 0.004), np.array([1.0, 0.9, 0.85]) * radius, np.zeros(3), CLOTH, 12, 24)
+        lock = ellipsoid(
+            point + out * (radius * 0.75 + 0.004), np.array([1.0, 0.9, 0.85]) * radius, np.zeros(3), CLOTH, 12, 24
+        )
         if updo in ("tail", "bunches"):
             length = 0.10 + 0.14 * person.hair_length
             start = point + out * 0.008
-            path = _curve(np.stack([start, start + out * 0.035, start + out * 0.05 - [0, 0, 0.04], start + out * 0.04 - [0, 0, length]]), 12)
+            path = _curve(
+                np.stack(
+                    [start, start + out * 0.035, start + out * 0.05 - [0, 0, 0.04], start + out * 0.04 - [0, 0, length]]
+                ),
+                12,
+            )
             width = radius * np.interp(np.linspace(0, 1, 12), [0, 0.25, 0.7, 1], [0.55, 1.0, 0.7, 0.12])
-            lock = tube(path, width, np.zeros(3), CLOTH, sides=24, up=np.array([0.0, 1.0, 0.0]) if updo == "bunches" else np.array([1.0, 0, 0]))
+            lock = tube(
+                path,
+                width,
+                np.zeros(3),
+                CLOTH,
+                sides=24,
+                up=np.array([0.0, 1.0, 0.0]) if updo == "bunches" else np.array([1.0, 0, 0]),
+            )
         meshes.append(_as_hair(lock, 24, tapered=updo in ("tail", "bunches")))
     return _joined(meshes)
 

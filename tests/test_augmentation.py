@@ -113,5 +113,5 @@ def test_training_episodes_are_augmented_and_repeat_exactly(data_set: Path) -> N
 
 def test_shots_that_cannot_be_drawn_are_refused(data_set: Path) -> None:
     for drawn in ([], [0, 1], [1, 5]):
-        with pytest.raises(ValueError, match="data.drawn_shots"):
+        with pytest.raises(ValueError, match=r"data\.drawn_shots"):
             module(data_set, num_shots=4, drawn_shots=drawn)

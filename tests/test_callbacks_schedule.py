@@ -63,5 +63,5 @@ def test_a_run_that_goes_on_has_the_same_rates(tmp_path: Path) -> None:
 def test_a_loss_that_is_none_and_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"callbacks\.schedule\.fading: fm is no loss of this run"):
         fit(learner(), Schedule(fading=["fm"]), folder=tmp_path, epochs=1)
-    with pytest.raises(ValueError, match="hold=1.0"):
+    with pytest.raises(ValueError, match=r"hold=1\.0"):
         Schedule(hold=1.0)

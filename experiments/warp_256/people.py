@@ -1,6 +1,6 @@
-"""A sheet of the people that warp_256 is trained on: `python people.py SHEET.jpg [FIRST [SIDE [COUNT]]]`.
+"""The people that warp_256 is trained on: `python people.py SHEET.jpg [FIRST [SIDE [COUNT]]]`.
 
-One training frame each of COUNT people from number FIRST, SIDE pixels wide; with `--augmented` as an episode shows them.
+Training frames of COUNT people from number FIRST, SIDE pixels wide; with `--augmented` as an episode shows them.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Training pictures made more like photographs and paintings: faults of a camera, a painter's hand, a detector's error.
 
-Everything is a property of the person's picture or its camera, so that all frames of an episode get the same draw; only
-the grain of the sensor and the landmarks' error are new in every frame. An episode's draw is a pure function of its seed.
+What is a property of the person's picture or its camera is drawn once an episode, for all its frames; only the grain of
+the sensor and the landmarks' error are new in every frame. An episode's draw is a pure function of its seed.
 """
 
 from typing import final
@@ -116,15 +116,14 @@ def compress(image: UInt8[np.ndarray, "H W 3"], quality: int) -> UInt8[np.ndarra
 
 
 def paint(images: Images, rng: np.random.Generator, scale: float) -> Images:
-    """Dabs of one colour with sharp borders (Kuwahara's filter), the relief of canvas and strokes, a yellowed varnish."""
+    """Dabs of one colour with sharp borders (Kuwahara's filter), relief of canvas and strokes, a yellowed varnish."""
     radius = max(1, round(rng.uniform(0.6, 2.5) * scale))
     size = images.shape[1]
     grain = rng.standard_normal((size, size), np.float32)
     along = (1, int(rng.integers(3, 14))) if rng.uniform() < 0.5 else (int(rng.integers(3, 14)), 1)
     strokes = cv2.blur(grain, along) * np.sqrt(along[0] * along[1]) * rng.uniform(0, 9)
-    weave = np.add.outer(
-        np.sin(np.arange(size) * rng.uniform(1.2, 2.2)), np.sin(np.arange(size) * rng.uniform(1.2, 2.2))
-    )
+    threads = [np.sin(np.arange(size) * rng.uniform(1.2, 2.2)) for _ in range(2)]
+    weave = np.add.outer(*threads)
     relief = (strokes + weave * rng.uniform(0, 5)).astype(np.int16)[..., None]
     varnish = np.array([1.0, rng.uniform(0.9, 1), rng.uniform(0.65, 1)], np.float32)
     tables = np.clip(np.arange(256)[:, None] * varnish, 0, 255).astype(np.uint8)[None]

@@ -71,8 +71,8 @@ class SyntheticDataset:
     image_size              pixels of the stored square frames
     fps                     frames per second of the motion
     seed                    other seed, other people
-    looks                   1: bare heads; 2: some wear glasses, hats, scarves, earrings, skin and hair have relief, rooms
-                            are in focus, and training frames are taken to extremes (`motion.widen`)
+    looks                   1: bare heads; 2: some wear glasses, hats, scarves, earrings, skin and hair have relief,
+                            rooms are in focus, and training frames are taken to extremes (`motion.widen`)
     workers                 processes; None means one per core. With a CUDA device all is rendered in this process
     """
 

@@ -1,4 +1,4 @@
-"""What makes rendered people more various: what they wear, moles and lines of the skin, its relief. Drawn from the seed."""
+"""More variety of rendered people, drawn from the seed: what they wear; moles, lines and relief of the skin."""
 
 from dataclasses import dataclass
 

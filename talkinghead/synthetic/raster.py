@@ -120,7 +120,7 @@ def rasterise(
 ):
     """Keeps the nearest face of every pixel: its depth in the high bits, face + 1 in the low ones.
 
-    Hair and cloth are seen from both sides, all else from the front, where the projected area times `sided` is negative.
+    Hair and cloth are seen from both sides, all else from the front: its projected area times `sided` is negative.
     """
     f, t = wp.tid()
     c = faces[t]

@@ -87,6 +87,7 @@ def together(solids: list[Solid]) -> list[Solid]:
         merged.append(replace(
             parts[0], vertices=np.concatenate([one.vertices for one in parts]),
             faces=np.concatenate([one.faces + start for one, start in zip(parts, starts[:-1], strict=True)]),
-            colours=np.concatenate([one.colours for one in parts]), follow=np.concatenate([one.follow for one in parts]),
+            colours=np.concatenate([one.colours for one in parts]),
+            follow=np.concatenate([one.follow for one in parts]),
         ))  # fmt: skip
     return merged

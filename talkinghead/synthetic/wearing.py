@@ -16,7 +16,7 @@ from talkinghead.synthetic.raster import CLOTH, GLOSSY
 from talkinghead.synthetic.solids import Solid, ellipsoid, solid, together, tube
 
 Points = Float[np.ndarray, "_ 3"]
-COLUMNS = 48
+COLUMNS, STRANDS = 48, 24  # around a hat; around a lock of hair
 # Elevation of a hat's lower edge in degrees, seen from the head's middle, for azimuths from the face (0) to the nape.
 EDGES = {
     "beanie": ((0, 60, 90, 130, 180), (29, 24, 17, 0, -16)), "cap": ((0, 60, 90, 130, 180), (30, 26, 21, 10, -2)),
@@ -63,12 +63,12 @@ def _glasses(spec: Glasses, face: Points, neutral: np.ndarray, body: Body) -> li
         rims.append(np.stack([x, 2.0 * (x - face[27, 0]) ** 2, z], -1))
     clear = [_front(skin, rim) - rim[:, 1] for rim in rims]
     plane = min(float(np.concatenate(clear).min()) - 0.003 - spec.thick, float(face[36:48, 1].min()) - 0.009)
-    rims = [rim + [0, plane, 0] for rim in rims]
+    rims = [rim + np.array([0, plane, 0]) for rim in rims]
     colour = linear(spec.colour)
     towards_camera = np.array([0.0, 1.0, 0.0])
     solids = [tube(rim, spec.thick, colour, GLOSSY, closed=True, up=towards_camera, flat=1.2) for rim in rims]
     inner = [rim[np.abs(theta - 2.6).argmin()] for rim in rims]
-    middle = (inner[0] + inner[1]) / 2 + [0, -0.0015, 0.003]
+    middle = (inner[0] + inner[1]) / 2 + np.array([0, -0.0015, 0.003])
     nose = float(_front(skin, middle[None])[0])
     middle[1] = min(middle[1], nose - spec.thick - 0.001)
     arch = _curve(np.stack([inner[0], middle, inner[1]]), 9)
@@ -83,12 +83,12 @@ def _glasses(spec: Glasses, face: Points, neutral: np.ndarray, body: Body) -> li
 def _lens(rim: Points, colour: np.ndarray) -> Solid:
     """A dark disk, thin and closed."""
     middle = rim.mean(0, keepdims=True)
-    bulge = middle + [[0, -0.0015, 0]]
+    bulge = middle + np.array([[0, -0.0015, 0]])
     rows = [
         np.broadcast_to(bulge, rim.shape),
         (rim + bulge) / 2,
         rim,
-        np.broadcast_to(middle + [[0, 0.001, 0]], rim.shape),
+        np.broadcast_to(middle + np.array([[0, 0.001, 0]]), rim.shape),
     ]
     return solid(np.stack(rows), colour, GLOSSY)
 
@@ -106,7 +106,7 @@ def _temple(hinge: Float[np.ndarray, " 3"], side: float, spec: Glasses, neutral:
         wide = float((side * near[:, 0]).max()) if len(near) else 0.0
         straight = side * hinge[0] + 0.004 * min(1.0, share * 4)
         path.append(np.array([side * max(wide + 0.003, straight if share < 0.6 else 0.0), y, z]))
-    path.append(path[-1] + [-side * 0.002, 0.016, -0.020])
+    path.append(path[-1] + np.array([-side * 0.002, 0.016, -0.020]))
     return tube(_curve(np.stack(path), 18), spec.thick * 1.1, linear(spec.colour), GLOSSY, sides=6)
 
 
@@ -260,7 +260,7 @@ def _earrings(extras: Extras, neutral: np.ndarray, body: Body) -> list[Solid]:
     for side in (-1.0, 1.0):
         ear = np.flatnonzero(ears(body) & (side * body.template[:, 0] > 0))
         lowest = ear[np.argsort(body.template[ear, 2])[:10]]
-        lobe = neutral[lowest].mean(0) + [side * 0.002, -0.001, 0.002]
+        lobe = neutral[lowest].mean(0) + np.array([side * 0.002, -0.001, 0.002])
         size = 0.6 + 0.8 * (extras.metal[0] * 7 % 1)
         if extras.earrings == "stud":
             solids.append(ellipsoid(lobe, np.full(3, 0.0034) * size, metal, GLOSSY))
@@ -269,15 +269,15 @@ def _earrings(extras: Extras, neutral: np.ndarray, body: Body) -> list[Solid]:
             path = lobe + np.stack([0 * turn + side * 0.002, radius * np.sin(turn), radius * (np.cos(turn) - 1)], -1)
             solids.append(tube(path, 0.0011, metal, GLOSSY, sides=6, closed=True, up=np.array([1.0, 0, 0])))
         else:
-            end = lobe + [side * 0.002, 0, -0.022 * size]
-            solids += [tube(np.stack([lobe, (lobe + end) / 2, end]), 0.0007, metal, GLOSSY, sides=5, up=np.array([0, 1.0, 0])),
-                       ellipsoid(end, np.array([0.004, 0.004, 0.007]) * size, metal, GLOSSY)]  # fmt: skip
+            end = lobe + np.array([side * 0.002, 0, -0.022 * size])
+            wire, back = np.stack([lobe, (lobe + end) / 2, end]), np.array([0, 1.0, 0])
+            solids.append(tube(wire, 0.0007, metal, GLOSSY, sides=5, up=back))
+            solids.append(ellipsoid(end, np.array([0.004, 0.004, 0.007]) * size, metal, GLOSSY))
     return solids
 
 
 def add_updo(hair: HairMesh, updo: str, person: Person, neutral: np.ndarray, body: Body) -> HairMesh:
     """Hair with a bun at the back, a knot on the crown, a tail or two bunches."""
-    volume = 0.8 + 0.25 * person.hair_volume
     places = {
         "bun": [(28.0, 180.0)],
         "knot": [(80.0, 180.0)],
@@ -286,41 +286,36 @@ def add_updo(hair: HairMesh, updo: str, person: Person, neutral: np.ndarray, bod
     }
     elevation, azimuth = np.array(places[updo]).T
     skull, outward = skull_points(elevation, azimuth, neutral, body)
+    radius = {"bun": 0.040, "knot": 0.033, "tail": 0.022, "bunches": 0.021}[updo] * (0.8 + 0.25 * person.hair_volume)
+    hanging = updo in ("tail", "bunches")
     meshes = [hair]
     for point, out in zip(skull, outward, strict=True):
-        radius = {"bun": 0.040, "knot": 0.033, "tail": 0.022, "bunches": 0.021}[updo] * volume
-        lock = ellipsoid(
-            point + out * (radius * 0.75 + 0.004), np.array([1.0, 0.9, 0.85]) * radius, np.zeros(3), CLOTH, 12, 24
-        )
-        if updo in ("tail", "bunches"):
-            length = 0.10 + 0.14 * person.hair_length
-            start = point + out * 0.008
-            path = _curve(
-                np.stack(
-                    [start, start + out * 0.035, start + out * 0.05 - [0, 0, 0.04], start + out * 0.04 - [0, 0, length]]
-                ),
-                12,
-            )
-            width = radius * np.interp(np.linspace(0, 1, 12), [0, 0.25, 0.7, 1], [0.55, 1.0, 0.7, 0.12])
-            lock = tube(
-                path,
-                width,
-                np.zeros(3),
-                CLOTH,
-                sides=24,
-                up=np.array([0.0, 1.0, 0.0]) if updo == "bunches" else np.array([1.0, 0, 0]),
-            )
-        meshes.append(_as_hair(lock, 24, tapered=updo in ("tail", "bunches")))
+        if hanging:
+            lock = _hanging_lock(point, out, radius, 0.10 + 0.14 * person.hair_length)
+        else:
+            middle, radii = point + out * (radius * 0.75 + 0.004), np.array([1.0, 0.9, 0.85]) * radius
+            lock = ellipsoid(middle, radii, np.zeros(3), CLOTH, 12, STRANDS)
+        meshes.append(_as_hair(lock, tapered=hanging))
     return _joined(meshes)
 
 
-def _as_hair(lock: Solid, columns: int, tapered: bool) -> HairMesh:
+def _hanging_lock(point: np.ndarray, out: np.ndarray, radius: float, length: float) -> Solid:
+    """A tail that leaves the head at a point, and falls."""
+    start = point + out * 0.008
+    down = np.array([[0, 0, 0], [0, 0, 0], [0, 0, -0.04], [0, 0, -length]])
+    path = _curve(start + out * np.array([[0.0], [0.035], [0.05], [0.04]]) + down, 12)
+    width = radius * np.interp(np.linspace(0, 1, 12), [0, 0.25, 0.7, 1], [0.55, 1.0, 0.7, 0.12])
+    up = np.array([0.0, 1.0, 0.0]) if abs(out[0]) > abs(out[1]) else np.array([1.0, 0.0, 0.0])
+    return tube(path, width, np.zeros(3), CLOTH, sides=STRANDS, up=up)
+
+
+def _as_hair(lock: Solid, tapered: bool) -> HairMesh:
     """A solid of strands that run along its rows; the ends of a tapered one thin out."""
     count = len(lock.vertices)
-    rows = np.arange(count) // columns
-    texcoords = np.stack([(np.arange(count) % columns) / columns, rows / rows.max()], -1).astype(np.float32)
+    rows = np.arange(count) // STRANDS
+    texcoords = np.stack([(np.arange(count) % STRANDS) / STRANDS, rows / rows.max()], -1).astype(np.float32)
     ones = np.ones(count, np.float32)
-    coverage = np.clip((1 - texcoords[:, 1]) * 3, 0.3, 1) if rows.max() > 0 and tapered else ones
+    coverage = np.clip((1 - texcoords[:, 1]) * 3, 0.3, 1) if tapered else ones
     below = np.clip((0.70 - lock.vertices[:, 2]) / 0.2, 0, 1).astype(np.float32)
     return HairMesh(lock.vertices, lock.faces, texcoords, coverage, ones * 0.95, (1 - 0.5 * below).astype(np.float32))
 

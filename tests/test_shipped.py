@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = [
     "experiment=meta_shipped", "loss=warp_offline", "trainer=cpu", "model=warp_64", "data.build.image_size=64",
     "data.build.train=4", "data.build.val=1", "data.build.test=1", "data.build.cross_clips=0",
-    "data.build.frames_per_clip=4", "data.build.eval_frames=4", "data.build.people_per_shard=4", "data.build.workers=1",
+    "data.build.frames_per_clip=4", "data.build.eval_frames=4", "data.build.people_per_shard=4",
     "data.val_shots=2", "data.val_episodes=2", "validation_shots=[1,2]", "data.num_workers=0", "data.batch_size=2",
     "data.episodes_per_epoch=8", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "metrics.detector=null",
     "callbacks.previews=null", "callbacks.schedule.warmup=1", "logger=none",

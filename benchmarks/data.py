@@ -1,4 +1,4 @@
-"""Episodes per second and core: `python benchmarks/data.py [--path DIR] [--size 256] [--shots 8] [--workers 0]`.
+"""Episodes per second and core: `python benchmarks/data.py [--path DIR] [--shots 8] [--workers 0] [--augmented]`.
 
 Without workers everything runs on one core; time of CPU is what counts where other programs run beside it.
 
@@ -21,6 +21,7 @@ import numpy as np
 import simplejpeg
 import torch
 
+from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.loaders import TrainLoader
 from talkinghead.data.reader import ShardReader
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--clips-per-shard", type=int, default=50)
+    parser.add_argument("--augmented", action="store_true", help="faults of photographs, looks of paintings")
     options = parser.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -103,6 +105,7 @@ def main() -> None:
             batch_size=8,
             num_workers=options.workers,
             seed=0,
+            augmentation=Augmentation() if options.augmented else None,
         )
         rate, cpu_rate = measure(data.train_dataloader())
         opening = measure_opening(path)

@@ -1,6 +1,6 @@
 """Synthetic heads: frames per second and core, and agreement with dlib.
 
-`python benchmarks/synthetic.py [--people 8] [--frames 32] [--sizes 64 128 256] [--device cpu] [--dlib 100]`
+`python benchmarks/synthetic.py [--people 8] [--frames 32] [--sizes 64 128 256] [--device cpu] [--looks 1] [--dlib 100]`
 
 Caches are excluded: the head model and the kernels are built before the clock runs. "On people already made"
 counts motion, mesh, picture and JPEG; "with people" also making each person, for one clip of that many frames. On a
@@ -30,10 +30,10 @@ from talkinghead.synthetic.scene import film, make_head
 PARTS = {"jaw": (0, 17), "brows": (17, 27), "nose": (27, 36), "eyes": (36, 48), "mouth": (48, 68)}
 
 
-def speed(size: int, people: int, frames: int, device: str) -> None:
+def speed(size: int, people: int, frames: int, device: str, looks: int = 1) -> None:
     """Print frames per second of one process at one size."""
     clock = time.process_time if device == "cpu" else time.perf_counter
-    plan = RenderPlan(size, supersampling=2, fps=5.0, seed=0, quality=95, device=device)
+    plan = RenderPlan(size, supersampling=2, fps=5.0, seed=0, quality=95, device=device, looks=looks)
     clips = [ClipPlan("train", n, n, 0, n, frames) for n in range(people)]
     render_clip(replace(clips[0], person=people), plan)
     start = clock()
@@ -89,11 +89,12 @@ def main() -> None:
     parser.add_argument(
         "--dlib", type=int, default=0, metavar="PEOPLE", help="also compare landmarks on so many people"
     )
+    parser.add_argument("--looks", type=int, default=1, help="2: with what people wear")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     load_body()
     for size in arguments.sizes:
-        speed(size, arguments.people, arguments.frames, arguments.device)
+        speed(size, arguments.people, arguments.frames, arguments.device, arguments.looks)
     if arguments.dlib:
         agreement(arguments.dlib)
 

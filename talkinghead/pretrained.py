@@ -127,6 +127,7 @@ SOURCES = {
 SETS = {  # what an experiment wants, to be fetched together
     "meta_voxceleb": ("vgg19_caffe", "vggface", "s3fd", "2dfan4"),
     "meta_synthetic": ("facenet_synthetic",),
+    "meta_shipped": ("vgg16_caffe",),
     "table1": ("vgg19_caffe", "vggface", "vgg19", "alexnet", "inception", "arcface", "s3fd", "2dfan4"),
 }
 

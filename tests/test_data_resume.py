@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 
+from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.types import Episode
 from tests.data_sets import SIZE, make_clip, write_data_set
@@ -35,7 +36,8 @@ class Recorder(L.LightningModule):
 
     def training_step(self, batch: Episode, batch_idx: int) -> None:
         assert batch.target.dtype == torch.float32
-        self.seen.append((self.current_epoch, batch_idx, *batch.key, batch.target_points.sum().item()))
+        seen = (batch.target_points.sum().item(), batch.target.mean().item(), batch.shots.shape[1])
+        self.seen.append((self.current_epoch, batch_idx, *batch.key, *seen))
         for optimizer in (self.optimizers()[0], *self.optimizers()):
             optimizer.zero_grad()
             self.manual_backward(self.layer(batch.target.mean().view(1, 1)).sum())
@@ -104,12 +106,13 @@ def fit(
     callbacks: list | None = None,
     ckpt: Path | None = None,
     seed: int = 3,
+    data: dict | None = None,
     **options,
 ) -> Recorder:
     model = Recorder()
     options = {"max_epochs": NUM_EPOCHS, **options}
     trainer = L.Trainer(accelerator="cpu", callbacks=callbacks, default_root_dir=tmp, **QUIET, **options)
-    trainer.fit(model, data_module(path, num_workers, seed=seed), ckpt_path=ckpt, weights_only=True)
+    trainer.fit(model, data_module(path, num_workers, seed=seed, **data or {}), ckpt_path=ckpt, weights_only=True)
     return model
 
 
@@ -144,6 +147,17 @@ def test_resumed_run_sees_what_it_would_have_seen(
     assert resumed.seen == uninterrupted.seen[done:]
     assert torch.equal(resumed.layer.weight, uninterrupted.layer.weight)
     assert set(multiprocessing.active_children()) <= before  # a run that ends leaves no worker behind
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_looks_and_numbers_of_shots_go_on_exactly(data_set: Path, tmp_path: Path, num_workers: int) -> None:
+    data: dict = {"augmentation": Augmentation(), "drawn_shots": [1, 1, 2, 3]}
+    whole = fit(data_set, tmp_path, num_workers=0, data=data)
+    checkpoint = tmp_path / "stopped.ckpt"
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(data_set, tmp_path, num_workers, [Stop("on_train_batch_end", 1, 2, checkpoint)], data=data)
+    assert fit(data_set, tmp_path, num_workers, ckpt=checkpoint, data=data).seen == whole.seen[NUM_BATCHES + 3 :]
+    assert {seen[-1] for seen in whole.seen} == {1, 2, 3}
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from talkinghead.learners.checkpoints import git_commit, load_weights
 from talkinghead.learners.resuming import find_checkpoint
 from talkinghead.processes import INTERRUPTED
 from talkinghead.reenactment.files import SHIPPED
+from talkinghead.reenactment.portable import shrink
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ def fit(cfg: DictConfig) -> float | None:
         load_weights(learner, cfg.init_from)
     folder = Path(cfg.paths.output_dir)
     run(trainer, learner, data, ckpt_path, folder)
+    if cfg.portable and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        write_portable(folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / cfg.portable)
     if cfg.animate_example and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         animate_example(folder / "checkpoints" / "last.ckpt", folder / "example.mp4")
     metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
@@ -121,6 +124,15 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
         say_what_it_left(trainer, folder, stopped=status is not None)
     if status is not None:
         sys.exit(status)
+
+
+def write_portable(checkpoint: Path, small: Path) -> None:
+    """Write the networks alone, averaged, in half precision: what ships; told where there is no checkpoint to take."""
+    if not checkpoint.is_file():
+        print(f"portable={small.name}: not written, for the run has kept no {nearby(checkpoint)}", flush=True)
+        return
+    size = shrink(checkpoint, small)
+    print(f"small enough to ship: {nearby(small)}, {size / 1e6:.1f} MB", flush=True)
 
 
 def animate_example(checkpoint: Path, output: Path) -> None:

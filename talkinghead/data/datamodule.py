@@ -1,8 +1,9 @@
 """Episodes for training, validation and test, streamed from shards: local or remote, over ranks and workers."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import TypeVar
 
 import pytorch_lightning as L
@@ -10,6 +11,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
+from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.datasets import FixedEpisodes, TrainEpisodes, plan_fixed_episodes
 from talkinghead.data.episodes import as_float
 from talkinghead.data.loaders import (
@@ -52,6 +54,8 @@ class EpisodeDataModule(L.LightningDataModule):
     episodes_over     videos (the paper): a video is drawn, then a clip of it; clips: every clip equally often
     max_skipped       the run ends where more than this share of an epoch's episodes could not be read; None: never
     enlarge           train on frames stored at less than 4/5 of `size` all the same
+    augmentation      faults of photographs and looks of paintings for training episodes; None: frames as they are
+    drawn_shots       K of each training batch is drawn from these, all at most `num_shots`; None: always `num_shots`
     """
 
     def __init__(
@@ -74,8 +78,12 @@ class EpisodeDataModule(L.LightningDataModule):
         episodes_over: str = "videos",
         max_skipped: float | int | None = None,
         enlarge: bool = False,
+        augmentation: Augmentation | None = None,
+        drawn_shots: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        if drawn_shots is not None and not all(1 <= shots <= num_shots for shots in drawn_shots or [0]):
+            raise ValueError(f"data.drawn_shots={[*drawn_shots]}: give numbers from 1 to shots={num_shots}")
         if episodes_over not in ("videos", "clips"):
             raise ValueError(f"episodes_over={episodes_over}: there are videos and clips")
         if num_shots < 1 or val_shots < 1 or batch_size < 1 or episodes_per_epoch < 1:
@@ -93,6 +101,7 @@ class EpisodeDataModule(L.LightningDataModule):
         self.source_hint = source_hint
         self.window = window
         self.episodes_over, self.enlarge = episodes_over, enlarge
+        self.augmentation, self.drawn_shots = augmentation, drawn_shots
         self.report = SkipReport(max_skipped)
         self._loaders: list[EpisodeLoader] = []
         self._info: DatasetInfo | None = None
@@ -177,8 +186,9 @@ class EpisodeDataModule(L.LightningDataModule):
         sizes, videos = [shard.samples for shard in pool.shards], self._videos(pool)
         order = EpochOrder(sizes, world * lanes, self.seed, self.window, videos)
         episodes = TrainEpisodes(
-            pool, order, self.size, self.num_shots, self.flip, batches.lane_length, self.num_videos
-        )
+            pool, order, self.size, self.num_shots, self.flip, batches.lane_length, self.num_videos,
+            self.augmentation,
+        )  # fmt: skip
         loader = self._loader(episodes, batch_sampler=batches)
         return self._remember(TrainLoader(loader, batches, self.report, self._position))
 
@@ -191,7 +201,11 @@ class EpisodeDataModule(L.LightningDataModule):
         return self._fixed_loader("test")
 
     def on_after_batch_transfer(self, batch: Episode, dataloader_idx: int) -> Episode:
-        """To [-1, 1], on the device."""
+        """To [-1, 1], on the device; in training with as many shots as are drawn for this step."""
+        trainer = self.trainer
+        if self.drawn_shots is not None and trainer is not None and trainer.training:
+            step = Random(repr((self.seed, "shots", trainer.global_step)))  # that a resumed run knows, and every rank
+            batch = batch.take(step.choice(self.drawn_shots))
         return as_float(batch)
 
     def teardown(self, stage: str) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch.utils.data import Dataset
 
+from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.episodes import Sample, choose_frames, is_decodable, make_sample, usable_frames
 from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, StoredClip, UnusableClip
@@ -52,8 +53,9 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
 
     def __init__(
         self, pool: ShardPool, order: EpochOrder, size: int, num_shots: int, flip: bool, lane_length: int,
-        num_videos: int | None = None,
+        num_videos: int | None = None, augmentation: Augmentation | None = None,
     ) -> None:  # fmt: skip
+        self.augmentation = augmentation
         self.pool = pool
         self.order = order
         self.size = size
@@ -85,7 +87,11 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
         seed = (self.order.seed, epoch, number)
         frames = usable[choose_frames(len(usable), self.num_shots, seed, repeat)]
         flip = self.flip and Random(repr((*seed, repeat))).random() < 0.5
+        augmentation, seed = self.augmentation, (*seed, repeat)
+        points = augmentation.points(points, seed) if augmentation else points
         sample = make_sample(clip, points, frames.tolist(), self.size, flip)
+        if augmentation:
+            sample = sample._replace(images=augmentation.images(sample.images, seed))
         if self.num_videos is not None and not 0 <= sample.video_index < self.num_videos:
             found = f"video_index {sample.video_index} of {self.num_videos} videos"
             raise UnusableClip("video_index outside W", f"clip {clip.key} of {clip.file}: {found}")

@@ -21,12 +21,14 @@ from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry,
 from talkinghead.machine import num_cpus
 from talkinghead.processes import end_with_parent, stopping_at_once
 from talkinghead.synthetic.body import cache_file, load_body
-from talkinghead.synthetic.motion import make_motion
+from talkinghead.synthetic.extras import make_extras
+from talkinghead.synthetic.motion import make_motion, widen
 from talkinghead.synthetic.person import make_person
 from talkinghead.synthetic.renderer import Renderer
 from talkinghead.synthetic.scene import CROP_MIDDLE, CROP_RATIO, Head, film, make_head
 
-LOOKS_VERSION = 1  # raise it when the same seed gives other pictures
+LOOKS = (1, 2)  # add one when the same seed gives other pictures, and leave the others as they are
+FOCUSED = 0.8  # share of rooms in focus, of looks 2
 PARAMETERS_FILE = "render.json"
 FIRST_PERSON = {"train": 0, "val": 400_000, "test": 600_000, "cross": 600_000}
 
@@ -53,6 +55,7 @@ class RenderPlan:
     seed: int
     quality: int
     device: str
+    looks: int = 1
 
 
 @final
@@ -68,6 +71,8 @@ class SyntheticDataset:
     image_size              pixels of the stored square frames
     fps                     frames per second of the motion
     seed                    other seed, other people
+    looks                   1: bare heads; 2: some wear glasses, hats, scarves, earrings, skin and hair have relief,
+                            rooms are in focus, and training frames are taken to extremes (`motion.widen`)
     workers                 processes; None means one per core. With a CUDA device all is rendered in this process
     """
 
@@ -75,7 +80,7 @@ class SyntheticDataset:
         self, train: int = 200, val: int = 16, test: int = 16, clips_per_person: int = 1, frames_per_clip: int = 32,
         eval_frames: int = 48, cross_clips: int = 1, image_size: int = 64, supersampling: int = 2, fps: float = 5.0,
         seed: int = 0, workers: int | None = None, quality: int = 95, people_per_shard: int = 4, device: str = "cpu",
-        test_frames: int | None = None,
+        test_frames: int | None = None, looks: int = 1,
     ) -> None:  # fmt: skip
         test_frames = eval_frames if test_frames is None else test_frames
         frames = {"train": frames_per_clip, "val": eval_frames, "test": test_frames, "cross": test_frames}
@@ -85,10 +90,12 @@ class SyntheticDataset:
             raise ValueError(
                 f"cross_clips={cross_clips} needs more test people than test={test}: lower it, or raise test"
             )
+        if looks not in LOOKS:
+            raise ValueError(f"looks={looks}: there are {LOOKS}")
         self.people = {"train": train, "val": val, "test": test}
         self.clips_per_person, self.cross_clips = clips_per_person, cross_clips
         self.frames = frames
-        self.plan = RenderPlan(image_size, supersampling, float(fps), seed, quality, device)
+        self.plan = RenderPlan(image_size, supersampling, float(fps), seed, quality, device, looks)
         self.workers = 1 if device.startswith("cuda") else workers or num_cpus()
         self.people_per_shard = people_per_shard
 
@@ -120,7 +127,7 @@ class SyntheticDataset:
             "people": self.people, "clips_per_person": self.clips_per_person, "cross_clips": self.cross_clips,
             "frames": self.frames, "people_per_shard": self.people_per_shard, "image_size": self.plan.image_size,
             "supersampling": self.plan.supersampling, "fps": self.plan.fps, "seed": self.plan.seed,
-            "quality": self.plan.quality, "looks": LOOKS_VERSION,
+            "quality": self.plan.quality, "looks": self.plan.looks,
         }  # fmt: skip
 
     def shards(self) -> dict[str, list[ClipPlan]]:
@@ -204,7 +211,7 @@ class SyntheticDataset:
         return DatasetInfo(
             name="synthetic heads", splits=splits, image_size=self.plan.image_size, fps=self.plan.fps,
             frames_per_clip=max(self.frames.values()),
-            detector={"name": "points of the mesh", "version": f"anny {version('anny')}, looks {LOOKS_VERSION}"},
+            detector={"name": "points of the mesh", "version": f"anny {version('anny')}, looks {self.plan.looks}"},
             crop={"rule": "side = ratio * mean extent of the landmarks, fixed per clip", "ratio": CROP_RATIO,
                   "middle": CROP_MIDDLE},
             created_by=f"talkinghead.synthetic.dataset.SyntheticDataset {json.dumps(self.parameters)}",
@@ -231,12 +238,16 @@ def render_shard(directory: Path, file: str, clips: list[ClipPlan], plan: Render
 
 def render_clip(clip: ClipPlan, plan: RenderPlan) -> Clip:
     """Draw one clip."""
-    head = _head(person_seed(plan.seed, clip.split, clip.person), plan.image_size)
+    head = _head(person_seed(plan.seed, clip.split, clip.person), plan.image_size, plan.looks)
     mover = person_seed(plan.seed, clip.split, clip.mover)
     names = head.body.action_names.tolist()
     motion = make_motion(make_person(mover, head.body).personality, mover, clip.clip, clip.frames, plan.fps, names)
     renderer = _renderer(plan.image_size, plan.supersampling, plan.device)
-    picture = film(head, motion, renderer, room=head.person.seed * 64 + clip.clip)
+    if plan.looks > 1 and clip.split == "train":
+        motion = widen(motion, mover * 64 + clip.clip, names)
+    room = head.person.seed * 64 + clip.clip
+    in_focus = plan.looks > 1 and bool(np.random.default_rng([room, 11]).uniform() < FOCUSED)
+    picture = film(head, motion, renderer, room, in_focus=in_focus)
     home = "test" if clip.split == "cross" else clip.split
     identity, driver = f"{home}{clip.person:05d}", f"{home}{clip.mover:05d}"
     key = f"{identity}_by_{driver}" if clip.split == "cross" else f"{identity}_{clip.clip}"
@@ -260,13 +271,11 @@ def person_seed(seed: int, split: str, number: int) -> int:
 
 
 @lru_cache(maxsize=2)
-def _head(seed: int, image_size: int) -> Head:
+def _head(seed: int, image_size: int, looks: int) -> Head:
     body = load_body()
-    return make_head(
-        make_person(seed, body),
-        body,
-        256 if image_size <= 64 else 384 if image_size <= 128 else 512 if image_size <= 256 else 1024,
-    )
+    person = make_person(seed, body)
+    texture_size = 256 if image_size <= 64 else 384 if image_size <= 128 else 512 if image_size <= 256 else 1024
+    return make_head(person, body, texture_size, make_extras(person) if looks > 1 else None)
 
 
 @lru_cache(maxsize=2)

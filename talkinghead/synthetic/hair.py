@@ -1,6 +1,7 @@
 """Hair as a shell around the skull: a grid of meridians from the crown over the hairline, or down to the shoulders."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from talkinghead.synthetic.body import BODY, Body
 from talkinghead.synthetic.person import Person
 
 COLUMNS, ROWS, HANGING_ROWS = 72, 22, 10
+PRESSED = 0.004  # metres of hair under a hat
 CENTRE = np.array([0.0, -0.035, 0.735], np.float32)  # in the template, between the ears
 # Elevation in degrees, seen from CENTRE, at which short hair ends, for azimuths from the face (0) to the nape (180).
 HAIRLINE = (
@@ -55,22 +57,33 @@ STYLES = {
     "bob": Style(0.018, 0.018, 0.022, hang=0.10, fringe=0.5),
     "long": Style(0.016, 0.015, 0.020, hang=0.24, part=0.4),
     "tied": Style(0.010, 0.008, 0.012),
+    "veil": Style(0.014, 0.022, 0.019, hang=0.22, hang_from=58.0, line=-1.0),
     "curly": Style(0.028, 0.028, 0.034, hang=0.12, curl=1.0),
 }
 
 
-def make_hair(person: Person, neutral: Float[np.ndarray, "V 3"], body: Body) -> HairMesh | None:
-    """The person's hair on the person's skull; None for bald heads."""
+def make_hair(
+    person: Person, neutral: Float[np.ndarray, "V 3"], body: Body,
+    hat: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> HairMesh | None:  # fmt: skip
+    """The person's hair on the person's skull; None for bald heads.
+
+    hat     the elevation of its edge at azimuths, degrees: hair above it is pressed to the skull
+    """
     if person.hair_style not in STYLES:
         return None
     style = STYLES[person.hair_style]
+    style = style if hat is None else replace(style, curl=0.0, part=0.0)
     rng = np.random.default_rng([person.seed, 4])
     azimuth = np.linspace(-180, 180, COLUMNS + 1)
     line = _hairline(style, person, azimuth, rng)
     fall = np.linspace(0, 1, ROWS) ** 0.9
     elevation = 90 - (90 - line)[None] * fall[:, None]
-    skull, outward = _skull(elevation, np.broadcast_to(azimuth, elevation.shape), neutral, body)
+    skull, outward = skull_points(elevation, np.broadcast_to(azimuth, elevation.shape), neutral, body)
     thickness = _thickness(style, person, elevation, azimuth, fall, rng)
+    if hat is not None:
+        under = np.clip((elevation - hat(azimuth) + 12) / 10, 0, 1)
+        thickness = thickness * (1 - under) + np.minimum(thickness, PRESSED) * under
     grid = skull + outward * thickness[..., None]
     coverage = np.clip(np.minimum(1.0, (1 - fall[:, None]) * 9 + 0.25 * np.ones_like(elevation)), 0, 1)
     if style.hang:
@@ -98,7 +111,7 @@ def _hairline(style: Style, person: Person, azimuth: np.ndarray, rng: np.random.
     return line + rng.normal(0, 0.6, len(azimuth)) * (np.abs(azimuth) < 179)
 
 
-def _skull(
+def skull_points(
     elevation: np.ndarray, azimuth: np.ndarray, neutral: np.ndarray, body: Body
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points of the skull in the given directions, interpolated between near vertices, and outward directions."""

@@ -158,7 +158,7 @@ def _blinks(
 
 
 def widen(motion: Motion, seed: int, action_names: list[str], share: float = 0.4) -> Motion:
-    """The same frames, a share of them taken to extremes: mouths wide open, closed lids, hard turns, looks down.
+    """The same frames, a share of them taken to extremes: mouths wide open, closed lids, hard turns, looks aside.
 
     For training pairs whose two frames differ in what they show; not for movement over time.
     """
@@ -166,7 +166,7 @@ def widen(motion: Motion, seed: int, action_names: list[str], share: float = 0.4
     actions, pose = motion.actions.copy(), motion.pose.copy()
     index = {name: n for n, name in enumerate(action_names)}
     for frame in np.flatnonzero(rng.uniform(size=len(actions)) < share):
-        kind = rng.integers(5)
+        kind = rng.integers(7)
         if kind in (0, 1):
             for name, weight in VISEMES[rng.integers(len(VISEMES))].items():
                 actions[frame, index[name]] = max(actions[frame, index[name]], weight * rng.uniform(0.5, 1.0))
@@ -179,7 +179,29 @@ def widen(motion: Motion, seed: int, action_names: list[str], share: float = 0.4
                     actions[frame, index[f"{name}{side}"]] *= 1 - closed
         elif kind == 3:
             pose[frame] = np.array([YAW, PITCH, ROLL]) * rng.uniform(-1, 1, 3)
+        elif kind == 4:
+            _look_away(actions[frame], index, rng)
+        elif kind == 5:
+            _shout(actions[frame], index, rng)
         else:
             for name, weight in EXPRESSIONS[rng.integers(len(EXPRESSIONS))].items():
                 actions[frame, index[name]] = weight * rng.uniform(0.6, 1.0)
     return Motion(np.clip(actions, 0, 1), pose.astype(np.float32), motion.sway)
+
+
+def _look_away(actions: np.ndarray, index: dict[str, int], rng: np.random.Generator) -> None:
+    """Eyes to the side, up or down, as far as they go."""
+    right, up = rng.uniform(-1, 1, 2)
+    for side, towards in (("Left", right), ("Right", -right)):
+        actions[index[f"eyeLookOut{side}"]], actions[index[f"eyeLookIn{side}"]] = max(0, towards), max(0, -towards)
+        actions[index[f"eyeLookUp{side}"]], actions[index[f"eyeLookDown{side}"]] = max(0, up), max(0, -up)
+
+
+def _shout(actions: np.ndarray, index: dict[str, int], rng: np.random.Generator) -> None:
+    """The mouth as wide as it opens: lips drawn off the teeth, the tongue seen."""
+    teeth, tongue = rng.uniform(0, 0.8), rng.uniform(0, 0.6) * (rng.uniform() < 0.4)
+    shape = {"jawOpen": rng.uniform(0.7, 1.0), "tongueOut": tongue}
+    for side in ("Left", "Right"):
+        shape |= {f"mouthUpperUp{side}": teeth, f"mouthLowerDown{side}": teeth * 0.8, f"mouthSmile{side}": teeth * 0.4}
+    for name, weight in shape.items():
+        actions[index[name]] = weight

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from talkinghead.synthetic.extras import Extras
 from talkinghead.synthetic.hair import CENTRE, hairline_elevation
 from talkinghead.synthetic.person import Colour, Person
 
@@ -72,10 +73,12 @@ class SkinMap:
         return cv2.resize(grain, (self.size, self.size), interpolation=cv2.INTER_LINEAR) * 1.4
 
 
-def paint_skin(person: Person, size: int) -> Float[np.ndarray, "H W 3"]:
+def paint_skin(person: Person, size: int, extras: Extras | None = None) -> Float[np.ndarray, "H W 3"]:
     """The whole map of one person, linear RGB."""
     skin = SkinMap(size, person.seed)
     _complexion(skin, person)
+    if extras is not None:
+        _marks(skin, extras)
     _lips(skin, person)
     _eyes(skin, person)
     _beard(skin, person)
@@ -108,6 +111,24 @@ def _complexion(skin: SkinMap, person: Person) -> None:
         smile = np.abs(np.abs(skin.azimuth) - (10 + (0.694 - skin.height) * 260))
         fold = np.exp(-((smile / 1.4) ** 2)) * ((skin.height < 0.694) & (skin.height > 0.660))
         skin.tint((0.70, 0.62, 0.60), fold * depth)
+
+
+def _marks(skin: SkinMap, extras: Extras) -> None:
+    """Moles; lines at the outer corners of the eyes, between the brows and under the eyes."""
+    for azimuth, height, radius, dark in extras.moles:
+        across = (skin.azimuth - azimuth) * 0.0019  # metres a degree, at the cheek
+        spot = np.clip(1.6 - np.hypot(across, skin.height - height) / radius, 0, 1)
+        skin.tint((0.42, 0.30, 0.26), spot * dark)
+    side, depth = np.abs(skin.azimuth), extras.lines * 0.8
+    for slope in (-0.00085, -0.0001, 0.0007):
+        off = skin.height - 0.7295 - slope * (side - 25.5)
+        crow = np.exp(-((off / 0.0008) ** 2)) * np.clip((side - 25) / 2, 0, 1) * np.clip((36 - side) / 5, 0, 1)
+        skin.tint((0.70, 0.62, 0.60), crow * depth)
+    for height, bend in ((0.7195, 0.00009), (0.7145, 0.00006)):
+        line = np.exp(-(((skin.height - height - bend * (side - 15) ** 2) / 0.0008) ** 2))
+        skin.tint((0.74, 0.66, 0.66), line * np.clip(1.6 - np.abs(side - 15) / 6, 0, 1) * depth)
+    frown = np.exp(-(((side - 2.6) / 0.55) ** 2)) * np.clip(1.5 - np.abs(skin.height - 0.752) / 0.008, 0, 1)
+    skin.tint((0.72, 0.64, 0.62), frown * depth)
 
 
 def _lips(skin: SkinMap, person: Person) -> None:

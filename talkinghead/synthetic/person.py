@@ -71,7 +71,7 @@ def make_person(seed: int, body: Body) -> Person:
     hair = _hair_colour(rng, race, age)
     skin, lips = _skin(rng, race, is_woman)
     beard = "none" if is_woman else str(rng.choice(BEARDS, p=[0.42, 0.2, 0.09, 0.09, 0.2]))
-    cloth, cloth_second = (_muted(rng, 0.22) for _ in range(2))
+    cloth, cloth_second = (muted(rng, 0.22) for _ in range(2))
     return Person(
         seed=seed, female=female, age=age, race=tuple(race), skin=skin, lips=lips, hair_style=style, hair_colour=hair,
         muscle=float(rng.beta(2, 2)), weight=float(rng.beta(1.3, 1.5)), changes=_changes(rng, body),
@@ -110,7 +110,7 @@ def make_lighting(seed: int) -> Lighting:
     return Lighting(*(tuple(v.tolist()) for v in (direction, key, ambient, fill)))
 
 
-def _muted(rng: np.random.Generator, saturation: float) -> Colour:
+def muted(rng: np.random.Generator, saturation: float) -> Colour:
     """A colour of any hue and lightness; seldom a garish one."""
     light = rng.uniform(0.04, 0.95)
     tone = rng.normal(0, saturation, 3) * (0.15 + light * (1 - light) * 2.0)
@@ -168,7 +168,7 @@ def _hair_colour(rng: np.random.Generator, race: np.ndarray, age: float) -> Colo
     chances = np.array([0.5 - 0.38 * pale, 0.3, 0.05 + 0.2 * pale, 0.14 * pale, 0.16 * pale, 0.12 * pale])
     colour = shades[rng.choice(len(shades), p=chances / chances.sum())] * rng.uniform(0.8, 1.25)
     if rng.uniform() < 0.05:
-        colour = np.array(_muted(rng, 0.25))  # dyed
+        colour = np.array(muted(rng, 0.25))  # dyed
     grey = np.clip((age - 0.45) / 0.4 + rng.normal(0, 0.2), 0, 1) if age > 0.4 else 0.0
     colour = colour * (1 - grey) + np.array([0.70, 0.69, 0.67]) * rng.uniform(0.7, 1.15) * grey
     return tuple(map(float, np.clip(colour, 0, 1)))  # type: ignore[return-value]

@@ -12,7 +12,7 @@ wp.config.quiet = True  # older versions
 wp.config.log_level = 40  # errors only: no banner, no word on machines without CUDA
 wp.set_module_options({"enable_backward": False})
 
-SKIN, EYE, TEETH, TONGUE, HAIR = (wp.constant(n) for n in range(5))  # kinds of faces
+SKIN, EYE, TEETH, TONGUE, HAIR, CLOTH, GLOSSY = (wp.constant(n) for n in range(7))  # kinds of faces
 FACE_BITS = wp.constant(wp.int64(24))
 FACE_MASK = wp.constant(wp.int64((1 << 24) - 1))
 DEPTH_STEPS = wp.constant(67108864.0)
@@ -120,13 +120,13 @@ def rasterise(
 ):
     """Keeps the nearest face of every pixel: its depth in the high bits, face + 1 in the low ones.
 
-    Hair is seen from both sides, all else from the front, where the projected area times `sided` is negative.
+    Hair and cloth are seen from both sides, all else from the front: its projected area times `sided` is negative.
     """
     f, t = wp.tid()
     c = faces[t]
     a, b, d = screen[f, c[0]], screen[f, c[1]], screen[f, c[2]]
     area = edge(a, b, d[0], d[1])
-    if area == 0.0 or (area * sided > 0.0 and kinds[t] != HAIR):
+    if area == 0.0 or (area * sided > 0.0 and kinds[t] != HAIR and kinds[t] != CLOTH):
         return
     last = float(size - 1)
     x0 = int(wp.ceil(wp.max(wp.min(wp.min(a[0], b[0]), d[0]), 0.0)))

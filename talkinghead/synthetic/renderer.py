@@ -15,9 +15,9 @@ from talkinghead.synthetic import raster, shading
 class Surface:
     """What does not move of one person: the mesh's faces and everything painted on it.
 
-    kinds      per face: raster.SKIN, EYE, TEETH, TONGUE or HAIR
+    kinds      per face: raster.SKIN, EYE, TEETH, TONGUE, HAIR, CLOTH or GLOSSY
     texcoords  in [0, 1], u wraps around the head
-    local      EYE: direction seen from the eyeball's centre; TEETH: position
+    local      EYE: direction seen from the eyeball's centre; TEETH: position; CLOTH, GLOSSY: linear RGB
     occlusion  ambient light that reaches a vertex
     coverage   below one, hair thins out
     skin, hair textures, linear RGB

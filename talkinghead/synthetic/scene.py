@@ -1,12 +1,14 @@
 """A person in front of a camera: what to draw, and where every vertex and landmark is in each frame."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from talkinghead.synthetic.body import BODY, LEFT_EYE, LOWER_TEETH, RIGHT_EYE, TONGUE, UPPER_TEETH, Body
-from talkinghead.synthetic.hair import make_hair
+from talkinghead.synthetic.extras import Extras, add_relief
+from talkinghead.synthetic.hair import HairMesh, make_hair
 from talkinghead.synthetic.landmarks import landmark_points
 from talkinghead.synthetic.motion import Motion
 from talkinghead.synthetic.paint import (
@@ -24,9 +26,11 @@ from talkinghead.synthetic.person import Person, make_lighting, neutral_vertices
 from talkinghead.synthetic.raster import EYE, HAIR, SKIN, TEETH
 from talkinghead.synthetic.raster import TONGUE as TONGUE_KIND
 from talkinghead.synthetic.renderer import Camera, Colours, Renderer, Surface, ambient_light
+from talkinghead.synthetic.wearing import add_updo, hat_edge, wearing
 
 # The crop's side over the mean of the landmarks' longer extent, and how far down the frame their middle lies.
 CROP_RATIO, CROP_MIDDLE = 1.92, 0.56
+WORN_LIGHT = np.float32(0.9)  # ambient light that reaches hats, glasses, scarves
 MOUTH = np.array([0.0, -0.155, 0.662], np.float32)  # in the template
 KINDS = np.array([SKIN, EYE, EYE, TEETH, TEETH, TONGUE_KIND])  # of the faces of body.GROUPS
 
@@ -48,11 +52,11 @@ class Head:
     surface: Surface
 
 
-def make_head(person: Person, body: Body, texture_size: int) -> Head:
-    """Build geometry and paint of one person."""
+def make_head(person: Person, body: Body, texture_size: int, extras: Extras | None = None) -> Head:
+    """Build geometry and paint of one person; `extras`: what the person wears, and more of the skin."""
     neutral = neutral_vertices(person, body)
     actions = fit_actions(body, neutral)
-    hair = make_hair(person, neutral, body)
+    hair, worn = _hair(person, neutral, body, extras), wearing(extras, person, neutral, body) if extras else []
     dressed = _dress(person, body, neutral)
     vertices, faces, kinds = dressed, body.faces, KINDS[body.groups]
     local = _eye_frames(body, neutral)
@@ -64,16 +68,47 @@ def make_head(person: Person, body: Body, texture_size: int) -> Head:
         local = np.concatenate([local, np.zeros_like(hair.vertices)])
         texcoords = np.concatenate([texcoords, hair.texcoords])
         coverage, follow = np.concatenate([coverage, hair.coverage]), np.concatenate([follow, hair.follow])
+    for one in worn:
+        kinds, faces = (
+            np.concatenate([kinds, np.full(len(one.faces), one.kind)]),
+            np.concatenate([faces, one.faces + len(vertices)]),
+        )
+        vertices, local = np.concatenate([vertices, one.vertices]), np.concatenate([local, one.colours])
+        follow = np.concatenate([follow, one.follow])
+    rest = len(vertices) - len(texcoords)
+    texcoords, coverage = np.pad(texcoords, ((0, rest), (0, 0))), np.pad(coverage, (0, rest), constant_values=1)
     occlusion = _occlusion(body, vertices, faces)
     if hair is not None:
         occlusion = np.concatenate([occlusion, hair.occlusion])
+    occlusion = np.pad(occlusion, (0, rest), constant_values=WORN_LIGHT)
     surface = Surface(
         faces.astype(np.int32), kinds.astype(np.int32), texcoords, local, occlusion, coverage,
-        paint_skin(person, texture_size), paint_hair(person, max(64, texture_size // 2)),
+        *_textures(person, texture_size, extras),
     )  # fmt: skip
     near = np.linalg.norm(body.template - body.neck, axis=1) < 0.08
     pivot = body.neck + (neutral - body.template)[near].mean(0)
     return Head(person, body, vertices.astype(np.float32), actions, follow.astype(np.float32), pivot, surface)
+
+
+def _hair(person: Person, neutral: np.ndarray, body: Body, extras: Extras | None) -> HairMesh | None:
+    """Hair, under a hat or bound up where there are extras; none under a veil."""
+    if extras is None:
+        return make_hair(person, neutral, body)
+    if extras.hat == "veil":
+        return None
+    hair = make_hair(person, neutral, body, partial(hat_edge, extras.hat) if extras.hat else None)
+    return add_updo(hair, extras.updo, person, neutral, body) if hair and extras.updo else hair
+
+
+def _textures(person: Person, size: int, extras: Extras | None) -> tuple[np.ndarray, np.ndarray]:
+    """Skin and hair, with relief where there are extras."""
+    skin, hair = paint_skin(person, size, extras), paint_hair(person, max(64, size // 2))
+    if extras is None:
+        return skin, hair
+    rng = np.random.default_rng([person.seed, 14])
+    if not extras.relief:
+        return skin, hair
+    return add_relief(skin, extras.relief, rng), add_relief(hair, 1.5 * extras.relief, rng)
 
 
 def fit_actions(body: Body, neutral: Float[np.ndarray, "B 3"]) -> Float[np.ndarray, "A B 3"]:

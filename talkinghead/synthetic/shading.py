@@ -8,7 +8,19 @@ from typing import no_type_check
 
 import warp as wp
 
-from talkinghead.synthetic.raster import EYE, FACE_MASK, HAIR, SKIN, TEETH, TONGUE, depth_of, edge, hash21
+from talkinghead.synthetic.raster import (
+    CLOTH,
+    EYE,
+    FACE_MASK,
+    GLOSSY,
+    HAIR,
+    SKIN,
+    TEETH,
+    TONGUE,
+    depth_of,
+    edge,
+    hash21,
+)
 
 wp.set_module_options({"enable_backward": False})
 
@@ -121,6 +133,8 @@ def albedo_of(kind: int, uv: wp.vec2, local: wp.vec3, g: Geometry, look: Look):
         return wp.vec3(0.42, 0.11, 0.10)
     if kind == HAIR:
         return sample(g.hair, uv)
+    if kind == CLOTH or kind == GLOSSY:  # noqa: PLR1714, SIM109
+        return local
     return sample(g.skin, uv)
 
 
@@ -155,6 +169,11 @@ def highlight(kind: int, n: wp.vec3, half: wp.vec3, cosine: float, albedo: wp.ve
     if kind == TEETH or kind == TONGUE:  # noqa: PLR1714, SIM109  warp has no `in`
         shine = 0.15
         power = 40.0
+    if kind == CLOTH:
+        shine = 0.02
+    if kind == GLOSSY:
+        shine = 0.9
+        power = 45.0
     return look.key * (shine * wp.pow(wp.max(wp.dot(n, half), 0.0), power))
 
 

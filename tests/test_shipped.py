@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-import train
+from talkinghead.cli import train
 from talkinghead.learners.checkpoints import image_size_of, networks
 from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.reenactment.files import MODELS

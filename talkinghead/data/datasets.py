@@ -87,11 +87,11 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
         seed = (self.order.seed, epoch, number)
         frames = usable[choose_frames(len(usable), self.num_shots, seed, repeat)]
         flip = self.flip and Random(repr((*seed, repeat))).random() < 0.5
-        augmentation, seed = self.augmentation, (*seed, repeat)
-        points = augmentation.points(points, seed) if augmentation else points
+        augmentation, visit = self.augmentation, (*seed, repeat)
+        points = augmentation.points(points, visit) if augmentation else points
         sample = make_sample(clip, points, frames.tolist(), self.size, flip)
         if augmentation:
-            sample = sample._replace(images=augmentation.images(sample.images, seed))
+            sample = sample._replace(images=augmentation.images(sample.images, visit))
         if self.num_videos is not None and not 0 <= sample.video_index < self.num_videos:
             found = f"video_index {sample.video_index} of {self.num_videos} videos"
             raise UnusableClip("video_index outside W", f"clip {clip.key} of {clip.file}: {found}")

@@ -85,9 +85,9 @@ def add_relief(
         colours = 1 if rng.uniform() < 0.7 else 3
         noise = rng.normal(0, 1, (max(2, height // scale), max(2, width // scale), colours)).astype(np.float32)
         if rng.uniform() < 0.3:
-            noise = np.sign(noise) * np.abs(noise) ** 1.5
-        noise = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, -1)
-        total += noise * rng.uniform() ** 2
+            noise = (np.sign(noise) * np.abs(noise) ** 1.5).astype(np.float32)
+        wide = np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC))
+        total += wide.reshape(height, width, -1) * rng.uniform() ** 2
     if rng.uniform() < 0.3:
         angle, stroke = rng.uniform(0, np.pi), np.zeros((15, 15), np.float32)
         cv2.line(stroke, (int(7 - 7 * np.cos(angle)), int(7 - 7 * np.sin(angle))),

@@ -59,7 +59,9 @@ def options(model: str) -> dict[str, dict[str, Any] | None]:
         "psi": PLAIN | GROUPS | {"frozen": CONVOLUTIONS[model]}, "motion": PLAIN | MOTION,
         "augment": PLAIN | {"augment": augment}, "mirror": PLAIN | {"augment": ["mirror"]},
         "slow+motion": PLAIN | MOTION | {"lr_generator": 5e-5},
-        "groups+motion": PLAIN | GROUPS | MOTION, "all": PLAIN | GROUPS | MOTION | {"augment": augment},
+        "groups+motion": PLAIN | GROUPS | MOTION,
+        "groups+motion+mirror": PLAIN | GROUPS | MOTION | {"augment": ["mirror"]},
+        "all": PLAIN | GROUPS | MOTION | {"augment": augment},
     }  # fmt: skip
 
 

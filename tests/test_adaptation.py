@@ -351,6 +351,7 @@ def test_eyes_that_a_detector_sees_half_open_are_shut() -> None:
     np.testing.assert_allclose(shares[[0, 1, 2, 6, 7, 8]], 1)
     np.testing.assert_allclose(shares[[4, 5]], 0)
     assert 0.3 < shares[3] < 0.9
+    np.testing.assert_allclose(shut(np.array([10.0, 10.1, 8.0, 7.4, 7.0, 8.2, 10.0, 9.9])), 1)  # a squint is no blink
 
 
 @pytest.mark.parametrize("mode", ["relative", "absolute"])

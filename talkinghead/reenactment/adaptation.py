@@ -22,8 +22,8 @@ FEW = 5  # source frames from which on their place counts more than the crop rul
 OPEN = 0.85  # of the usual opening of the eyes: less is a blink
 UPPER_LID = 0.8  # its share of a blink
 # Detectors see a shut eye half open. As shares of a clip's usual opening, measured with dlib on blinks of synthetic and
-# real people: at SHUT the lids touch in the picture, from AJAR on the opening is right.
-SHUT, AJAR = 0.62, 0.85
+# real people: at SHUT the lids touch, from AJAR on the opening is right; what stays above BLINK is a squint.
+SHUT, BLINK, AJAR = 0.62, 0.68, 0.85
 # Upper and lower points of eyelids and inner lips, which touch but never cross.
 LIDS = np.array([(37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)])
 EYES = (LIDS[:2], LIDS[2:4])
@@ -170,9 +170,15 @@ def blinking(points: Float[np.ndarray, "F 68 2"], driver: Float[np.ndarray, "F 6
 
 
 def shut(opening: Float[np.ndarray, " F"]) -> Float[np.ndarray, " F"]:
-    """What share of a detected opening is there in the picture, by the clip's own norm: 0 from SHUT of it downwards."""
+    """What share of a detected opening is there in the picture, by the clip's own norm: 0 from SHUT of it downwards.
+
+    Only blinks are changed: stretches of frames below AJAR in which some frame is below BLINK.
+    """
     share = np.maximum(opening / max(float(np.median(opening)), 1e-6), 1e-6)
-    return np.where(share < AJAR, AJAR * np.maximum(0, (share - SHUT) / (AJAR - SHUT)) / share, 1.0)
+    low = share < AJAR
+    stretch = np.cumsum(np.diff(low, prepend=False))  # odd: the number of a stretch of low frames
+    blink = low & np.isin(stretch, stretch[low & (share < BLINK)])
+    return np.where(blink, AJAR * np.maximum(0, (share - SHUT) / (AJAR - SHUT)) / share, 1.0)
 
 
 def opening_of(points: Float[np.ndarray, "F 68 2"], pairs: Int[np.ndarray, "P 2"]) -> Float[np.ndarray, " F"]:

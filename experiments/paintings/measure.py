@@ -25,6 +25,7 @@ import simplejpeg
 import torch
 from jaxtyping import Float, UInt8
 from paint import PAINTING, truth
+from PIL import Image
 
 from talkinghead.atomic import write_atomic
 from talkinghead.metrics.identity import DlibIdentity
@@ -37,6 +38,7 @@ from talkinghead.preparation.crop import Framing, cut, to_crop
 from talkinghead.preparation.detectors import Dlib
 from talkinghead.preparation.video import Video
 from talkinghead.provenance import Card, marked
+from talkinghead.provenance.marking import xmp_packet
 from talkinghead.reenactment.examples import DRIVERS
 from talkinghead.reenactment.files import SHIPPED
 from talkinghead.reenactment.source import Portrait, as_frames, read_source
@@ -159,6 +161,25 @@ def write_sheet(source: Portrait, clips: Sequence[Clip], drivers: Sequence[Clip]
     write_atomic(HERE / "sheet.jpg", marked(content, Card(composite=True)))
 
 
+def write_moving(source: Portrait, clips: Sequence[Clip], drivers: Sequence[Clip]) -> None:
+    """moving.webp: the drivers above, the painting and its clips below, in real time."""
+    side = 150
+    picture = cv2.resize(cut(source.image, source.crop, SIZE), (side, side), interpolation=cv2.INTER_AREA)
+    blank, frames = np.full_like(picture, 255), []
+    for moment in range(min(len(clip.frames) for clip in clips)):
+        tiles = [
+            [cv2.resize(one.frames[moment], (side, side), interpolation=cv2.INTER_AREA) for one in row]
+            for row in (drivers, clips)
+        ]
+        frames.append(Image.fromarray(np.vstack([np.hstack([blank, *tiles[0]]), np.hstack([picture, *tiles[1]])])))
+    content = io.BytesIO()
+    frames[0].save(
+        content, "WEBP", save_all=True, append_images=frames[1:], duration=1000 * EVERY // 25, loop=0, quality=75,
+        xmp=xmp_packet(Card(composite=True)),
+    )  # fmt: skip
+    write_atomic(HERE / "moving.webp", content.getvalue())
+
+
 def as_markdown(rows: Sequence[Row]) -> str:
     """Rows of one kind as a table."""
     names = [name for name in rows[0] if name != "kind"]
@@ -194,6 +215,7 @@ def main(arguments: list[str]) -> None:
     print("\n".join(kinds.values()))
     if not arguments:
         write_sheet(source, clips, drivers, truths)
+        write_moving(source, clips, drivers)
         write_atomic(HERE / "results.csv", as_csv(rows))
         text = (HERE / "README.md").read_text()
         for kind, body in kinds.items():

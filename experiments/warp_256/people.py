@@ -12,6 +12,7 @@ import simplejpeg
 
 from talkinghead.atomic import write_atomic
 from talkinghead.data.augmentation import Augmentation
+from talkinghead.provenance import Card, marked
 from talkinghead.synthetic.dataset import ClipPlan, RenderPlan, render_clip
 
 FRAMES, COLUMNS = 3, 8
@@ -27,7 +28,8 @@ def main(path: Path, first: int = 0, side: int = 160, count: int = 64, augmented
         frame = Augmentation().images(frame[None], (0, 0, person))[0] if augmented else frame
         cells.append(cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) if side != 256 else frame)
     rows = [np.hstack(cells[n : n + COLUMNS]) for n in range(0, count, COLUMNS)]
-    write_atomic(path, simplejpeg.encode_jpeg(np.ascontiguousarray(np.vstack(rows)), quality=85, colorspace="RGB"))
+    content = simplejpeg.encode_jpeg(np.ascontiguousarray(np.vstack(rows)), quality=85, colorspace="RGB")
+    write_atomic(path, marked(content, Card(learned=False)))
 
 
 if __name__ == "__main__":

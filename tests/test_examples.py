@@ -61,9 +61,9 @@ def test_a_shipped_model_is_small_and_names_no_folder(model: Path) -> None:
 
 
 def test_every_committed_picture_with_generated_faces_says_so() -> None:
-    """Charts are PNG, faces are JPEG and MP4."""
+    """Charts are PNG, faces are JPEG, MP4 and WebP."""
     root = SHIPPED.parents[3]
     files = [f for folder in ("docs", "experiments", "talkinghead") for f in sorted((root / folder).rglob("*.*"))]
-    faces = [f for f in files if f.suffix in (".jpg", ".mp4")]
+    faces = [f for f in files if f.suffix in (".jpg", ".mp4", ".webp")]
     assert len(faces) > 10
     assert [str(f) for f in faces if not any(said["generated"] for said in read(f.read_bytes()))] == []

@@ -136,8 +136,19 @@ def write_portable(checkpoint: Path, small: Path) -> None:
 
 
 def animate_example(checkpoint: Path, output: Path) -> None:
-    """Let a portrait that ships move as a driver that ships; what goes wrong there is told, and costs nothing else."""
+    """Let a portrait that ships move as a driver that ships, by the new model and, to compare, by the one that ships.
+
+    What goes wrong there is told, and costs nothing else.
+    """
     print(f"a portrait that it has never seen, moved by the new model: {nearby(output)}", flush=True)
+    if animate(checkpoint, output) == 0:
+        other = output.with_stem(f"{output.stem}_{SHIPPED.stem}")
+        print(f"the same by {SHIPPED.stem}, which ships, for comparison: {nearby(other)}", flush=True)
+        animate(SHIPPED, other, "max_frames=50")
+
+
+def animate(checkpoint: Path, output: Path, *options: str) -> int:
+    """Anna as the lively driver, side by side, in a process of its own; returns its exit status."""
     files = {
         "source": SHIPPED.parent / "portraits" / "anna.jpg", "driving": SHIPPED.parent / "drivers" / "lively.mp4",
         "model": checkpoint, "output": output,
@@ -146,7 +157,7 @@ def animate_example(checkpoint: Path, output: Path) -> None:
     command = [sys.executable, "-m", "talkinghead", "animate", *given, "method=ff", "look.side_by_side=true"]
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    subprocess.run([*command, "look.sheet=0"], env=environment, check=False)
+    return subprocess.run([*command, "look.sheet=0", *options], env=environment, check=False).returncode
 
 
 def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:

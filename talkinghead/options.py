@@ -27,7 +27,7 @@ class Range(NamedTuple):
         return math.isfinite(value) and self.least <= value <= self.most
 
     def __str__(self) -> str:
-        most = " on" if self.most == math.inf else f" to {self.most:g}"
+        most = " on" if self.most == math.inf else f" to {int(self.most) if self.whole else format(self.most, 'g')}"
         kind = "whole number" if self.whole else "number"
         return f"a {kind} from {self.least:g}{most}{', or null' if self.optional else ''}"
 

@@ -85,6 +85,6 @@ class TimeBudget(L.Callback):
         if whole == 1:
             trainer.check_val_every_n_epoch = 1
         rank_zero_info(
-            f"cut to {trainer.fit_loop.max_epochs} epochs of {trainer.num_training_batches} steps, which fit into "
+            f"cut to {whole_epochs(trainer.fit_loop.max_epochs)} of {trainer.num_training_batches} steps, which fit into "
             f"{self.minutes:g} minutes; callbacks.budget.minutes=null runs all of it"
         )

@@ -23,6 +23,7 @@ FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-co
 INSTEAD = {  # of flags of Lightning's trainer, which wants its own optimisation for them
     "trainer.gradient_clip_val": "learner.gradient_clip_norm",
     "trainer.accumulate_grad_batches": "data.batch_size",
+    "hparams_search": "hydra/sweeper",
 }
 PLUGINS = {  # of Hydra: launchers and sweepers
     "submitit_slurm": "pip install -c constraints.txt -e '.[slurm]'",

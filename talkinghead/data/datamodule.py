@@ -28,9 +28,16 @@ from talkinghead.data.reader import ShardPool, is_remote, load_info
 from talkinghead.data.shards import DATASET_FILE, VIDEOS_FILE, DatasetInfo
 from talkinghead.data.videos import load_videos
 from talkinghead.machine import lock
+from talkinghead.options import Range, check_numbers
 from talkinghead.types import Episode
 
 _MAX_ENLARGED = 1.25  # VoxCeleb2's own 224 px will do for 256
+
+NUMBERS = {
+    **dict.fromkeys(("size", "num_shots", "val_shots", "batch_size", "episodes_per_epoch", "window"), Range(1)),
+    "val_episodes": Range(1), "val_batch_size": Range(1), "num_workers": Range(0, 1024),
+}  # fmt: skip
+RENDERED = {64: "synthetic", 128: "synthetic_128", 256: "synthetic_256"}  # choices in conf/data
 
 Loader = TypeVar("Loader", bound=EpisodeLoader)
 
@@ -86,8 +93,10 @@ class EpisodeDataModule(L.LightningDataModule):
             raise ValueError(f"data.drawn_shots={[*drawn_shots]}: give numbers from 1 to shots={num_shots}")
         if episodes_over not in ("videos", "clips"):
             raise ValueError(f"episodes_over={episodes_over}: there are videos and clips")
-        if num_shots < 1 or val_shots < 1 or batch_size < 1 or episodes_per_epoch < 1:
-            raise ValueError("num_shots, val_shots, batch_size and episodes_per_epoch must be at least 1")
+        given = {"size": size, "num_shots": num_shots, "val_shots": val_shots, "batch_size": batch_size,
+                 "episodes_per_epoch": episodes_per_epoch, "val_episodes": val_episodes, "window": window,
+                 "val_batch_size": val_batch_size, "num_workers": num_workers}  # fmt: skip
+        check_numbers(given, NUMBERS, "data.")
         self.path = str(path)
         self.size = size
         self.num_shots = num_shots
@@ -148,27 +157,34 @@ class EpisodeDataModule(L.LightningDataModule):
             build_once(Path(self.path), self.build)
         _ = self.info
 
-    def check_build(self) -> None:
-        """Before anything is made: raise ValueError where that is not, or will not be, what was asked for."""
+    def check_build(self, splits: Sequence[str] | None = None) -> None:
+        """Before anything is made: raise ValueError where that is not, or will not be, what was asked for.
+
+        splits      that will be looked at; None: all
+        """
         if self.build is None or is_remote(self.path):
             return
         self._check_size(getattr(self.build, "image_size", self.size))
         if (Path(self.path) / DATASET_FILE).is_file():
-            getattr(self.build, "check", lambda path: None)(Path(self.path))
+            getattr(self.build, "check", lambda path, splits: None)(Path(self.path), splits)
+
+    def check_size(self) -> None:
+        """Raise ValueError where frames are stored much smaller than `size`, and `enlarge` does not say that they may."""
+        self._check_size(self.info.image_size)
 
     def check(self, validates: bool) -> None:
         """Raise ValueError where the data set cannot give the episodes; `validates`: validation ones too."""
-        self._check_size(self.info.image_size)
+        self.check_size()
         self._pool("train", self.num_shots, "num_shots")
         if validates:
             self._pool("val", self.val_shots, "val_shots")
 
     def _check_size(self, stored: int) -> None:
         if stored * _MAX_ENLARGED < self.size and not self.enlarge:
+            rendered = f" (rendered heads: data={RENDERED[self.size]})" if self.size in RENDERED else ""
             raise ValueError(
                 f"{self.path}: frames are stored at {stored} px and the model wants {self.size}: prepare the data with "
-                f"settings.image_size={self.size} (rendered heads: data=synthetic_{self.size}), choose a smaller "
-                "model=, or say data.enlarge=true"
+                f"settings.image_size={self.size}{rendered}, choose a smaller model, or say data.enlarge=true"
             )
 
     def train_dataloader(self) -> TrainLoader:

@@ -49,6 +49,15 @@ class Shards:
         self.size = size
         self.dataset = Path(data.path.rstrip("/")).name
 
+    def prepare(self, splits: Sequence[str]) -> None:
+        """Render synthetic heads that are missing.
+
+        Raises ValueError where in these splits there are others than asked for, or frames are far smaller than wanted.
+        """
+        self.data.check_build(splits)
+        self.data.prepare_data()
+        self.data.check_size()
+
     def clips(self, split: str) -> dict[str, StoredClip]:
         """All readable clips of a split. Local shards are mapped, remote ones fetched whole, all of them."""
         splits = self.data.info.splits
@@ -102,7 +111,7 @@ class SelfReenactment:
 
     def prepare(self) -> None:
         """Render synthetic heads that are missing."""
-        self.shards.data.prepare_data()
+        self.shards.prepare([self.split])
 
     @cached_property
     def units(self) -> dict[str, list[StoredClip]]:
@@ -159,7 +168,7 @@ class CrossReenactment:
 
     def prepare(self) -> None:
         """Render synthetic heads that are missing."""
-        self.shards.data.prepare_data()
+        self.shards.prepare(["test", "cross"])
 
     @cached_property
     def own(self) -> dict[str, StoredClip]:

@@ -254,7 +254,7 @@ def source_name(network: str, convention: str, path: str | Path | None) -> str:
     if convention not in names and path is None:
         raise ValueError(
             f"no public weights of {network} want the input convention {convention!r}: "
-            f"use one of {', '.join(names)}, or give the file by `path`"
+            f"say convention={' or '.join(names)}, or give a file that does: path=FILE"
         )
     return names.get(convention, network)
 

@@ -28,9 +28,9 @@ def check_one_person(portraits: Sequence[Portrait], recognizer: Recognizer | Non
     mixed = len(others) > 2 and float(np.median(others)) > USUAL
     if apart[usual, odd] > furthest or mixed:
         strangers = int((others > (USUAL if mixed else furthest)).sum())
-        more = f" (and {strangers - 1} others do)" if strangers > 1 else ""
+        more = "" if strangers < 2 else " (and one more)" if strangers == 2 else f" (and {strangers - 1} more)"
         raise ValueError(
-            f"{portraits[odd].name}: shows another person than {portraits[usual].name}{more}, and they would be "
+            f"{portraits[odd].name}{more}: shows another person than {portraits[usual].name}, and they would be "
             "blended into one; leave it out, or give one_person=false if it is the same"
         )
 

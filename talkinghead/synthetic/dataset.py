@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import tarfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, Videos, write_shard
 from talkinghead.machine import num_cpus
+from talkinghead.options import Range, check_numbers
 from talkinghead.processes import end_with_parent, stopping_at_once
 from talkinghead.synthetic.body import cache_file, keep_body, load_body
 from talkinghead.synthetic.extras import make_extras
@@ -90,6 +92,7 @@ class SyntheticDataset:
             raise ValueError(
                 f"cross_clips={cross_clips} needs more test people than test={test}: lower it, or raise test"
             )
+        check_numbers({"seed": seed}, {"seed": Range(0, 2**32 - 1)}, "data.build.")
         if looks not in LOOKS:
             raise ValueError(f"looks={looks}: there are {LOOKS}")
         self.people = {"train": train, "val": val, "test": test}
@@ -116,9 +119,12 @@ class SyntheticDataset:
         """Pixels of the stored frames."""
         return self.plan.image_size
 
-    def check(self, directory: Path) -> None:
-        """Raises ValueError when `directory` holds a data set of other parameters."""
-        self._is_complete(directory)
+    def check(self, directory: Path, splits: Sequence[str] | None = None) -> None:
+        """Raises ValueError when `directory` holds a data set of other parameters.
+
+        splits      that will be looked at: how many people and frames the others have does not matter; None: all
+        """
+        self._is_complete(directory, splits)
 
     @property
     def parameters(self) -> dict:
@@ -147,13 +153,19 @@ class SyntheticDataset:
                 shard.append(ClipPlan("cross", person, (person + step) % people, 0, video, self.frames["cross"]))
         return files
 
-    def _is_complete(self, directory: Path) -> bool:
+    def _is_complete(self, directory: Path, splits: Sequence[str] | None = None) -> bool:
         path = directory / PARAMETERS_FILE
         if not path.is_file():
             if (directory / DATASET_FILE).exists():
                 raise ValueError(f"{directory} holds a data set that was not rendered: choose another directory")
             return False
-        found, wanted = json.loads(path.read_text()), json.loads(json.dumps(self.parameters))
+        try:
+            found, wanted = json.loads(path.read_text()), json.loads(json.dumps(self.parameters))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} cannot be read ({error}): delete {directory} to render again") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} holds no parameters: delete {directory} to render again")
+        found, wanted = of_splits(found, splits), of_splits(wanted, splits)
         if found != wanted:
             different = [
                 f"{key}: {found.get(key)} there, {wanted[key]} asked" for key in wanted if found.get(key) != wanted[key]
@@ -218,6 +230,17 @@ class SyntheticDataset:
                   "middle": CROP_MIDDLE},
             created_by=f"talkinghead.synthetic.dataset.SyntheticDataset {json.dumps(self.parameters)}",
         )  # fmt: skip
+
+
+def of_splits(parameters: dict, splits: Sequence[str] | None) -> dict:
+    """Those on which the pictures of these splits depend; None: all."""
+    if splits is None:
+        return parameters
+    chosen = {name: value for name, value in parameters.items() if name not in ("people_per_shard", "cross_clips")}
+    for name in {"people", "frames"} & chosen.keys():
+        given = chosen[name] if isinstance(chosen[name], dict) else {}
+        chosen[name] = {split: count for split, count in given.items() if split in splits}
+    return {**chosen, "cross_clips": parameters.get("cross_clips")} if "cross" in splits else chosen
 
 
 def videos(work: dict[str, list[ClipPlan]]) -> Videos:

@@ -4,6 +4,7 @@
 # mypy: ignore-errors
 # @no_type_check: warp's annotations are for its compiler, not for a type checker
 
+import os
 from typing import no_type_check
 
 import warp as wp
@@ -16,6 +17,18 @@ SKIN, EYE, TEETH, TONGUE, HAIR, CLOTH, GLOSSY = (wp.constant(n) for n in range(7
 FACE_BITS = wp.constant(wp.int64(24))
 FACE_MASK = wp.constant(wp.int64((1 << 24) - 1))
 DEPTH_STEPS = wp.constant(67108864.0)
+
+
+def start() -> None:
+    """Load warp's native part without its word to standard error, on every machine without CUDA, that there is none."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        wp.init()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @wp.kernel

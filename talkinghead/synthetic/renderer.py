@@ -83,7 +83,7 @@ class Renderer:
     ) -> None:
         self.size, self.supersampling, self.shadow_size, self.device = size, supersampling, shadow_size, device
         self.frames_at_once = max(1, samples_at_once // (size * supersampling) ** 2)
-        wp.init()
+        raster.start()
 
     def compile(self) -> None:
         """Build the kernels now (some seconds, once per machine), before worker processes race for it."""

@@ -82,9 +82,10 @@ class TimeBudget(L.Callback):
         if fit < 1:
             batches = max(done + 1, math.floor(fit * trainer.num_training_batches))
             trainer.fit_loop.max_batches = trainer.val_check_batch = min(batches, int(trainer.num_training_batches))
+        total = trainer.fit_loop.max_epochs
         if whole == 1:
             trainer.check_val_every_n_epoch = 1
         rank_zero_info(
-            f"cut to {whole_epochs(trainer.fit_loop.max_epochs)} of {trainer.num_training_batches} steps, which fit into "
+            f"cut to {total} epoch{'s' if total != 1 else ''} of {trainer.num_training_batches} steps, which fit into "
             f"{self.minutes:g} minutes; callbacks.budget.minutes=null runs all of it"
         )

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,9 +12,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from talkinghead.cli.early import INSTEAD, nearest
 from talkinghead.names import as_line
+from talkinghead.options import Range, check_numbers
 
 FILLED_IN = ("num_videos",)  # by the verbs, from the data
 OWN = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # Hydra's keys in a section that builds something
@@ -25,6 +28,7 @@ SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
     Path: ((str,), "a path"),
     types.NoneType: ((types.NoneType,), "null"),
 }
+OFFLINE = "without account or network logger.wandb.offline=true"
 LISTS = (list, tuple, set, Sequence, Iterable)
 EXTRAS = {"ray": "ray", "c2pa": "provenance", "gradio": "studio", "onnxruntime": "arcface", "torch_fidelity": "fid",
           "dlib": "offline", "face_recognition_models": "offline", "submitit": "slurm", "optuna": "optuna"}  # fmt: skip
@@ -44,6 +48,23 @@ def check_options(cfg: DictConfig, without: Sequence[str] = ()) -> None:
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}: choices that do not go together?") from error
     check_section(values, OmegaConf.to_container(chosen, resolve=False))
+
+
+def check_seed(cfg: DictConfig) -> None:
+    """Raise ValueError for a seed that NumPy would not take."""
+    check_numbers(cfg, {"seed": Range(0, 2**32 - 1)})
+
+
+def check_account(cfg: DictConfig) -> None:
+    """Raise ValueError where a run would be sent to Weights & Biases and no account is known here."""
+    loggers = [logger for logger in (cfg.get("logger") or {}).values() if logger]
+    sent = [one for one in loggers if str(one.get("_target_")).endswith("WandbLogger") and not one.get("offline")]
+    if not sent or rank_zero_only.rank or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return
+    import wandb  # noqa: PLC0415, it takes a second
+
+    if not wandb.login(prompt=False, verify=False):
+        raise ValueError(f"logger=wandb: no account is known here: wandb login, or {OFFLINE}")
 
 
 def check_flags(cfg: DictConfig) -> None:

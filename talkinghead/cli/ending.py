@@ -14,6 +14,7 @@ from pathlib import Path
 from hydra.errors import InstantiationException
 
 from talkinghead.cli import command_of, name_of
+from talkinghead.cli.checking import OFFLINE
 from talkinghead.processes import INTERRUPTED, TERMINATED, leave, stopped, terminate_cleanly
 
 MENDABLE = (ValueError, OSError, ImportError)
@@ -51,8 +52,11 @@ def told(verb: str, *also: type[Exception]) -> Iterator[None]:
         stopped(name_of(verb), end.__context__)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if os.environ.get("HYDRA_FULL_ERROR") or not isinstance(cause, (*MENDABLE, *also)):
+        account = type(cause).__module__.split(".")[0] == "wandb"  # or the network to it
+        if os.environ.get("HYDRA_FULL_ERROR") or not (account or isinstance(cause, (*MENDABLE, *also))):
             raise
+        if account:
+            sys.exit(f"{name_of(verb)}: logger=wandb: {str(cause).strip(' .')}; {OFFLINE}")
         full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
         sys.exit(f"{name_of(verb)}: {cause}" + ("; make room there: the same command goes on" if full else ""))
     finally:

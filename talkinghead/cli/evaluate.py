@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
 from talkinghead.callbacks.sweep import ROWS, finish
 from talkinghead.cli import CONF, name_of
-from talkinghead.cli.checking import check_options
+from talkinghead.cli.checking import check_account, check_options, check_seed
 from talkinghead.cli.ending import nearby, told, what_it_left, without_noise
 from talkinghead.data.remote import DataFault
 from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
@@ -41,6 +41,8 @@ def main(cfg: DictConfig) -> float | None:
     without_noise()
     with told("evaluate.py", DataFault, RankLost):
         check_options(cfg)
+        check_seed(cfg)
+        check_account(cfg)
         return test(cfg)
 
 

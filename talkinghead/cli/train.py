@@ -19,8 +19,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
-from talkinghead.cli import CONF, name_of
-from talkinghead.cli.checking import check_flags, check_options
+from talkinghead.cli import CONF
+from talkinghead.cli.checking import check_account, check_flags, check_options, check_seed
 from talkinghead.cli.ending import go_on, nearby, of_this_job, told, what_it_left, without_noise
 from talkinghead.cli.evaluate import test
 from talkinghead.data.datamodule import EpisodeDataModule
@@ -41,7 +41,9 @@ def main(cfg: DictConfig) -> float | None:
     without_noise()
     with told("train.py", TrainingCollapsed, DataFault, RankLost):
         check_options(cfg)
+        check_seed(cfg)
         check_flags(cfg)
+        check_account(cfg)
         return test(cfg) if cfg.stage == "test" else fit(cfg)
 
 
@@ -90,7 +92,10 @@ def build_trainer(cfg: DictConfig) -> L.Trainer:
     loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.strategy.launcher is not None:
-        sys.exit("a sweep has one process per job: one device each, or hydra/launcher=submitit_slurm")
+        raise ValueError(
+            f"{trainer.num_devices} devices: a sweep has one process per job: trainer=cpu | gpu, or "
+            "hydra/launcher=submitit_slurm"
+        )
     return trainer
 
 
@@ -114,12 +119,6 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
         status = stop.code or 0
     except SystemExit:  # what Lightning makes of Ctrl-C
         status = INTERRUPTED
-    except Exception as error:
-        if type(error).__module__.split(".")[0] != "wandb":
-            raise
-        sys.exit(
-            f"{name_of('train.py')}: logger=wandb: {error}. Without an account or network: logger.wandb.offline=true"
-        )
     if trainer.is_global_zero:
         say_what_it_left(trainer, folder, stopped=status is not None)
     if status is not None:
@@ -166,7 +165,8 @@ def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:
     lines = what_it_left(folder)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         lines = ["  nothing: a trial of one batch saves nothing (trainer.fast_dev_run)"]
-    lines = lines or ["  nothing: no callbacks, no loggers"]
+    kept = trainer.checkpoint_callbacks or trainer.loggers
+    lines = lines or [f"  nothing: {'this start had nothing to do' if kept else 'no callbacks, no loggers'}"]
     if stopped and last.is_file():
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN

@@ -5,13 +5,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from talkinghead.cli import studio as command
+from talkinghead.cli.launch import VERBS
 from talkinghead.reenactment.files import file_arguments
-from talkinghead.studio import __main__ as command
 from talkinghead.studio.animator import Animator, Wish
 from talkinghead.studio.desk import Desk
 
 PORTRAIT, DRIVER = map(Path, sys.argv[-2:])
-sys.argv[1:] = file_arguments(sys.argv[1:-2], command.FILES)
+sys.argv[1:] = file_arguments(sys.argv[1:-2], VERBS["studio"].files)
 
 
 def work(animator: Animator, desk: Desk) -> None:

@@ -93,6 +93,7 @@ def test_commands_in_the_heads_of_conf_compose(monkeypatch: pytest.MonkeyPatch) 
     ("prepare", "", "source=… is needed: folder | stills | voxceleb1 | voxceleb2"),
     ("prepare", "source=folder output=x", "source.root=… is needed"),
     ("config", "trainer.gradient_clip_val=1", "here it is learner.gradient_clip_norm;"),
+    ("config", "-m hparams_search=optuna", "here it is hydra/sweeper;"),
     ("config", "trainer.accumulate_grad_batches=4", "here it is data.batch_size;"),
     ("animate", "method=fast", "method=fast: there is no such choice; there are ff, ft"),
     ("animate", "look.pste=true", "the nearest is look.paste;"),

@@ -15,8 +15,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from wandb.errors import CommError
 
-from talkinghead.cli.checking import check_flags, check_options, found, missing_package
+from talkinghead.cli.checking import check_account, check_flags, check_options, check_seed, found, missing_package
 from talkinghead.cli.early import CONF
 from talkinghead.cli.ending import go_on, of_this_job, told, what_it_left, without_noise
 from talkinghead.processes import end_with_parent, stopping_at_once
@@ -73,6 +74,43 @@ def test_flags_of_the_trainer_that_the_learners_cannot_use_name_what_to_set() ->
 def test_a_wrong_option_is_named_as_it_was_typed(name: str, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_options(composed(name, *(PREPARE if name == "prepare" else ()), override), WITHOUT.get(name, ()))
+
+
+@pytest.mark.parametrize(("seed", "good"), [(-1, False), (2**32, False), (0, True), (2**32 - 1, True)])
+def test_seeds_are_those_that_numpy_takes(seed: int, good: bool) -> None:
+    for name in ("config", "evaluate"):
+        if good:
+            check_seed(composed(name, f"seed={seed}"))
+            continue
+        with pytest.raises(ValueError, match=f"^seed={seed}: a whole number from 0 to 4294967295, please$"):
+            check_seed(composed(name, f"seed={seed}"))
+
+
+def test_an_account_is_asked_for_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, bool]] = []
+    monkeypatch.setattr("wandb.login", lambda **given: asked.append(given))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    check_account(composed("config", "logger=default"))
+    check_account(composed("config", "logger=wandb", "logger.wandb.offline=true"))
+    assert not asked
+    for name, logger in (("config", "wandb"), ("config", "many"), ("evaluate", "wandb")):
+        with pytest.raises(ValueError, match=r"^logger=wandb: no account .*logger\.wandb\.offline=true$"):
+            check_account(composed(name, f"logger={logger}"))
+    assert asked == 3 * [{"prompt": False, "verify": False}]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_account(composed("config", "logger=wandb"))
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setattr("wandb.login", lambda **given: True)
+    check_account(composed("config", "logger=wandb"))
+
+
+def test_what_weights_and_biases_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as stop, told("evaluate.py"):
+        raise CommError("Error uploading run. ")
+    line = "logger=wandb: Error uploading run; without account or network logger.wandb.offline=true"
+    assert str(stop.value.code).endswith(line)
+    assert "\n" not in str(stop.value.code)
 
 
 def test_the_time_that_ranks_wait_is_a_number() -> None:

@@ -4,6 +4,7 @@ import shutil
 import struct
 import tarfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -25,9 +26,9 @@ from tests.preparation_videos import GreenFace, green_frame, write_video
 CHOICE = FrameChoice(max_shots=8, num_targets=8, min_targets=2)
 
 
-def open_data(path: Path) -> EpisodeDataModule:
+def open_data(path: Path, size: int = SIZE) -> EpisodeDataModule:
     return EpisodeDataModule(
-        path, size=SIZE, num_shots=1, episodes_per_epoch=1, batch_size=1, num_workers=0, seed=0, source_hint=""
+        path, size=size, num_shots=1, episodes_per_epoch=1, batch_size=1, num_workers=0, seed=0, source_hint=""
     )
 
 
@@ -229,6 +230,36 @@ def test_cross_reenactment_needs_synthetic_heads(tmp_path: Path) -> None:
     keys, skipped = CrossReenactment(data, SIZE, CHOICE).keys()
     assert keys == []
     assert skipped[0].cause == "no test clips of person and driver"
+
+
+def test_people_that_are_not_those_asked_for_are_no_test(tmp_path: Path) -> None:
+    clips = [[make_clip(0, 20)]]
+    data = open_data(write_data_set(tmp_path, {"test": clips, "cross": clips}))
+    looked_at: list[Sequence[str]] = []
+
+    class Build:
+        image_size = SIZE
+
+        def __call__(self, path: Path) -> None:
+            raise AssertionError("rendered")
+
+        def check(self, path: Path, splits: Sequence[str]) -> None:
+            looked_at.append(splits)
+            raise ValueError("holds synthetic heads of other parameters")
+
+    data.build = Build()
+    for people in (SelfReenactment(data, SIZE, CHOICE), CrossReenactment(data, SIZE, CHOICE)):
+        with pytest.raises(ValueError, match="of other parameters"):
+            people.prepare()
+    assert looked_at == [["test"], ["test", "cross"]]
+
+
+def test_people_stored_far_too_small_are_refused(tmp_path: Path) -> None:
+    data = open_data(write_data_set(tmp_path, {"test": [[make_clip(0, 20)]]}), size=256)
+    with pytest.raises(ValueError, match=r"at 32 px .* wants 256: .*data=synthetic_256.*data\.enlarge=true"):
+        SelfReenactment(data, 256, CHOICE).prepare()
+    data.enlarge = True
+    SelfReenactment(data, 256, CHOICE).prepare()
 
 
 def test_a_missing_split_is_an_error(tmp_path: Path) -> None:

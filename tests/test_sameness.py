@@ -31,7 +31,7 @@ def test_the_odd_one_is_named() -> None:
     check_one_person(same, by_red)
     with pytest.raises(ValueError, match=r"^x\.jpg: shows another person than [abc]\.jpg, .*one_person=false"):
         check_one_person([portrait("x.jpg", 240), *same], by_red)
-    with pytest.raises(ValueError, match="^x"):
+    with pytest.raises(ValueError, match=r"^x\.jpg \(and one more\): "):
         check_one_person([*same, portrait("x.jpg", 240), portrait("y.jpg", 200)], by_red)
     check_one_person([portrait("x.jpg", 240), *same], None)
     check_one_person(same[:1], by_red)

@@ -1,18 +1,25 @@
 """Synthetic heads: people, motion, exact landmarks, and the data set they are written into."""
 
+import gzip
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import simplejpeg
+import torch
+from anny.models import full_model
 
 from talkinghead.data.landmarks import MIRROR, interocular
 from talkinghead.data.shards import DatasetInfo
-from talkinghead.synthetic.body import Body, load_body
+from talkinghead.synthetic import body as body_module
+from talkinghead.synthetic.body import Body, load_body, read_shape
 from talkinghead.synthetic.dataset import ClipPlan, RenderPlan, SyntheticDataset, person_seed, render_clip
 from talkinghead.synthetic.landmarks import landmark_points, landmark_table
 from talkinghead.synthetic.motion import Motion, make_motion
@@ -20,6 +27,7 @@ from talkinghead.synthetic.person import make_person, neutral_vertices
 from talkinghead.synthetic.renderer import Renderer
 from talkinghead.synthetic.scene import Head, Picture, film, make_head, move, rotations
 
+ROOT = Path(__file__).parents[1]
 TINY = {
     "train": 2,
     "val": 1,
@@ -34,7 +42,7 @@ LEFT_LID, RIGHT_LID = ([43, 44], [47, 46]), ([37, 38], [41, 40])
 
 @pytest.fixture(scope="module")
 def body() -> Body:
-    """Built once per machine (about a minute), then read from the cache."""
+    """Built once per machine (some 20 seconds), then read from the cache."""
     return load_body()
 
 
@@ -235,6 +243,21 @@ def test_complete_data_set_is_left_alone_and_other_parameters_are_refused(render
         SyntheticDataset(**{**TINY, "image_size": 64})(rendered)
 
 
+def test_who_looks_at_the_test_people_alone_compares_those(rendered: Path, tmp_path: Path) -> None:
+    SyntheticDataset(**{**TINY, "train": 9}).check(rendered, ["test"])
+    SyntheticDataset(**{**TINY, "train": 9}).check(rendered, ["test", "cross"])
+    with pytest.raises(ValueError, match=r"people: \{'train': 2, .* there"):
+        SyntheticDataset(**{**TINY, "train": 9}).check(rendered)
+    with pytest.raises(ValueError, match=r"people: \{'test': 2\} there, \{'test': 5\} asked"):
+        SyntheticDataset(**{**TINY, "test": 5}).check(rendered, ["test"])
+    with pytest.raises(ValueError, match="cross_clips: 1 there, 0 asked"):
+        SyntheticDataset(**{**TINY, "cross_clips": 0}).check(rendered, ["cross"])
+    for content in ("{", "[1]", '{"people": 3}'):
+        (tmp_path / "render.json").write_text(content)
+        with pytest.raises(ValueError, match=str(tmp_path)):
+            SyntheticDataset(**TINY).check(tmp_path, ["test"])
+
+
 def test_interrupted_render_ends_with_the_same_bytes(rendered: Path, tmp_path: Path) -> None:
     """Stopped before its last shards and killed while writing one; finished by two worker processes."""
     SyntheticDataset(**TINY, workers=1)(tmp_path)
@@ -253,7 +276,42 @@ def test_directory_of_another_data_set_is_refused(tmp_path: Path) -> None:
         SyntheticDataset(**TINY)(tmp_path)
 
 
+def test_a_shape_is_what_its_lines_say(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "x.target.gz", "wt") as file:
+        file.write("2 .125 -0.5 1e-3\n0 1 2 3\n")
+    shape = read_shape(tmp_path / "x.target.gz", 4, torch.float32)
+    assert shape.tolist() == [[1, 2, 3], [0, 0, 0], [0.125, -0.5, float(np.float32(1e-3))], [0, 0, 0]]
+
+
+def test_who_builds_the_head_model_sees_its_shapes_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body itself is anny's work; here it is a stand-in that reads three shapes, and is stopped."""
+    read: list[Path] = []
+    world = SimpleNamespace(apply=lambda shape: shape)
+    monkeypatch.setattr(body_module, "read_shape", lambda path, *_: read.append(path))
+    before = full_model.load_blend_shape
+
+    def construct() -> None:
+        for n in range(3):
+            full_model.load_blend_shape(f"{n}.target.gz", 4, world, torch.float32)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(body_module, "_construct_anny", construct)
+    ticks: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        body_module.build_body(lambda: ticks.append(len(read)))
+    assert ticks == [1, 2, 3]
+    assert full_model.load_blend_shape is before
+
+
+def test_the_renderer_starts_without_a_word() -> None:
+    code = "from talkinghead.synthetic.renderer import Renderer; Renderer(16); import sys; print('on', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("", "on\n")
+
+
 def test_impossible_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.build\.seed=-1: a whole number"):
+        SyntheticDataset(**{**TINY, "seed": -1})
     with pytest.raises(ValueError, match="cross_clips=2"):
         SyntheticDataset(**{**TINY, "cross_clips": 2})
     with pytest.raises(ValueError, match="at least one"):

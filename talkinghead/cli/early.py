@@ -23,8 +23,8 @@ FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-co
 INSTEAD = {  # of flags of Lightning's trainer, which wants its own optimisation for them
     "trainer.gradient_clip_val": "learner.gradient_clip_norm",
     "trainer.accumulate_grad_batches": "data.batch_size",
-    "hparams_search": "hydra/sweeper",
 }
+ELSEWHERE = {**INSTEAD, "hparams_search": "hydra/sweeper"}
 PLUGINS = {  # of Hydra: launchers and sweepers
     "submitit_slurm": "pip install -c constraints.txt -e '.[slurm]'",
     "submitit_local": "pip install -c constraints.txt -e '.[slurm]'",
@@ -135,7 +135,7 @@ def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[
         key = match[1]
         there = [one for one in keys_of(compose(name, arguments, only_groups=True)) if one != key]
         mistake = next((one for one in given if one.split("=")[0] == key), key)
-        near = f"; here it is {INSTEAD[key]}" if key in INSTEAD else nearest(key, there)
+        near = f"; here it is {ELSEWHERE[key]}" if key in ELSEWHERE else nearest(key, there)
         return f"{mistake}: there is no such option{near}; --help lists them, +{key}=… adds a new one"
     if match := re.search(
         r"Could not find '([^']+)/([^'/]+)'.*?Available options in '[^']+':(.*?)\n(?!\t)", text + "\n", re.S

@@ -169,7 +169,7 @@ class EpisodeDataModule(L.LightningDataModule):
             getattr(self.build, "check", lambda path, splits: None)(Path(self.path), splits)
 
     def check_size(self) -> None:
-        """Raise ValueError where frames are stored much smaller than `size`, and `enlarge` does not say that they may."""
+        """Raise ValueError where frames are stored much smaller than `size` and `enlarge` does not allow it."""
         self._check_size(self.info.image_size)
 
     def check(self, validates: bool) -> None:

@@ -287,7 +287,7 @@ def test_who_builds_the_head_model_sees_its_shapes_counted(monkeypatch: pytest.M
     """The body itself is anny's work; here it is a stand-in that reads three shapes, and is stopped."""
     read: list[Path] = []
     world = SimpleNamespace(apply=lambda shape: shape)
-    monkeypatch.setattr(body_module, "read_shape", lambda path, *_: read.append(path))
+    monkeypatch.setattr(body_module, "read_shape", lambda path, *_: read.append(path) or torch.zeros(4, 3))
     before = full_model.load_blend_shape
 
     def construct() -> None:

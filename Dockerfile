@@ -5,7 +5,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY conf conf
 COPY talkinghead talkinghead
-RUN pip install --no-cache-dir --constraint constraints.txt '.[offline,provenance,studio]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[train,offline,provenance,studio]'
 WORKDIR /work
 ENTRYPOINT ["talkinghead"]
 CMD ["--help"]

@@ -24,7 +24,7 @@ setup: .venv/installed
 	  "Python 3.11 or 3.12 is needed, %s is %d.%d: run make with PYTHON=/path/to/python3.12" % (("$(PYTHON)",) + v))'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,offline,dev]'
 	touch $@
 
 docs: .venv-docs/installed # the site, in site/; strictly: a link to nowhere is an error

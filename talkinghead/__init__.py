@@ -8,9 +8,9 @@ person.animate("clip.mp4", "anna.mp4")
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from talkinghead.api import Model, Person, load
+    from talkinghead.api import InputError, Look, Model, Person, Settings, load
 
-__all__ = ["Model", "Person", "load"]
+__all__ = ["InputError", "Look", "Model", "Person", "Settings", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,17 +1,25 @@
 """From Python: load a model, let it learn a person, animate the person. The verbs and the studio do nothing else.
 
 >>> import talkinghead
->>> model = talkinghead.load("warp_256")                                    # doctest: +SKIP
->>> person = model.learn(["anna.jpg"])                                      # doctest: +SKIP
->>> person.animate("clip.mp4", "anna.mp4")                                  # doctest: +SKIP
->>> person.save("anna.safetensors")                                         # doctest: +SKIP
+>>> from pathlib import Path
+>>> shipped = Path(talkinghead.__file__).parent / "reenactment/shipped"
+>>> model = talkinghead.load("fsth_64", settings=talkinghead.Settings(max_frames=2))
+>>> person = model.learn([shipped / "portraits/anna.jpg"])
+>>> [frame.shape for frame in person.frames(shipped / "drivers/calm.mp4")]
+[(64, 64, 3), (64, 64, 3)]
+>>> model.learn("nobody.jpg")
+Traceback (most recent call last):
+    ...
+talkinghead.api.InputError: source=nobody.jpg: there is no such file or folder
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+import av
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -20,6 +28,7 @@ from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenacto
 from talkinghead.learners.newcomers import Loss, Newcomers
 from talkinghead.models.person import files as files_of_person
 from talkinghead.models.person import load_person
+from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.detectors import Detector, Dlib
 from talkinghead.provenance import Signer, find_signer
@@ -34,6 +43,24 @@ FINETUNE: Mapping[str, Any] = {  # conf/learner/finetune_small.yaml; None: as me
     "lr_generator": None, "epochs": None, "batch_size": None, "num_discriminator_steps": 1,
     "weights": {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "motion": None},
 }  # fmt: skip
+
+
+class InputError(ValueError):
+    """What the user of this module can mend: a file that is not there or shows no face, an option out of its range.
+
+    The message is the line that the verbs print.
+    """
+
+
+@contextmanager
+def mendable() -> Iterator[None]:
+    """Turns what the verbs end with one line for into `InputError`; the cause is kept."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, OSError, ImportError, av.FFmpegError) as error:
+        raise InputError(str(error)) from error
 
 
 class Options(NamedTuple):
@@ -55,6 +82,7 @@ class Options(NamedTuple):
         )  # fmt: skip
 
 
+@mendable()
 def load(
     model: str | Path = "warp_256", *, settings: Settings | None = None, framing: Framing | None = None,
     detector: Detector | None = None, device: str = "auto", provenance: str = "auto", certificate: Path | None = None,
@@ -72,7 +100,7 @@ def load(
         provenance: how files say that they are generated: `c2pa` (signed), `metadata` (plain), `auto` (signed where
             that can be).
         certificate: of c2pa: a PEM file with a private key and its certificates; None: self-signed.
-        finetune: numbers of `FineTuner`, for `Model.learn` with steps.
+        finetune: numbers of `FineTuner`, for `Model.learn` with steps; what is not given is as in `FINETUNE`.
         loss: L_CNT of fine-tuning and loss weights; None: those of the checkpoint.
         weights_dir: where pretrained networks of the checkpoint's loss lie.
         progress: is told what is being done; None: silent.
@@ -81,9 +109,10 @@ def load(
         A `Person` where the file is one, else a `Model`.
 
     Raises:
-        FileNotFoundError: there is no such model.
-        ValueError: the file is not a model of this project, or an option is out of its range.
+        InputError: there is no such model, the file is none of this project, or an option is out of its range.
     """
+    if unknown := [name for name in finetune if name not in inspect.signature(FineTuner).parameters]:
+        raise ValueError(f"finetune: FineTuner has no {', '.join(unknown)}")
     path = find_model(model)
     if not path.is_file() and not is_person(path):
         raise FileNotFoundError(f"model={model}: there is no such file; {' and '.join(MODELS)} ship with the project")
@@ -91,7 +120,7 @@ def load(
     options = Options(settings or Settings(), framing, detector, device, signer, progress)
     if is_person(path):
         return Person.load(path, options)
-    return Model(Newcomers(path, finetune, loss, str(weights_dir), find_device(device)), options)
+    return Model(Newcomers(path, {**FINETUNE, **finetune}, loss, str(weights_dir), find_device(device)), options)
 
 
 @final
@@ -114,8 +143,10 @@ class Model:
 
     def method(self, steps: int = 0) -> FeedForward | FineTuner:
         """The few-shot method alone: feed-forward for 0 steps, else fine-tuning (Sec. 3.3)."""
+        check_numbers({"steps": steps}, {"steps": Range(0)})
         return self.newcomers.method(steps)
 
+    @mendable()
     def learn(
         self, images: Sources, steps: int = 0, *, watch: Callable[[Any, Any], None] = lambda state, driving: None
     ) -> "Person":
@@ -127,19 +158,20 @@ class Model:
             watch: is told of every step: its `finetune.Progress`, and no driving points.
 
         Raises:
-            FileNotFoundError: a file is not there.
-            ValueError: no face is found, or the pictures show several people; the message names the picture.
+            InputError: a file is not there, no face is found, or the pictures show several people; the message names
+                the picture.
         """
         if not (given := listed(images)):
             raise ValueError("no picture to learn from: give a picture, several, a folder of pictures, or a video")
-        portraits = self.pipeline.find_portraits(given)
         learner, points = self.learner(steps, watch=watch), np.zeros((0, 68, 2))
+        portraits = self.pipeline.find_portraits(given)
         with self.pipeline.in_precision():
             torch.manual_seed(self.options.settings.seed)
             reenactor = learner.meet(portraits, points, self.pipeline.device, self.pipeline.progress)
         assert isinstance(reenactor, PersonReenactor)
         return Person(reenactor, self.image_size, portraits, self.about(steps, portraits), self.options)
 
+    @mendable()
     def animate(
         self, images: Sources, driving: str | Path | int, output: str | Path, steps: int = 0, *,
         look: Look | None = None, save: str | Path | None = None,
@@ -155,6 +187,9 @@ class Model:
             look: what the video shows.
             save: keeps the person, too, in this file.
             watch: is told of every step: its `finetune.Progress`, and the landmarks that will move the person.
+
+        Raises:
+            InputError: as `learn` and `Person.animate`. No file is left then.
         """
 
         def keep(person: PersonReenactor, portraits: Sequence[Portrait]) -> None:
@@ -196,6 +231,7 @@ class Person:
         reenactor = PersonReenactor(generator.to(find_device(options.device)))
         return cls(reenactor, about["preset"]["image_size"], [], about, options)
 
+    @mendable()
     def animate(
         self, driving: str | Path | int, output: str | Path, *, look: Look | None = None, images: Sources = ()
     ) -> Made:
@@ -211,8 +247,7 @@ class Person:
             The paths of the video and of the contact sheet.
 
         Raises:
-            FileNotFoundError: a file is not there.
-            ValueError: no face is found in the driver, for example. No file is left then.
+            InputError: a file is not there, or no face is found in the driver, for example. No file is left then.
         """
         target = check_output(output)
         return self.pipeline.animate(self._shown(images), as_driving(driving), self._known, look or Look(), target)
@@ -221,11 +256,24 @@ class Person:
         """The pictures themselves, one for each frame of the driver, `image_size` pixels; nothing is written.
 
         They carry no statement of origin: say it yourself wherever you show them.
-        """
-        return self.pipeline.frames(self.portraits, as_driving(driving), self._known)
 
+        Raises:
+            InputError: the driver is not there: at once; it shows no face: with the first frame.
+        """
+        with mendable():
+            return self._frames(as_driving(driving))
+
+    def _frames(self, driving: Path | int) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
+        with mendable():
+            yield from self.pipeline.frames(self.portraits, driving, self._known)
+
+    @mendable()
     def save(self, path: str | Path) -> Path:
-        """Write the person, `<path>.safetensors` and `<path>.json`, for `load`; returns the former."""
+        """Write the person, `<path>.safetensors` and `<path>.json`, for `load`; returns the former.
+
+        Raises:
+            InputError: no file can be written there.
+        """
         self.reenactor.save(path, {key: value for key, value in self.about.items() if key != "preset"})
         return files_of_person(path)[0]
 

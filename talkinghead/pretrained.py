@@ -16,8 +16,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 WEIGHTS_VARIABLE = "TALKINGHEAD_WEIGHTS"
 _SHIPPED = Path(__file__).parent / "models"  # files that are part of the package
 
@@ -165,6 +163,8 @@ def locate(name: str, path: str | Path | None = None, weights_dir: str | Path | 
 
 def folders(name: str, weights_dir: str | Path | None = None) -> list[Path]:
     """Where the file of `name` may lie, in order: weights folder, torch hub cache, this package, another's folder."""
+    import torch  # noqa: PLC0415, it takes seconds, and --help does without
+
     weights = Path(weights_dir or os.environ.get(WEIGHTS_VARIABLE) or "weights")
     elsewhere = SOURCES[name].elsewhere
     other = [Path(elsewhere).expanduser()] if elsewhere else []
@@ -190,6 +190,8 @@ def locate_for(
 
 def download(name: str, target: Path) -> Path:
     """Fetch the file of `name` to `target`: whole and with the right checksum, or not at all."""
+    import torch  # noqa: PLC0415
+
     source = SOURCES[name]
     if source.url is None:
         raise FileNotFoundError(missing(name, "it cannot be downloaded directly"))

@@ -1,5 +1,6 @@
 """Three lines of Python: load, learn, animate."""
 
+import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 import talkinghead
+from talkinghead import api
 from talkinghead.api import FINETUNE, Model, Person
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.pipeline import Settings
@@ -99,11 +101,32 @@ def test_learning_and_animating_at_once_are_the_same(files: Path, tmp_path: Path
         (lambda model, files: model.learn([]).animate(files / "clip.mp4", "x.mp4"), "no picture to learn from"),
         (lambda model, files: model.learn(files / "ann.png").animate("no.mp4", "x.mp4"), "driving=no.mp4: there is no"),
         (lambda model, files: model.learn(files / "ann.png").animate(files / "clip.mp4", "x.gif"), r"an \.mp4 file"),
+        (lambda model, files: model.learn(files / "ann.png").frames("no.mp4"), "driving=no.mp4: there is no"),
+        (lambda model, files: list(model.learn(files / "ann.png").frames(files / "ann.png")), "ann.png"),
+        (lambda model, files: model.learn(files / "ann.png", steps=-1), "steps=-1: a whole number from 0 on"),
+        (lambda model, files: load(files / "last.ckpt", finetune={"epoch": 3}), "finetune: FineTuner has no epoch"),
+        (lambda model, files: load(files / "last.ckpt", device="gpu"), "device=gpu is not there"),
+        (lambda model, files: load(files / "clip.mp4"), r"clip\.mp4"),
     ],
 )
 def test_mistakes_are_named(files: Path, call: Any, message: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises(talkinghead.InputError, match=message):
         call(load(files / "last.ckpt"), files)
+
+
+def test_numbers_of_fine_tuning_that_are_not_given_stay(files: Path) -> None:
+    method = load(files / "last.ckpt", finetune={"lr_discriminator": 1e-3}).method(steps=2)
+    assert method.lr_discriminator == 1e-3
+    assert method.weights["fm"] == FINETUNE["weights"]["fm"]
+    assert method.num_discriminator_steps == FINETUNE["num_discriminator_steps"]
+
+
+@pytest.mark.slow
+def test_the_example_in_the_docstring_runs() -> None:
+    pytest.importorskip("dlib")
+    result = doctest.testmod(api)
+    assert result.attempted >= 7
+    assert not result.failed
 
 
 def test_fine_tuning_numbers_are_those_of_the_config() -> None:

@@ -37,6 +37,17 @@ def test_help_needs_nothing_heavy(verb: str) -> None:
     assert "heavy: []" in done.stdout
 
 
+@pytest.mark.parametrize("verb", ["pretrained", "provenance"])
+def test_help_of_the_small_commands_needs_nothing_heavy(verb: str) -> None:
+    code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules))"
+    code += f"; from talkinghead.cli.launch import launch; launch({verb!r})"
+    command = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+    assert done.stdout.endswith("False\n")
+
+
 @pytest.mark.parametrize(("verb", "needed"), [
     ("train", []), ("evaluate", []), ("animate", ["source=my portrait (1).jpg"]), ("studio", []),
     ("prepare", ["source=folder", "source.root=x", "output=y"]),

@@ -139,3 +139,10 @@ def test_framing_is_checked_where_it_is_given() -> None:
     assert Framing(1.8, 0.1).checked() == (1.8, 0.1)
     with pytest.raises(ValueError, match=r"look\.size=65: an even number"):
         Look(size=65)
+
+
+def test_a_checkpoint_may_be_called_so_where_a_model_is_wanted() -> None:
+    assert file_arguments(["checkpoint=a.ckpt"], NAMES) == file_arguments(["model=a.ckpt"], NAMES)
+    assert file_arguments(["checkpoint=a.ckpt"], ["source"]) == ["checkpoint=a.ckpt"], (
+        "a verb without model= has its own"
+    )

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 _CHECKOUT = Path(__file__).parents[2]
-CONF = _CHECKOUT / "conf" if (_CHECKOUT / "train.py").is_file() else Path(__file__).parents[1] / "conf"
+IN_CHECKOUT = (_CHECKOUT / "train.py").is_file()
+CONF = _CHECKOUT / "conf" if IN_CHECKOUT else Path(__file__).parents[1] / "conf"
 
 
 def command_of(verb: str) -> str:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from talkinghead.cli import IN_CHECKOUT
 from talkinghead.cli.early import INSTEAD, nearest
 from talkinghead.names import as_line
 from talkinghead.options import Range, check_numbers
@@ -31,7 +32,10 @@ SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
 OFFLINE = "without account or network logger.wandb.offline=true"
 LISTS = (list, tuple, set, Sequence, Iterable)
 EXTRAS = {"ray": "ray", "c2pa": "provenance", "gradio": "studio", "onnxruntime": "arcface", "torch_fidelity": "fid",
-          "dlib": "offline", "face_recognition_models": "offline", "submitit": "slurm", "optuna": "optuna"}  # fmt: skip
+          "dlib": "offline", "face_recognition_models": "offline", "submitit": "slurm", "optuna": "optuna",
+          **dict.fromkeys(("pytorch_lightning", "lightning_fabric", "webdataset", "simplejpeg", "torchmetrics", "lpips",
+                           "face_alignment", "tensorboard", "wandb", "matplotlib", "anny", "warp"), "train"),
+          }  # fmt: skip
 
 
 def check_options(cfg: DictConfig, without: Sequence[str] = ()) -> None:
@@ -116,7 +120,8 @@ def missing_package(error: ImportError) -> str:
     if not package or package == "talkinghead":
         return " ".join(str(error).split())
     extra = EXTRAS.get(package)
-    how = f"pip install -c constraints.txt -e '.[{extra}]'" if extra else f"pip install {package}"
+    where = "-c constraints.txt -e '." if IN_CHECKOUT else "'talkinghead"
+    how = f"pip install {where}[{extra}]'" if extra else f"pip install {package}"
     return f"the package {package} is not installed: {how}"
 
 

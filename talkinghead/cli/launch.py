@@ -66,7 +66,19 @@ def launch(name: str, command: str | None = None) -> Any:
             sys.exit(f"{command.removeprefix('python ')}: {hint}")
         sys.argv[1:] = file_arguments(sys.argv[1:], verb.files)
     early.answer(verb.config, command, verb.offers)
-    return importlib.import_module(f"talkinghead.cli.{name}").main()
+    return imported(name, command).main()
+
+
+def imported(name: str, command: str) -> Any:
+    """The module of a verb; a package that it needs and that is not installed is told in one line."""
+    try:
+        return importlib.import_module(f"talkinghead.cli.{name}")
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("talkinghead"):
+            raise
+        from talkinghead.cli.checking import missing_package  # noqa: PLC0415, it imports Hydra
+
+        sys.exit(f"{command.removeprefix('python ')}: {missing_package(error)}")
 
 
 def overview() -> str:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.api import Person, load
 from talkinghead.cli import CONF
+from talkinghead.cli.checking import missing_package
 from talkinghead.learners.newcomers import PARTS
 from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.crop import Framing
@@ -46,7 +47,7 @@ def told(cfg: DictConfig) -> None:
     except InstantiationException as error:
         sys.exit(f"studio: {error.__cause__ or error}")
     except ModuleNotFoundError as error:
-        sys.exit(f"studio: {error.name} is missing: pip install -c constraints.txt -e '.[studio,offline]'")
+        sys.exit(f"studio: {missing_package(error)}")
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"studio: {error}")
 

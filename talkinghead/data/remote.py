@@ -10,8 +10,6 @@ import urllib.request
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
-import webdataset
-
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 TIMEOUT_S = 60.0
 _CHUNK = 1 << 20
@@ -96,4 +94,6 @@ def _open(url: str) -> AbstractContextManager[BinaryIO]:
     """Web addresses by urllib, which tells one failure from another; all else by webdataset."""
     if url.startswith(("http://", "https://")):
         return urllib.request.urlopen(url, timeout=TIMEOUT_S)
+    import webdataset  # noqa: PLC0415, of the training stack: animating people does without
+
     return webdataset.gopen(url)

@@ -9,6 +9,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).with_name("shipped")
 MODELS = {name: _FOLDER / f"{name}.ckpt" for name in ("warp_256", "fsth_64")}  # they ship; none has seen a real face
 SHIPPED = MODELS["warp_256"]  # where no model is asked for
+_ALSO = {"checkpoint": "model"}  # as evaluate.py calls it
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,12 @@ def file_arguments(given: Sequence[str], names: Sequence[str]) -> list[str]:
     """A command line for Hydra in which these names are files, `files.<name>`, not the config groups of the same name.
 
     The names of files go as they are, with blanks, brackets, commas and digits; in a list, too. A number is a camera
-    where `driving` is given as one, else a name.
+    where `driving` is given as one, else a name. `checkpoint` is `model`, too.
     """
     changed = []
     for argument in given:
         key, separator, value = argument.partition("=")
+        key = _ALSO.get(key, key) if _ALSO.get(key) in names else key
         changed.append(f"files.{key}={written(value, key)}" if separator and key in names else argument)
     return changed
 

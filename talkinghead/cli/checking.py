@@ -12,7 +12,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from talkinghead.cli import IN_CHECKOUT
 from talkinghead.cli.early import INSTEAD, nearest
@@ -63,9 +62,13 @@ def check_account(cfg: DictConfig) -> None:
     """Raise ValueError where a run would be sent to Weights & Biases and no account is known here."""
     loggers = [logger for logger in (cfg.get("logger") or {}).values() if logger]
     sent = [one for one in loggers if str(one.get("_target_")).endswith("WandbLogger") and not one.get("offline")]
-    if not sent or rank_zero_only.rank or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+    if not sent or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return
-    import wandb  # noqa: PLC0415, it takes a second
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only  # noqa: PLC0415, who only animates has neither
+
+    if getattr(rank_zero_only, "rank", False):
+        return
+    import wandb  # noqa: PLC0415
 
     if not wandb.login(prompt=False, verify=False):
         raise ValueError(f"logger=wandb: no account is known here: wandb login, or {OFFLINE}")

@@ -33,21 +33,22 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor
 
+from talkinghead.faces.crop import Framing
+from talkinghead.faces.detectors import Dlib
 from talkinghead.learners.checkpoints import networks
 from talkinghead.learners.finetune import FeedForward, PersonReenactor
+from talkinghead.models.fast_generator import QuickGenerator
 from talkinghead.models.fsth import PersonalGenerator
-from talkinghead.models.quick import QuickGenerator
-from talkinghead.preparation.crop import Framing
-from talkinghead.preparation.detectors import Dlib
 from talkinghead.provenance import find_signer
-from talkinghead.reenactment import animation, movie, pipeline
+from talkinghead.reenactment import animation, pipeline
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.driver import Driver
-from talkinghead.reenactment.files import MODELS, SHIPPED
-from talkinghead.reenactment.movie import Movie
+from talkinghead.reenactment.inputs import MODELS, SHIPPED
 from talkinghead.reenactment.pipeline import Learned, Pipeline, Settings
-from talkinghead.reenactment.reel import Reel
 from talkinghead.reenactment.source import read_source, shots_of
+from talkinghead.video import writer
+from talkinghead.video.cached_reader import Reel
+from talkinghead.video.writer import Movie
 
 ROOT = Path(__file__).parents[1]
 PORTRAIT, DRIVER = SHIPPED.parent / "portraits" / "anna.jpg", SHIPPED.parent / "drivers" / "lively.mp4"
@@ -181,7 +182,7 @@ PARTS = {
     "G'": [(PersonReenactor, "__call__")],
     "composing": [(animation.Composer, "__call__")],
     "encoding": [(Movie, "write"), (Movie, "_finish")],
-    "statements of origin": [(movie, "mark"), (animation, "sheet_of")],
+    "statements of origin": [(writer, "mark"), (animation, "sheet_of")],
 }
 
 

@@ -10,7 +10,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import numpy as np
 
-from talkinghead.metrics.intervals import mean_interval
+from talkinghead.reporting.intervals import mean_interval
 
 COUNTS, SETS = (4, 6, 8, 16, 50), 1500
 KINDS = {  # all of mean 0

@@ -23,7 +23,7 @@ import torch
 
 from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.loaders import TrainLoader
+from talkinghead.data.loader import TrainLoader
 from talkinghead.data.reader import ShardReader
 from talkinghead.data.shards import Clip, DatasetInfo, Split, write_shard
 

@@ -16,8 +16,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from talkinghead.callbacks.precision import best_precision
 from talkinghead.learners.finetune import FineTuner
+from talkinghead.precision import best_precision
 from talkinghead.types import Frames
 
 ROOT = Path(__file__).parents[1]

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from talkinghead.data.faces import Faces, LabelledFrames
+from talkinghead.data.labelled_frames import Faces, LabelledFrames
 from talkinghead.learners.facenet import correlation, to_images, verification_auc
-from talkinghead.losses.perceptual import activation_distance
+from talkinghead.losses import activation_distance
 from talkinghead.models.backbones import Backbone, LaplacianPyramid, RandomFeatures, mobilenet_v2, vgg16
 from talkinghead.models.facenet import Face, FaceNet, facenet_synthetic, load_facenet
 

@@ -23,13 +23,13 @@ import numpy as np
 import simplejpeg
 from jaxtyping import Float
 
-from talkinghead.data.landmarks import interocular
 from talkinghead.data.shards import Clip, DatasetInfo
+from talkinghead.faces.detectors import Dlib
+from talkinghead.faces.landmark_image import interocular
 from talkinghead.preparation.clip import Settings
-from talkinghead.preparation.detectors import Dlib
+from talkinghead.preparation.partial_results import read_clips
 from talkinghead.preparation.runner import Runner
 from talkinghead.preparation.sources import Folder
-from talkinghead.preparation.spool import read_clips
 
 
 def speed(arguments: argparse.Namespace) -> None:

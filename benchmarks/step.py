@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from talkinghead.learners.meta import MetaLearner
-from talkinghead.losses.perceptual import ContentLoss
+from talkinghead.losses import ContentLoss
 from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS, VGG19_BLOCKS, VGG19_LAYERS
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
-from talkinghead.models.layout import lay_out
+from talkinghead.models.memory_format import lay_out
 from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.types import Episode
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from talkinghead.data.landmarks import interocular
+from talkinghead.faces.landmark_image import interocular
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.dataset import ClipPlan, RenderPlan, render_clip
 from talkinghead.synthetic.motion import make_motion

@@ -24,17 +24,17 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from talkinghead.faces.crop import Framing
+from talkinghead.faces.detectors import Detector, Dlib
 from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor
-from talkinghead.learners.newcomers import Loss, Newcomers
-from talkinghead.models.person import files as files_of_person
-from talkinghead.models.person import load_person
+from talkinghead.learners.load import Loss, Newcomers
+from talkinghead.models.person_file import files as files_of_person
+from talkinghead.models.person_file import load_person
 from talkinghead.options import Range, check_numbers
-from talkinghead.preparation.crop import Framing
-from talkinghead.preparation.detectors import Detector, Dlib
+from talkinghead.progress import Counter, Reporter
 from talkinghead.provenance import Signer, find_signer
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.files import MODELS, check_output, find_model, is_person
-from talkinghead.reenactment.phases import Counter, Reporter
+from talkinghead.reenactment.inputs import MODELS, check_output, find_model, is_person
 from talkinghead.reenactment.pipeline import Learned, Made, Pipeline, Remembered, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
 

@@ -1,6 +1,6 @@
 """Where each pretrained network comes from (file, URL, checksum, licence) and how its file is found.
 
-`python -m talkinghead.pretrained` lists them; `python -m talkinghead.models.vggface FILE` makes the VGGFace file.
+`python -m talkinghead.pretrained` lists them; `python -m talkinghead.tools.convert_vggface FILE` makes VGGFace's.
 """
 
 from talkinghead.processes import interruptible, program
@@ -68,7 +68,7 @@ SOURCES = {
         "CC BY-NC 4.0: research only (Oxford VGG Face)",
         59,
         "download https://www.robots.ox.ac.uk/~vgg/software/vgg_face/src/vgg_face_caffe.tar.gz (540 MB) and run "
-        "`python -m talkinghead.models.vggface vgg_face_caffe.tar.gz`",
+        "`python -m talkinghead.tools.convert_vggface vgg_face_caffe.tar.gz`",
     ),
     "mobilenet_v2": Source(
         "mobilenet_v2-b0353104.pth",
@@ -244,7 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
     """List the networks, or those that are named, and fetch them; returns the exit status, 1 where one is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m talkinghead.pretrained", description="Pretrained networks: what they are, where they lie.",
-        epilog=f"sets of them: {', '.join(SETS)}. VGGFace is made by python -m talkinghead.models.vggface.",
+        epilog=f"sets of them: {', '.join(SETS)}. VGGFace is made by python -m talkinghead.tools.convert_vggface.",
     )  # fmt: skip
     parser.add_argument("names", nargs="*", help="networks or sets; all where none is named")
     parser.add_argument("--download", action="store_true", help="fetch what is missing and can be fetched")

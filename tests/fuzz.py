@@ -27,8 +27,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from talkinghead.atomic import write_atomic
-from talkinghead.metrics.table import fill_block
+from talkinghead.reporting.tables import fill_block
+from talkinghead.storage import write_atomic
 from tests import fuzz_kinds
 
 CPU_S, WALL_S, MEMORY = 20, 60, 6 << 30

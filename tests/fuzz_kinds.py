@@ -27,27 +27,27 @@ from torch import nn
 from talkinghead import provenance
 from talkinghead.cli import early
 from talkinghead.cli.checking import check_options
-from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import SelfReenactment
 from talkinghead.data.reader import UnusableClip
 from talkinghead.data.remote import DataFault
+from talkinghead.evaluation.frame_choice import FrameChoice
+from talkinghead.evaluation.results import ResultKey, Results
+from talkinghead.evaluation.tasks import SelfReenactment
+from talkinghead.faces.crop import Framing
 from talkinghead.learners.checkpoints import load_weights
+from talkinghead.learners.export import shrink
 from talkinghead.learners.finetune import PersonReenactor
-from talkinghead.learners.newcomers import Newcomers
-from talkinghead.metrics.overview import build_overview
-from talkinghead.metrics.results import ResultKey, Results
-from talkinghead.metrics.table import read_rows
+from talkinghead.learners.load import Newcomers
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
-from talkinghead.models.person import load_person
+from talkinghead.models.person_file import load_person
 from talkinghead.models.warp_guided import WarpGuidedGenerator
-from talkinghead.preparation.crop import Framing
 from talkinghead.reenactment.driver import follow_driver
-from talkinghead.reenactment.portable import shrink
 from talkinghead.reenactment.source import read_source
+from talkinghead.reporting.overview import build_overview
+from talkinghead.reporting.tables import read_rows
 from talkinghead.types import Frames
-from tests.data_sets import make_clip, write_data_set
-from tests.preparation_videos import GreenFace, green_frame
+from tests.helpers.data_sets import make_clip, write_data_set
+from tests.helpers.preparation_videos import GreenFace, green_frame
 
 MENDABLE = (ValueError, OSError, ImportError, av.FFmpegError, UnusableClip, DataFault)
 SIZE, N = 32, 16
@@ -175,7 +175,7 @@ def checkpoint(warp: bool) -> dict[str, Any]:
     parts, model = networks(warp)
     backbones = {"laplacian": {"_target_": "talkinghead.models.backbones.LaplacianPyramid"}}
     content = {
-        "_target_": "talkinghead.losses.perceptual.ContentLoss",
+        "_target_": "talkinghead.losses.ContentLoss",
         "backbones": backbones,
         "weights": {"laplacian": 80},
     }

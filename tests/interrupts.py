@@ -23,13 +23,13 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from talkinghead.atomic import write_atomic
-from talkinghead.metrics.table import fill_block
-from tests.data_sets import make_clip, write_data_set
-from tests.preparation_videos import green_frame, write_clip
-from tests.test_animate import GREEN_DETECTOR, LOSS, MODEL
+from talkinghead.reporting.tables import fill_block
+from talkinghead.storage import write_atomic
+from tests.cli.test_animate import GREEN_DETECTOR, LOSS, MODEL
+from tests.cli.test_train import TINY
+from tests.helpers.data_sets import make_clip, write_data_set
+from tests.helpers.preparation_videos import green_frame, write_clip
 from tests.test_kills import EVALUATION
-from tests.test_train import TINY
 
 ROOT = Path(__file__).parents[1]
 STARTED_S, PATIENCE_S, LIMIT_S = 300, 120, 2.0
@@ -188,7 +188,7 @@ def animating(folder: Path) -> list[Case]:
     command = ["animate.py", *files, *GREEN_DETECTOR, f"paths.root_dir={folder}", f"output={folder / 'out.mp4'}",
                f"save_person={folder / 'person'}", "method=ft",
                "finetune.steps=1000000"]  # fmt: skip
-    studio = ["-m", "tests.busy_studio", f"model={folder / 'last.ckpt'}", "port=null", "limits.steps=1000000",
+    studio = ["-m", "tests.helpers.busy_studio", f"model={folder / 'last.ckpt'}", "port=null", "limits.steps=1000000",
               *GREEN_DETECTOR, f"paths.root_dir={folder}", str(folder / "portrait.png"),
               str(folder / "clip.mp4")]  # fmt: skip
     return [

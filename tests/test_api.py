@@ -20,8 +20,8 @@ from talkinghead import api
 from talkinghead.api import FINETUNE, Model, Person
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.pipeline import Settings
-from tests.preparation_videos import GreenFace, green_frame, write_clip
-from tests.test_animate import LOSS, MODEL, SIZE
+from tests.cli.test_animate import LOSS, MODEL, SIZE
+from tests.helpers.preparation_videos import GreenFace, green_frame, write_clip
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from talkinghead.data.reader import UnusableClip
-from talkinghead.data.stills import read_square
+from talkinghead.evaluation.stills import read_square
+from talkinghead.faces.crop import Framing
+from talkinghead.faces.detectors import Dlib
 from talkinghead.images import UnreadableImage, read_image
 from talkinghead.preparation.clip import Settings, prepare_clip
-from talkinghead.preparation.crop import Framing
-from talkinghead.preparation.detectors import Dlib
 from talkinghead.preparation.frames import read_stills
 from talkinghead.preparation.sources import Unit
-from talkinghead.preparation.video import Video
 from talkinghead.reenactment.animation import Look, animate
 from talkinghead.reenactment.driver import Driver, follow_driver
-from talkinghead.reenactment.files import SHIPPED
+from talkinghead.reenactment.inputs import SHIPPED
 from talkinghead.reenactment.source import read_source
-from tests.test_reenactment_video import echo, times
+from talkinghead.video.reader import Video
+from tests.video.test_writer import echo, times
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 ANNA = SHIPPED.parent / "portraits" / "anna.jpg"

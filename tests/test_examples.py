@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from talkinghead.preparation.detectors import Dlib
+from talkinghead.faces.detectors import Dlib
+from talkinghead.faces.face_track import find_face
 from talkinghead.provenance import read
-from talkinghead.reenactment import examples
-from talkinghead.reenactment.faces import find_face
-from talkinghead.reenactment.files import MODELS, SHIPPED
+from talkinghead.reenactment.inputs import MODELS, SHIPPED
 from talkinghead.synthetic.dataset import FIRST_PERSON
+from talkinghead.tools import render_examples
 
 FOLDER = SHIPPED.parent
-FILES = [*(f"portraits/{name}.jpg" for name in examples.PORTRAITS), *(f"drivers/{n}.mp4" for n in examples.DRIVERS)]
+FILES = [
+    *(f"portraits/{name}.jpg" for name in render_examples.PORTRAITS),
+    *(f"drivers/{n}.mp4" for n in render_examples.DRIVERS),
+]
 
 
 def frames(file: str) -> list[np.ndarray]:
@@ -37,16 +40,19 @@ def test_an_example_has_a_face_and_says_that_it_is_drawn(file: str) -> None:
 
 
 def test_nobody_of_the_examples_is_in_a_data_set() -> None:
-    people = {examples.FIRST_PERSON + number for number in [*examples.PORTRAITS.values(), *examples.DRIVERS.values()]}
+    people = {
+        render_examples.FIRST_PERSON + number
+        for number in [*render_examples.PORTRAITS.values(), *render_examples.DRIVERS.values()]
+    }
     assert min(people) > max(FIRST_PERSON.values()) + 100_000
     assert len(people) == len(FILES)
 
 
 def test_they_are_rendered_by_the_command_that_says_so() -> None:
     """The same person comes out: a small render of one is the shipped picture."""
-    name, person = next(iter(examples.PORTRAITS.items()))
+    name, person = next(iter(render_examples.PORTRAITS.items()))
     shipped = cv2.resize(frames(f"portraits/{name}.jpg")[0], (64, 64), interpolation=cv2.INTER_AREA)
-    again = examples.portrait(person, 64).frames[0]
+    again = render_examples.portrait(person, 64).frames[0]
     assert np.abs(shipped.astype(float) - again).mean() < 4
 
 

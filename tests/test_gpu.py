@@ -14,7 +14,7 @@ from talkinghead.learners.finetune import FeedForward, FineTuner
 from talkinghead.learners.meta import MetaLearner
 from talkinghead.learners.pix2pixhd import Pix2PixHDLearner
 from talkinghead.learners.x2face import X2FaceLearner
-from talkinghead.losses.perceptual import ContentLoss
+from talkinghead.losses import ContentLoss
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.backbones import LaplacianPyramid, Pixels
 from talkinghead.models.fsth import Discriminator, Embedder, Generator

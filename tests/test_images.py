@@ -12,15 +12,15 @@ import pytest
 from PIL import Image, ImageCms
 
 from talkinghead.data.reader import UnusableClip
-from talkinghead.data.stills import read_square
+from talkinghead.evaluation.stills import read_square
+from talkinghead.faces.crop import Framing
 from talkinghead.images import GROUND, MAX_PIXELS, UnreadableImage, is_image, read_image
 from talkinghead.preparation.clip import prepare_clip
-from talkinghead.preparation.crop import Framing
 from talkinghead.preparation.frames import read_stills
 from talkinghead.preparation.sources import Unit
 from talkinghead.reenactment.source import read_source
-from tests.preparation_videos import GreenFace, green_frame
-from tests.test_preparation import SETTINGS
+from tests.helpers.preparation_videos import GreenFace, green_frame
+from tests.preparation.test_clip import SETTINGS
 
 
 def colours(height: int = 60, width: int = 80) -> np.ndarray:

@@ -16,11 +16,11 @@ from hydra.utils import instantiate
 from torch import nn
 
 from talkinghead.data.shards import DatasetInfo
-from talkinghead.metrics.results import Results
-from tests.data_sets import make_clip, write_data_set
-from tests.preparation_videos import green_frame, write_clip
-from tests.test_animate import GREEN_DETECTOR, LOSS, MODEL
-from tests.test_train import TINY, assert_bit_equal
+from talkinghead.evaluation.results import Results
+from tests.cli.test_animate import GREEN_DETECTOR, LOSS, MODEL
+from tests.cli.test_train import TINY, assert_bit_equal
+from tests.helpers.data_sets import make_clip, write_data_set
+from tests.helpers.preparation_videos import green_frame, write_clip
 
 ROOT = Path(__file__).parents[1]
 EVALUATION = [
@@ -36,7 +36,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/fd").exi
 
 def run(folder: Path, names: str, moment: int, how: int, *command: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    arguments = [sys.executable, "-m", "tests.killing", str(folder), names, str(moment), str(int(how)), *command]
+    arguments = [
+        sys.executable,
+        "-m",
+        "tests.helpers.killing",
+        str(folder),
+        names,
+        str(moment),
+        str(int(how)),
+        *command,
+    ]
     return subprocess.run(
         arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
     )

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
-from talkinghead.losses.matching import matching
+from talkinghead.losses import adversarial, feature_matching, hinge, matching
 
 
 def test_hinge_by_hand() -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from talkinghead.data.reader import ShardReader, UnusableClip, join
 from talkinghead.data.shards import DatasetInfo, clip_members
-from talkinghead.learners.kept import KeptFrames, folder_of
-from talkinghead.metrics.results import ResultKey, Results
-from talkinghead.metrics.table import main as print_tables
+from talkinghead.evaluation.outputs import KeptFrames, folder_of
+from talkinghead.evaluation.results import ResultKey, Results
 from talkinghead.names import as_cell, as_line, as_lines, as_path_part, is_name, of_cell
 from talkinghead.preparation.clip import Drop
 from talkinghead.preparation.report import tell, write_report
-from tests.data_sets import make_clip, write_data_set
+from talkinghead.reporting.tables import main as print_tables
+from tests.helpers.data_sets import make_clip, write_data_set
 
 HOSTILE = [
     "/tmp/outside", "../../outside", "..", ".", ".hidden", "a/b", "a\\b", "*", "?", "nul\0", "line\nend", "\x1b[2J",

@@ -6,12 +6,12 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from talkinghead.faces.crop import Framing
+from talkinghead.faces.detectors import Dlib, FaceAlignment
 from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.clip import Settings as Preparation
-from talkinghead.preparation.crop import Framing
-from talkinghead.preparation.detectors import Dlib, FaceAlignment
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.files import SHIPPED, check_files, dashed, file_arguments, names_of
+from talkinghead.reenactment.inputs import SHIPPED, check_files, dashed, file_arguments, names_of
 from talkinghead.reenactment.pipeline import Settings
 
 NAMES = ("source", "driving", "output", "model")

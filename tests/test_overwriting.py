@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from talkinghead.models import vggface
-from talkinghead.reenactment.examples import write_all
-from talkinghead.reenactment.files import SHIPPED
-from talkinghead.reenactment.portable import main, shrink
+from talkinghead.learners.export import main, shrink
+from talkinghead.reenactment.inputs import SHIPPED
+from talkinghead.tools import convert_vggface
+from talkinghead.tools.render_examples import write_all
 
 SMALL = next(SHIPPED.parent.glob("*_64.ckpt"))
 
@@ -48,11 +48,11 @@ def test_converted_weights_are_written_over_none_but_converted_ones(tmp_path: Pa
     for path in (notes, tmp_path / "other.safetensors"):
         before = path.read_bytes()
         with pytest.raises(ValueError, match="is there and was not made by this command"):
-            vggface.convert(tmp_path / "VGG_FACE.caffemodel", path)
+            convert_vggface.convert(tmp_path / "VGG_FACE.caffemodel", path)
         assert path.read_bytes() == before
     save_file({"w": torch.zeros(1)}, tmp_path / "made.safetensors", {"sha256_of_source": "0"})
-    vggface.keep_others(tmp_path / "made.safetensors")
-    vggface.keep_others(tmp_path / "none.safetensors")
+    convert_vggface.keep_others(tmp_path / "made.safetensors")
+    convert_vggface.keep_others(tmp_path / "none.safetensors")
 
 
 def test_examples_are_written_over_examples_only(tmp_path: Path) -> None:

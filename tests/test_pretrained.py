@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 
 from talkinghead import pretrained
-from talkinghead.models import vggface as oxford
 from talkinghead.models.backbones import VGG, VGG16_BLOCKS, vggface
 from talkinghead.pretrained import Source, find
+from talkinghead.tools import convert_vggface as oxford
 
 CONTENT = b"weights"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

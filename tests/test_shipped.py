@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 
 from talkinghead.cli import train
 from talkinghead.learners.checkpoints import image_size_of, networks
+from talkinghead.learners.export import PARTS
 from talkinghead.models.warp_guided import WarpGuidedGenerator
-from talkinghead.reenactment.files import MODELS
-from talkinghead.reenactment.portable import PARTS
+from talkinghead.reenactment.inputs import MODELS
 
 ROOT = Path(__file__).parents[1]
 SMALL = [

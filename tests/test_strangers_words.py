@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talkinghead.metrics.results import ResultKey
+from talkinghead.evaluation.results import ResultKey
 from talkinghead.provenance import __main__ as provenance
-from talkinghead.studio.study import TRIPLETS_FILE, Study, Triplet, load_study, save_study
+from talkinghead.study.study import TRIPLETS_FILE, Study, Triplet, load_study, save_study
 
 
 def test_statements_of_origin_hold_no_codes_for_terminals(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from landmarks import landmarks_of, seed_of
 
-from talkinghead.data.landmarks import interocular
+from talkinghead.faces.landmark_image import interocular
 from talkinghead.reenactment.smoothing import smooth
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.motion import make_motion

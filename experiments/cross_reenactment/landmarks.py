@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.landmarks import interocular
-from talkinghead.data.people import CrossReenactment
+from talkinghead.evaluation.frame_choice import FrameChoice
+from talkinghead.evaluation.tasks import CrossReenactment
+from talkinghead.faces.landmark_image import interocular
 from talkinghead.metrics.landmarks import find_detector, to_uint8
 from talkinghead.reenactment.adaptation import MODES, adapt, face_of, most_alike
-from talkinghead.reenactment.facemodel import load_facemodel
+from talkinghead.reenactment.face_model import load_facemodel
 from talkinghead.reenactment.fitting import fit_clip
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.dataset import person_seed

@@ -11,12 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from talkinghead.atomic import write_atomic
-from talkinghead.data.choice import FrameChoice
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import CrossReenactment
+from talkinghead.evaluation.frame_choice import FrameChoice
+from talkinghead.evaluation.tasks import CrossReenactment
 from talkinghead.metrics.landmarks import to_uint8
 from talkinghead.provenance import Card, marked
+from talkinghead.storage import write_atomic
 
 HERE = Path(__file__).parent
 MODES = ("raw", "relative", "absolute")

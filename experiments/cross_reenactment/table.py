@@ -10,10 +10,10 @@ import math
 from pathlib import Path
 from statistics import fmean, median
 
-from talkinghead.atomic import write_atomic
-from talkinghead.metrics.orderings import Claim, Orderings, Side
-from talkinghead.metrics.summary import Method, Table
-from talkinghead.metrics.table import fill_block, write_tables
+from talkinghead.reporting.paired import Claim, Orderings, Side
+from talkinghead.reporting.summary import Method, Table
+from talkinghead.reporting.tables import fill_block, write_tables
+from talkinghead.storage import write_atomic
 
 HERE = Path(__file__).parent
 RESULTS = [HERE / "results.csv"]

@@ -21,8 +21,8 @@ import torch
 from hydra.utils import instantiate
 
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import PlacedFrame, Shards
-from talkinghead.learners.newcomers import Newcomers
+from talkinghead.evaluation.tasks import PlacedFrame, Shards
+from talkinghead.learners.load import Newcomers
 from talkinghead.metrics.identity import find_dlib_identity
 from talkinghead.metrics.landmarks import find_detector
 from talkinghead.metrics.motion import LIDS, LIPS, opening
@@ -30,7 +30,7 @@ from talkinghead.metrics.perceptual import PerceptualDistance
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.backbones import vgg16
 from talkinghead.models.facenet import facenet_synthetic
-from talkinghead.reenactment.files import MODELS
+from talkinghead.reenactment.inputs import MODELS
 from talkinghead.types import Frames
 
 HERE = Path(__file__).parent

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import torch
 
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.data.people import PlacedFrame, Shards
+from talkinghead.evaluation.tasks import PlacedFrame, Shards
 from talkinghead.learners.finetune import FineTuner, Progress
-from talkinghead.learners.newcomers import Newcomers
-from talkinghead.reenactment.files import MODELS
+from talkinghead.learners.load import Newcomers
+from talkinghead.reenactment.inputs import MODELS
 from talkinghead.synthetic.dataset import SyntheticDataset
 from talkinghead.types import Frames
 

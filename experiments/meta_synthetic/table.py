@@ -19,8 +19,8 @@ import cv2
 import torch
 import yaml
 
-from talkinghead.atomic import write_atomic
 from talkinghead.provenance import Card, marked
+from talkinghead.storage import write_atomic
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"

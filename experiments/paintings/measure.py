@@ -27,21 +27,21 @@ from jaxtyping import Float, UInt8
 from paint import PAINTING, truth
 from PIL import Image
 
-from talkinghead.atomic import write_atomic
+from talkinghead.faces.crop import Framing, cut, to_crop
+from talkinghead.faces.detectors import Dlib
 from talkinghead.metrics.identity import DlibIdentity
 from talkinghead.metrics.landmarks import DlibLandmarks
 from talkinghead.metrics.perceptual import PerceptualDistance
 from talkinghead.metrics.suite import ssim
-from talkinghead.metrics.table import fill_block
 from talkinghead.models.facenet import facenet_synthetic
-from talkinghead.preparation.crop import Framing, cut, to_crop
-from talkinghead.preparation.detectors import Dlib
-from talkinghead.preparation.video import Video
 from talkinghead.provenance import Card, marked
 from talkinghead.provenance.marking import xmp_packet
-from talkinghead.reenactment.examples import DRIVERS
-from talkinghead.reenactment.files import SHIPPED
+from talkinghead.reenactment.inputs import SHIPPED
 from talkinghead.reenactment.source import Portrait, as_frames, read_source
+from talkinghead.reporting.tables import fill_block
+from talkinghead.storage import write_atomic
+from talkinghead.tools.render_examples import DRIVERS
+from talkinghead.video.reader import Video
 
 HERE = Path(__file__).parent
 EVERY, SIZE, NETWORKS = 4, 256, 256  # measured frames; pixels of the clips and of the networks' pictures

@@ -12,11 +12,11 @@ import numpy as np
 import simplejpeg
 from jaxtyping import Float, UInt8
 
-from talkinghead.atomic import write_atomic
 from talkinghead.provenance import Card, marked
-from talkinghead.reenactment.examples import DRIVERS, motion_of, portrait, show, still
+from talkinghead.storage import write_atomic
 from talkinghead.synthetic.motion import Motion
 from talkinghead.synthetic.scene import Picture
+from talkinghead.tools.render_examples import DRIVERS, motion_of, portrait, show, still
 
 SITTER, SIZE = 22, 512
 PAINTING = Path(__file__).with_name("painting.jpg")

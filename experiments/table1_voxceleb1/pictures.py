@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from talkinghead.atomic import write_atomic
 from talkinghead.provenance import Card, marked
+from talkinghead.storage import write_atomic
 
 HERE = Path(__file__).parent
 DATA = "synthetic/test"

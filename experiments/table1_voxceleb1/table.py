@@ -7,9 +7,9 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 from pathlib import Path
 
-from talkinghead.metrics.orderings import Claim, Orderings, Side
-from talkinghead.metrics.summary import Method, Table
-from talkinghead.metrics.table import write_tables
+from talkinghead.reporting.paired import Claim, Orderings, Side
+from talkinghead.reporting.summary import Method, Table
+from talkinghead.reporting.tables import write_tables
 
 HERE = Path(__file__).parent
 RESULTS = [  # of the synthetic data set, where ours is measured in the other folder, and beside it of VoxCeleb1

@@ -20,12 +20,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from talkinghead.callbacks.precision import best_precision
+from talkinghead.evaluation.results import ResultKey, Results
 from talkinghead.learners.checkpoints import git_commit
 from talkinghead.learners.finetune import FeedForward, FineTuner
-from talkinghead.losses.perceptual import ContentLoss
-from talkinghead.metrics.results import ResultKey, Results
+from talkinghead.losses import ContentLoss
 from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS, VGG19_BLOCKS, VGG19_LAYERS
+from talkinghead.precision import best_precision
 from talkinghead.types import FewShotMethod, Frames
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 from pathlib import Path
 
-from talkinghead.metrics.summary import Method, Table
-from talkinghead.metrics.table import write_tables
+from talkinghead.reporting.summary import Method, Table
+from talkinghead.reporting.tables import write_tables
 
 HERE = Path(__file__).parent
 RESULTS = [HERE.parent / folder / "results.csv" for folder in ("table1_voxceleb1", "table1_voxceleb2", "timing")]

@@ -11,8 +11,8 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float
 
-from talkinghead.atomic import write_atomic
 from talkinghead.models.guide import HEAD_POINTS
+from talkinghead.storage import write_atomic
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.landmarks import landmark_points
 from talkinghead.synthetic.person import make_person, neutral_vertices

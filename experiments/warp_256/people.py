@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from talkinghead.atomic import write_atomic
 from talkinghead.data.augmentation import Augmentation
 from talkinghead.provenance import Card, marked
+from talkinghead.storage import write_atomic
 from talkinghead.synthetic.dataset import ClipPlan, RenderPlan, render_clip
 
 FRAMES, COLUMNS = 3, 8

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from talkinghead.atomic import write_atomic
+from talkinghead.storage import write_atomic
 from talkinghead.types import Episode
 
 MIN_TARGET_SPREAD = 0.02  # of images in [-1, 1]; where the targets themselves vary less, nothing can be said

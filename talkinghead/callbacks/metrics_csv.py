@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 
-from talkinghead.atomic import write_atomic
+from talkinghead.storage import write_atomic
 
 Row = dict[str, str]
 

@@ -12,10 +12,10 @@ from jaxtyping import Float, UInt8
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from talkinghead.atomic import write_atomic
-from talkinghead.metrics.baseline import nearest_frame
 from talkinghead.metrics.suite import to_uint8
+from talkinghead.models.nearest_frame import nearest_frame
 from talkinghead.provenance import Card, marked
+from talkinghead.storage import write_atomic
 from talkinghead.types import Episode
 
 HEADER_PX = 22

@@ -9,7 +9,7 @@ import pytorch_lightning as L
 from rich.table import Table
 from torch import Tensor
 
-from talkinghead.atomic import write_atomic
+from talkinghead.storage import write_atomic
 from talkinghead.terminal import print_table
 
 LEARNER = "model"  # name of the method whose metrics stand without a prefix

@@ -13,14 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.api import Model, Person, load
 from talkinghead.cli import CONF, name_of
-from talkinghead.learners.newcomers import PARTS, Loss
-from talkinghead.preparation.crop import Framing
+from talkinghead.faces.crop import Framing
+from talkinghead.learners.load import PARTS, Loss
 from talkinghead.processes import stopped, terminate_cleanly
+from talkinghead.progress import Phases
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.files import Files, check_files, names_of
-from talkinghead.reenactment.phases import Phases
+from talkinghead.reenactment.inputs import Files, check_files, names_of
+from talkinghead.reenactment.output_paths import check_targets, stamp, sweep
 from talkinghead.reenactment.pipeline import Settings
-from talkinghead.reenactment.targets import check_targets, stamp, sweep
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="animate")

@@ -16,19 +16,19 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
-from talkinghead.callbacks.sweep import ROWS, finish
 from talkinghead.cli import CONF, name_of
 from talkinghead.cli.checking import check_account, check_options, check_seed
 from talkinghead.cli.ending import nearby, told, what_it_left, without_noise
 from talkinghead.data.remote import DataFault
+from talkinghead.evaluation.finetune_previews import StepPreviews
+from talkinghead.evaluation.outputs import KeptFrames
+from talkinghead.evaluation.protocol import Candidate, FewShotLearner, PeopleDataModule
+from talkinghead.evaluation.results import Results, write_csv
 from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
-from talkinghead.learners.fewshot import Candidate, FewShotLearner, PeopleDataModule
-from talkinghead.learners.kept import KeptFrames
-from talkinghead.learners.watching import StepPreviews
-from talkinghead.metrics.results import Results, write_csv
 from talkinghead.models.trusted import inside, section_of
 from talkinghead.options import Range, check_numbers
 from talkinghead.pretrained import digest
+from talkinghead.reporting.sweep_table import ROWS, finish
 
 log = logging.getLogger(__name__)
 NUMBERS = {"preview_every": Range(0, optional=True)}

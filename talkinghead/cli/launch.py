@@ -59,7 +59,7 @@ def launch(name: str, command: str | None = None) -> Any:
         return runpy.run_module(f"talkinghead.{name}", run_name="__main__")
     program(command.removeprefix("python ").removeprefix("-m talkinghead."))
     from talkinghead.cli import early  # noqa: PLC0415, it imports Hydra
-    from talkinghead.reenactment.files import dashed, file_arguments  # noqa: PLC0415
+    from talkinghead.reenactment.inputs import dashed, file_arguments  # noqa: PLC0415
 
     if verb.files:
         if hint := dashed(sys.argv[1:], verb.files):

@@ -16,16 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.api import Person, load
 from talkinghead.cli import CONF
 from talkinghead.cli.checking import missing_package
-from talkinghead.learners.newcomers import PARTS
+from talkinghead.faces.crop import Framing
+from talkinghead.learners.load import PARTS
 from talkinghead.options import Range, check_numbers
-from talkinghead.preparation.crop import Framing
-from talkinghead.reenactment.files import SHIPPED, find_model
+from talkinghead.reenactment.inputs import SHIPPED, find_model
 from talkinghead.reenactment.pipeline import Settings, find_device
 from talkinghead.studio.animator import Animator
-from talkinghead.studio.desk import Desk
-from talkinghead.studio.study import load_study
+from talkinghead.studio.job_queue import Desk
 from talkinghead.studio.uploads import Limits
-from talkinghead.studio.workplace import workplace
+from talkinghead.studio.work_folder import workplace
+from talkinghead.study.study import load_study
 
 KINDS = {"portraits": "*.jpg", "drivers": "*.mp4"}
 NUMBERS = {"port": Range(1, 65_535, optional=True), "keep_minutes": Range(0.1, 1e6, whole=False)}

@@ -27,10 +27,10 @@ from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.remote import DataFault
 from talkinghead.data.shards import DATASET_FILE
 from talkinghead.learners.checkpoints import git_commit, load_weights
+from talkinghead.learners.export import shrink
 from talkinghead.learners.resuming import find_checkpoint
 from talkinghead.processes import INTERRUPTED
-from talkinghead.reenactment.files import SHIPPED
-from talkinghead.reenactment.portable import shrink
+from talkinghead.reenactment.inputs import SHIPPED
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from jaxtyping import Float, UInt8
 
-from talkinghead.data.landmarks import interocular
+from talkinghead.faces.landmark_image import interocular
 
 Images = UInt8[np.ndarray, "N H W 3"]
 PARTS = ((0, 17), (17, 22), (22, 27), (27, 36), (36, 42), (42, 48), (48, 68))  # of the 68 points: jaw, brows, …, lips

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.datasets import FixedEpisodes, TrainEpisodes, plan_fixed_episodes
 from talkinghead.data.episodes import as_float
-from talkinghead.data.loaders import (
+from talkinghead.data.loader import (
     EpisodeLoader,
     EpochBatches,
     FixedLoader,
@@ -23,8 +23,8 @@ from talkinghead.data.loaders import (
     collate_loaded,
     prepare_worker,
 )
-from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, is_remote, load_info
+from talkinghead.data.sampling import EpochOrder
 from talkinghead.data.shards import DATASET_FILE, VIDEOS_FILE, DatasetInfo
 from talkinghead.data.videos import load_videos
 from talkinghead.machine import lock

@@ -8,9 +8,9 @@ from torch.utils.data import Dataset
 
 from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.episodes import Sample, choose_frames, is_decodable, make_sample, usable_frames
-from talkinghead.data.order import EpochOrder
 from talkinghead.data.reader import ShardPool, StoredClip, UnusableClip
 from talkinghead.data.remote import DataFault
+from talkinghead.data.sampling import EpochOrder
 
 _MAX_REPLACEMENTS = 1000
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from talkinghead.data.landmarks import draw_landmarks, mirror_points
 from talkinghead.data.reader import StoredClip, UnusableClip
+from talkinghead.faces.landmark_image import draw_landmarks, mirror_points
 from talkinghead.types import Episode
 
 _LARGEST = 4096  # pixels of a stored frame's side

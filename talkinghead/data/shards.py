@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from talkinghead.atomic import write_atomic
 from talkinghead.names import LONGEST, as_line
+from talkinghead.storage import write_atomic
 
 DATASET_FILE = "dataset.json"
 VIDEOS_FILE = "videos.json"

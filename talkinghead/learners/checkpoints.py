@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from talkinghead.learners.videos import match_videos
+from talkinghead.learners.video_rows import match_videos
 from talkinghead.models.trusted import built, read_checkpoint, section_of, weights_of
 
 _logger = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from talkinghead.learners.game import clip_gradients, minimize
-from talkinghead.learners.videos import match_videos
-from talkinghead.metrics.baseline import nearest_frame
+from talkinghead.learners.minimize import clip_gradients, minimize
+from talkinghead.learners.video_rows import match_videos
 from talkinghead.metrics.suite import ImageMetrics
-from talkinghead.models.layout import lay_out, training_layout
+from talkinghead.models.memory_format import lay_out, training_layout
+from talkinghead.models.nearest_frame import nearest_frame
 from talkinghead.types import Episode
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 
-from talkinghead.atomic import write_atomic
-from talkinghead.data.faces import Faces, LabelledFrames
+from talkinghead.data.labelled_frames import Faces, LabelledFrames
 from talkinghead.models.facenet import Face, FaceNet, to_bytes
+from talkinghead.storage import write_atomic
 
 
 class FaceDataModule(L.LightningDataModule):

@@ -12,16 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from talkinghead.learners.game import minimize
-from talkinghead.learners.measured import measured
-from talkinghead.learners.practice import AnyPersonalGenerator, Motion, Practice
+from talkinghead.learners.finetune_defaults import measured
+from talkinghead.learners.finetune_pairs import AnyPersonalGenerator, Motion, Practice
+from talkinghead.learners.minimize import minimize
 from talkinghead.learners.shots import BATCH, draw, shuffled_batches
-from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
+from talkinghead.losses import adversarial, feature_matching, hinge
+from talkinghead.models.fast_generator import QuickGenerator, QuickWarpGuidedGenerator
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, Start
 from talkinghead.models.layers import settle_spectral_norm
-from talkinghead.models.layout import lay_out, training_layout
-from talkinghead.models.person import save_person
-from talkinghead.models.quick import QuickGenerator, QuickWarpGuidedGenerator
+from talkinghead.models.memory_format import lay_out, training_layout
+from talkinghead.models.person_file import save_person
 from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator, WarpGuidedGenerator
 from talkinghead.types import Frames
 
@@ -65,7 +65,7 @@ class PersonReenactor:
         return draw(self._quick, driving)
 
     def save(self, path: str | Path, about: Mapping[str, Any]) -> None:
-        """Write the person model; see `talkinghead.models.person`."""
+        """Write the person model; see `talkinghead.models.person_file`."""
         save_person(path, self.generator, about)
 
 

@@ -10,9 +10,8 @@ from torch.nn.functional import cosine_similarity
 from torch.optim import Adam, Optimizer, SparseAdam
 
 from talkinghead.learners.adversarial import AdversarialLearner
-from talkinghead.learners.rows import average_rows, fill_rows
-from talkinghead.losses.adversarial import adversarial, feature_matching, hinge
-from talkinghead.losses.matching import matching
+from talkinghead.learners.sparse_rows import average_rows, fill_rows
+from talkinghead.losses import adversarial, feature_matching, hinge, matching
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
 from talkinghead.models.guide import parts_mask

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from talkinghead.learners.adversarial import AdversarialLearner
-from talkinghead.learners.game import minimize
+from talkinghead.learners.minimize import minimize
 from talkinghead.learners.shots import draw, shuffled_batches
-from talkinghead.losses.adversarial import feature_matching
+from talkinghead.losses import feature_matching
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.pix2pixhd import MultiScaleDiscriminator, Verdict
 from talkinghead.types import Episode, Frames, Reenactor

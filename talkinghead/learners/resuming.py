@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from talkinghead.models.trusted import read_checkpoint
+from talkinghead.models.trusted import RENAMED, read_checkpoint
 
 SAME = ("model", "seed", "data.path", "data.build", "data.size", "learner._target_")  # what makes a run what it is
 NEVER_TOLD = {"paths", "ckpt_path", "allow_other_run", "num_videos", "git_commit", "logger", "init_from", "callbacks"}
@@ -76,6 +76,7 @@ def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Diffe
         if NEVER_TOLD & {key.split(".")[0], key.split(".")[-1]} or "weights_dir" in key:
             continue
         values = [Path(value).name if key == "data.path" else value for value in (old[key], new[key])]
+        values[0] = RENAMED.get(values[0], values[0]) if key.endswith("_target_") else values[0]
         if values[0] != values[1] and not all(isinstance(v, str) and "/" in v for v in values):
             yield Difference(key, old[key], new[key])
 

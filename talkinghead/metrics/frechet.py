@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from talkinghead.atomic import write_atomic
+from talkinghead.storage import write_atomic
 
 EMBED_BATCH = 16  # images at a time through the network
 

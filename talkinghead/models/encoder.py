@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from talkinghead.models.layers import IMAGE_CHANNELS, DownBlock, SelfAttention
-from talkinghead.models.layout import layout_of
+from talkinghead.models.memory_format import layout_of
 
 Pooling = Literal["sum_relu", "relu_sum", "sum", "max"]
 

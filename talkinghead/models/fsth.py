@@ -21,7 +21,7 @@ from talkinghead.models.layers import (
     conv,
     normalized,
 )
-from talkinghead.models.layout import layout_of
+from talkinghead.models.memory_format import layout_of
 from talkinghead.types import Episode, Frames
 
 Start = Literal["scaled", "embedding", "w0", "random"]

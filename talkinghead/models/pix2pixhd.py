@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from talkinghead.models.layers import IMAGE_CHANNELS, NormalizeInstances
-from talkinghead.models.layout import layout_of
+from talkinghead.models.memory_format import layout_of
 
 EPS = 1e-5  # of instance norm
 LEAK = 0.2  # of D's activations

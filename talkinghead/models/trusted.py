@@ -31,11 +31,15 @@ _MODELS = {
 _LEARNERS = {"x2face": ("X2FaceLearner",), "pix2pixhd": ("Pix2PixHDLearner",)}
 TARGETS = frozenset(
     [
-        "talkinghead.losses.perceptual.ContentLoss",
+        "talkinghead.losses.ContentLoss",
         *(f"talkinghead.models.{module}.{name}" for module, names in _MODELS.items() for name in names),
         *(f"talkinghead.learners.{module}.{name}" for module, names in _LEARNERS.items() for name in names),
     ]
 )
+RENAMED = {  # in files of older versions
+    "talkinghead.losses.perceptual.ContentLoss": "talkinghead.losses.ContentLoss",
+    "talkinghead.preparation.build.PreparedVideos": "talkinghead.preparation.folder_data_set.PreparedVideos",
+}
 LARGEST = {"image_size": 2048, "num_videos": 20_000_000}  # by the argument's name
 LARGEST_OTHER, LONGEST_LIST, LONGEST_STRING, DEEPEST = 8192, 64, 200, 8
 DROPPED = ("metrics",)  # a baseline's learner is built without: this run measures with its own
@@ -85,7 +89,9 @@ def _section(node: Mapping[Any, Any], where: str, weights_dir: str | None, depth
     copy: dict[str, Any] = {}
     for key, value in node.items():
         at = f"{where}.{key}"
-        if key == "_target_" or (key == "_convert_" and value in ("none", "partial", "object", "all")):
+        if key == "_target_":
+            copy[key] = RENAMED.get(value, value)
+        elif key == "_convert_" and value in ("none", "partial", "object", "all"):
             copy[key] = value
         elif key.startswith("_"):
             raise ValueError(f"{at}: a file may not say how it is built; this key is refused")
@@ -103,9 +109,10 @@ def _section(node: Mapping[Any, Any], where: str, weights_dir: str | None, depth
 def _arguments(node: Mapping[Any, Any], where: str) -> frozenset[str]:
     """The names of a target's arguments; raises ValueError for a target that is not ours."""
     target = node["_target_"]
-    if not isinstance(target, str) or target not in TARGETS:
+    target = RENAMED.get(target, target) if isinstance(target, str) else None
+    if target not in TARGETS:
         raise ValueError(
-            f"{where}._target_ is {str(target)[:80]!r}, which is not a network or loss of this project: "
+            f"{where}._target_ is {str(node['_target_'])[:80]!r}, which is not a network or loss of this project: "
             "the file is refused, nothing of it was run"
         )
     return arguments_of(target)

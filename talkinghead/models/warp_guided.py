@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from talkinghead.models.guide import guide
 from talkinghead.models.layers import AdaptiveBlock, DownBlock, InstanceNorm, conv, normalized
-from talkinghead.models.layout import layout_of
+from talkinghead.models.memory_format import layout_of
 from talkinghead.types import Episode, Frames
 
 CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1}  # of what G is shown, in this order

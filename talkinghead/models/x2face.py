@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from talkinghead.models.layers import IMAGE_CHANNELS
-from talkinghead.models.layout import layout_of
+from talkinghead.models.memory_format import layout_of
 
 Sampler = Float[Tensor, "B H W 2"]  # where each output pixel comes from: (x, y), -1 and 1 are the outermost pixels
 

@@ -11,14 +11,14 @@ import simplejpeg
 from jaxtyping import Float, UInt8
 
 from talkinghead.data.shards import Clip
+from talkinghead.faces.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
+from talkinghead.faces.detectors import Detector
+from talkinghead.faces.tiled_detection import closer
+from talkinghead.faces.tracking import Track, follow
 from talkinghead.names import as_path_part, is_name
 from talkinghead.options import Range, check_numbers
-from talkinghead.preparation.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
-from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.frames import Shot, shots
 from talkinghead.preparation.sources import Unit
-from talkinghead.preparation.tiles import closer
-from talkinghead.preparation.tracking import Track, follow
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 NUMBERS = {

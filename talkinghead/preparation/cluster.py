@@ -4,7 +4,7 @@ from typing import Any
 
 import cv2
 
-from talkinghead.preparation import spool
+from talkinghead.preparation import partial_results
 from talkinghead.preparation.plan import Job
 from talkinghead.preparation.workers import Counts, Results, Work
 
@@ -39,7 +39,7 @@ class RayCluster:
             pool = ActorPool([remote.remote(work) for _ in range(number)])
             yield from pool.map_unordered(lambda worker, job: worker.run.remote(job), jobs)
         except RayActorError as error:
-            spool.died(work.output, jobs, attempts=self.retries + 1)
+            partial_results.died(work.output, jobs, attempts=self.retries + 1)
             raise RuntimeError(
                 f"a clip ended its worker {self.retries + 1} times (memory, or a file that crashes the decoder). "
                 f"Run the same command again to go on without it; memory short: raise cluster.cpus. {error}"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from talkinghead.images import UnreadableImage, read_image
 from talkinghead.preparation.sources import Unit
-from talkinghead.preparation.video import Video, segments
+from talkinghead.video.reader import Video, segments
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 

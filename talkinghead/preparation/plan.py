@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from talkinghead.atomic import write_atomic
 from talkinghead.preparation.sources import SPLITS, Unit, keys
+from talkinghead.storage import write_atomic
 
 PLAN_FILE = "prepare.json"
 LIST = "clips_sha256"  # of names and places of all clips

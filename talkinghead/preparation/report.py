@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DatasetInfo
 from talkinghead.names import as_cell, as_line
 from talkinghead.preparation.clip import Drop
+from talkinghead.storage import write_atomic
 from talkinghead.terminal import print_table
 
 

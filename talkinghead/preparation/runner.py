@@ -10,11 +10,11 @@ import numpy as np
 from rich.console import Console
 
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split, Videos
+from talkinghead.faces.crop import Framing
+from talkinghead.faces.detectors import Detector
 from talkinghead.machine import lock
-from talkinghead.preparation import spool
+from talkinghead.preparation import partial_results
 from talkinghead.preparation.clip import Drop, Result, Settings
-from talkinghead.preparation.crop import Framing
-from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan, video_names
 from talkinghead.preparation.progress import Progress
 from talkinghead.preparation.report import print_report, tell, write_report
@@ -64,11 +64,11 @@ class Runner:
         jobs = make_plan(self.source.units(), self.clips_per_shard)
         with locked(self.output):
             claim(self.output, fingerprint(jobs, self.options()))
-            spool.sweep(self.output)
+            partial_results.sweep(self.output)
             if not (self.output / DATASET_FILE).exists():
                 self._work(jobs)
                 self._finish(jobs)
-            spool.remove(self.output)
+            partial_results.remove(self.output)
         print_report(self.output, self.console)
         return DatasetInfo.load(self.output)
 
@@ -88,15 +88,18 @@ class Runner:
         for job in jobs:
             blocks.setdefault(job.shard, []).append(job)
         for job in jobs:
-            if job.unit.clip in self.exclude and not spool.done(self.output, job):
-                spool.put(self.output, job, Result([], [Drop(job.unit.clip, "excluded")], 0))
-            elif not spool.done(self.output, job) and spool.deaths(self.output, job) >= self.max_deaths:
-                spool.quarantine(self.output, job)
-        left = [job for job in jobs if not spool.done(self.output, job)]
+            if job.unit.clip in self.exclude and not partial_results.done(self.output, job):
+                partial_results.put(self.output, job, Result([], [Drop(job.unit.clip, "excluded")], 0))
+            elif (
+                not partial_results.done(self.output, job)
+                and partial_results.deaths(self.output, job) >= self.max_deaths
+            ):
+                partial_results.quarantine(self.output, job)
+        left = [job for job in jobs if not partial_results.done(self.output, job)]
         missing = Counter(job.shard for job in left)
         for shard, block in blocks.items():
-            if not missing[shard] and not spool.block_file(self.output, block[0]).exists():
-                spool.finish_block(self.output, block, self.settings.image_size)
+            if not missing[shard] and not partial_results.block_file(self.output, block[0]).exists():
+                partial_results.finish_block(self.output, block, self.settings.image_size)
         work = Work(self.detector, self.settings, self.output, self.max_deaths)
         with (
             Progress(self.console, len(jobs), len(jobs) - len(left)) as progress,
@@ -106,7 +109,7 @@ class Runner:
                 progress.advance(kept, dropped, decoded)
                 missing[job.shard] -= 1
                 if not missing[job.shard]:
-                    spool.finish_block(self.output, blocks[job.shard], self.settings.image_size)
+                    partial_results.finish_block(self.output, blocks[job.shard], self.settings.image_size)
 
     def _finish(self, jobs: list[Job]) -> None:
         """Report, then dataset.json: where it exists, the data set is complete."""
@@ -116,7 +119,7 @@ class Runner:
         rows: dict[str, list[int]] = {}
         for name in SPLITS:
             heads = [job for job in jobs if job.unit.split == name and job.position == 0]
-            found = [spool.read_block(self.output, job) for job in heads]
+            found = [partial_results.read_block(self.output, job) for job in heads]
             drops += [drop for block in found for drop in block.drops]
             framing += [clip for block in found for clip in block.framing]
             entries = [block.entry for block in found if block.entry is not None]
@@ -137,7 +140,7 @@ class Runner:
 
     def _info(self, splits: dict[str, Split], framing: list[Framing]) -> DatasetInfo:
         settings = self.settings
-        crop = {"rule": "talkinghead.preparation.crop.clip_crop", "margin": settings.margin, "down": settings.down}
+        crop = {"rule": "talkinghead.faces.crop.clip_crop", "margin": settings.margin, "down": settings.down}
         measured = [round(float(np.median(values)), 3) for values in zip(*framing, strict=True)]
         return DatasetInfo(
             name=self.source.name,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
 from talkinghead.images import IMAGE_SUFFIXES
-from talkinghead.preparation.container import VIDEO_SUFFIXES
+from talkinghead.video.container import VIDEO_SUFFIXES
 
 _LONGEST_KEY = 64  # letters: a member of a tar has 100 for key, number and suffix
 SPLITS = ("train", "val", "test")

@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import cv2
 
+from talkinghead.faces.detectors import Detector
 from talkinghead.machine import num_cpus
-from talkinghead.preparation import spool
+from talkinghead.preparation import partial_results
 from talkinghead.preparation.clip import Settings, prepare_clip
-from talkinghead.preparation.detectors import Detector
 from talkinghead.preparation.plan import Job
 from talkinghead.processes import end_with_parent, stopping_at_once
 
@@ -35,12 +35,12 @@ class Work:
         self.max_deaths = max_deaths  # so often a job may end its worker
 
     def __call__(self, job: Job) -> Counts:
-        spool.begin(self.output, job)
+        partial_results.begin(self.output, job)
         try:
             result = prepare_clip(job.unit, job.key, job.video_index, self.detector, self.settings)
-            spool.put(self.output, job, result)
+            partial_results.put(self.output, job, result)
         finally:
-            spool.end(self.output, job)  # not after a death
+            partial_results.end(self.output, job)  # not after a death
         return Counts(len(result.clips), len(result.drops), result.decoded)
 
 
@@ -72,7 +72,7 @@ class LocalProcesses:
             yield from ((job, work(job)) for job in jobs)
             return
         workers = workers or num_cpus()
-        suspects = [job for job in jobs if spool.deaths(work.output, job)]
+        suspects = [job for job in jobs if partial_results.deaths(work.output, job)]
         for job in suspects:
             yield from self._alone(work, job)
         yield from self._together(work, [job for job in jobs if job not in suspects], workers)
@@ -81,9 +81,9 @@ class LocalProcesses:
         try:
             yield from self._together(work, [job], 1)
         except RuntimeError:
-            if spool.deaths(work.output, job) < work.max_deaths:
+            if partial_results.deaths(work.output, job) < work.max_deaths:
                 raise
-            spool.quarantine(work.output, job)
+            partial_results.quarantine(work.output, job)
             yield job, Counts(0, 1, 0)
 
     def _together(self, work: Work, jobs: list[Job], workers: int) -> Results:
@@ -93,7 +93,7 @@ class LocalProcesses:
             with stopping_at_once(pool):
                 yield from pooled(pool, jobs, 4 * workers)
         except RuntimeError:
-            spool.died(work.output, jobs)
+            partial_results.died(work.output, jobs)
             raise
 
 

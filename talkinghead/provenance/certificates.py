@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from talkinghead.atomic import write_atomic
+from talkinghead.storage import write_atomic
 
 
 @dataclass(frozen=True)

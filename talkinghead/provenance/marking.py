@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from talkinghead.atomic import write_atomic
 from talkinghead.provenance.certificates import Signer, own_certificate, read_signer
 from talkinghead.provenance.reading import ASSERTION, CLAIM, IPTC, SPACES, media_type, read
+from talkinghead.storage import write_atomic
 
 _logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from talkinghead.reenactment.facemodel import FaceModel, load_facemodel
+from talkinghead.reenactment.face_model import FaceModel, load_facemodel
 from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
 
 Mode = Literal["relative", "absolute", "raw"]

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from talkinghead.atomic import write_atomic
-from talkinghead.data.landmarks import draw_landmarks
+from talkinghead.faces.crop import cut
+from talkinghead.faces.landmark_image import draw_landmarks
 from talkinghead.options import Range, check_numbers
-from talkinghead.preparation.crop import cut
 from talkinghead.provenance import Card, Signer
 from talkinghead.reenactment.adaptation import Mode, adapt
 from talkinghead.reenactment.driver import Driver
-from talkinghead.reenactment.movie import Movie
-from talkinghead.reenactment.panels import Column, even, labelled, sheet_of, side_by_side, to_height
-from talkinghead.reenactment.paste import Paste
+from talkinghead.reenactment.moving_crop import bounded
+from talkinghead.reenactment.paste_back import Paste
+from talkinghead.reenactment.side_by_side import Column, even, labelled, sheet_of, side_by_side, to_height
 from talkinghead.reenactment.smoothing import smooth
 from talkinghead.reenactment.source import Portrait, as_frames, as_pictures
-from talkinghead.reenactment.walking import bounded
+from talkinghead.storage import write_atomic
 from talkinghead.types import Frames, Reenactor
+from talkinghead.video.writer import Movie
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 BATCH = 8  # frames drawn at once

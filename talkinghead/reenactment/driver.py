@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from talkinghead.preparation.crop import Crop, Framing, clip_crop, face_box, to_crop
-from talkinghead.preparation.detectors import Detector
-from talkinghead.preparation.tiles import closer
-from talkinghead.preparation.timeline import Timeline
-from talkinghead.preparation.video import Video, reason
-from talkinghead.reenactment.faces import Magnified, track_face
-from talkinghead.reenactment.movie import Movie
-from talkinghead.reenactment.reel import Reel
-from talkinghead.reenactment.walking import stays, walk
+from talkinghead.faces.crop import Crop, Framing, clip_crop, face_box, to_crop
+from talkinghead.faces.detectors import Detector
+from talkinghead.faces.face_track import Magnified, track_face
+from talkinghead.faces.tiled_detection import closer
+from talkinghead.reenactment.moving_crop import stays, walk
+from talkinghead.video.cached_reader import Reel
+from talkinghead.video.reader import Video, reason
+from talkinghead.video.timeline import Timeline
+from talkinghead.video.writer import Movie
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 MAX_LOST = 1.0  # seconds that a face may be away and still be the same

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from talkinghead.reenactment.adaptation import check, face_of, uncrossed
-from talkinghead.reenactment.facemodel import load_facemodel
+from talkinghead.reenactment.face_model import load_facemodel
 from talkinghead.reenactment.fitting import turn
 
 SPREAD = 1.5  # of expressions, in the model's standard deviations: lips open up to a fifth of the eye distance

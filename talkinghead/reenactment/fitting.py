@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from talkinghead.reenactment.facemodel import JAW, FaceModel
+from talkinghead.reenactment.face_model import JAW, FaceModel
 
 RIGID = [0, 1, 15, 16, *range(27, 36), 36, 39, 42, 45]  # ears, nose, eye corners: what no expression moves much
 NOISE = np.where(np.arange(68) < JAW, 0.04, 0.02).astype(np.float32)  # of landmarks, in units of the model

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from talkinghead.models.quick import fast_dtype
+from talkinghead.faces.crop import Framing
+from talkinghead.faces.detectors import Detector
 from talkinghead.options import Range, check_numbers
-from talkinghead.preparation.crop import Framing
-from talkinghead.preparation.detectors import Detector
+from talkinghead.precision import fast_dtype
+from talkinghead.progress import Reporter
 from talkinghead.provenance import Signer
 from talkinghead.reenactment.adaptation import MODES
 from talkinghead.reenactment.animation import BATCH, Look, animate, drawn, driving_points
 from talkinghead.reenactment.driver import Driver, follow_driver, record
-from talkinghead.reenactment.phases import Reporter
-from talkinghead.reenactment.sameness import check_one_person, find_recognizer
+from talkinghead.reenactment.same_person import check_one_person, find_recognizer
 from talkinghead.reenactment.source import Portrait, points_of, read_source, shots_of
 from talkinghead.types import Frames, Reenactor
 

@@ -8,7 +8,7 @@ a blink does, noise does not.
 import numpy as np
 from jaxtyping import Complex, Float
 
-from talkinghead.data.landmarks import PARTS
+from talkinghead.faces.landmark_image import PARTS
 
 RIGID = [*range(27, 36), 36, 39, 42, 45]  # nose and eye corners: what no expression moves much
 STILL = [*range(27, 36)]  # nose: what moves here, beside the head, is noise

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from talkinghead.data.landmarks import draw_landmarks
+from talkinghead.faces.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
+from talkinghead.faces.detectors import Detector
+from talkinghead.faces.face_track import find_face
+from talkinghead.faces.landmark_image import draw_landmarks
 from talkinghead.images import IMAGE_SUFFIXES, is_image, read_image
-from talkinghead.preparation.crop import Crop, Framing, clip_crop, cut, face_box, to_crop
-from talkinghead.preparation.detectors import Detector
-from talkinghead.preparation.video import Video, reason, spread
-from talkinghead.reenactment.faces import find_face
 from talkinghead.types import Frames
+from talkinghead.video.reader import Video, reason, spread
 
 VIDEO_SHOTS = 8  # frames of a source video where `shots` does not say
 

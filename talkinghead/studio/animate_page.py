@@ -9,11 +9,11 @@ import gradio as gr
 
 from talkinghead.reenactment.animation import Look
 from talkinghead.studio.animator import Animator, Video, Wish
-from talkinghead.studio.desk import Desk
 from talkinghead.studio.job import Stopped
-from talkinghead.studio.panel import draw_message, draw_state
+from talkinghead.studio.job_queue import Desk
+from talkinghead.studio.messages import UNEXPECTED, explain, translate
 from talkinghead.studio.uploads import Refused, check_picture, check_video
-from talkinghead.studio.words import UNEXPECTED, explain, translate
+from talkinghead.studio.view import draw_message, draw_state
 
 OWN = "my own"
 STOPPED = "Stopped. Nothing was kept."

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from talkinghead.preparation.crop import Framing
-from talkinghead.preparation.detectors import Detector
+from talkinghead.faces.crop import Framing
+from talkinghead.faces.detectors import Detector
 from talkinghead.provenance import Signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.pipeline import Learned, Method, Pipeline, Settings

@@ -8,16 +8,16 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from talkinghead.studio import panel
+from talkinghead.studio import view
 from talkinghead.studio.animate_page import Examples, build_animate
 from talkinghead.studio.animator import Animator
-from talkinghead.studio.desk import Desk
 from talkinghead.studio.guard import Guard
-from talkinghead.studio.study import Study
-from talkinghead.studio.study_page import build_study
+from talkinghead.studio.job_queue import Desk
+from talkinghead.study.page import build_study
+from talkinghead.study.study import Study
 
 CSS = (
-    panel.STYLE
+    view.STYLE
     + """
 footer { display: none !important; }
 main.contain, .gradio-container { max-width: 1400px !important; margin: 0 auto; }

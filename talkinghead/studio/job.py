@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from talkinghead.reenactment.phases import Counter
+from talkinghead.progress import Counter
 
 PATIENCE = 0.25  # seconds between two looks at the state
 

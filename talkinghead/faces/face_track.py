@@ -1,0 +1,135 @@
+"""Finding the face that is meant, in a still and through a video whose frames are never all in memory."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from talkinghead.faces.detectors import Detector
+from talkinghead.faces.tiled_detection import Tiled
+from talkinghead.faces.tracking import Between, Sight, best_chain, look, plausible
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+NO_FACE = (
+    "no face found: the video has to show one that looks into the camera, best filling a third of the height; crop it "
+    "to head and shoulders, or try detector.threshold=-0.8 (dlib) or detector=face_alignment"
+)
+
+
+class Magnified:
+    """A `Detector` that looks at small pictures through a glass: HOG sees no face below 80 px.
+
+    least   pictures whose longest side is shorter are enlarged to about this, by a whole factor
+    """
+
+    def __init__(self, detector: Detector, least: int = 256) -> None:
+        self.detector, self.least = detector, least
+        self.name = detector.name
+
+    @property
+    def version(self) -> str:
+        """That of the detector inside."""
+        return self.detector.version
+
+    def check(self) -> None:
+        """The detector inside can run here."""
+        self.detector.check()
+
+    def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
+        """As the detector's, in pixels of the picture."""
+        factor = self.factor(image)
+        return self.detector.boxes(enlarge(image, factor)) / factor
+
+    def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
+        """As the detector's, in pixels of the picture."""
+        factor = self.factor(image)
+        return (self.detector.landmarks(enlarge(image, factor), box * factor) + 0.5) / factor - 0.5
+
+    def factor(self, image: UInt8[np.ndarray, "H W 3"]) -> int:
+        """How many times as large the picture is made."""
+        return max(1, -(-self.least // max(image.shape[:2])))
+
+
+def enlarge(image: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture `factor` times as large."""
+    if factor == 1:
+        return image
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+
+
+def find_face(image: UInt8[np.ndarray, "H W 3"], detector: Detector, face: int = 1) -> Float[np.ndarray, "68 2"]:
+    """Landmarks of the largest face of a picture, or of the `face`-th largest.
+
+    A picture in which none is seen is looked at again, enlarged, and in parts. Raises ValueError when there are fewer
+    faces.
+    """
+    found: list[Any] = []
+    glasses = {glass.factor(image): glass for glass in (Magnified(detector, least) for least in (1024, 512, 256))}
+    looks: list[Detector] = [*(glasses[factor] for factor in sorted(glasses)), Tiled(detector)]
+    for glass in looks:
+        found = sorted(glass.boxes(image), key=lambda box: box[0] - box[2])
+        if len(found) >= face:
+            points = glass.landmarks(image, found[face - 1])
+            if plausible(points, found[face - 1]):
+                return points
+    if not found:
+        height, width = image.shape[:2]
+        raise ValueError(
+            f"no face found in {width} x {height} pixels, nor in parts of them: use one in which the face looks into "
+            "the camera, crop it to head and shoulders, or try detector=face_alignment"
+        )
+    raise ValueError(f"{len(found)} faces found, face={face} asked for; for small faces try detector.longest=1280")
+
+
+class Sightings(NamedTuple):
+    """One face through a video: its landmarks in each frame, and in which of them it was seen, not interpolated."""
+
+    points: Float[np.ndarray, "F 68 2"]
+    seen: Bool[np.ndarray, " F"]
+
+
+def track_face(
+    read: Callable[[Sequence[int]], Any], num_frames: int, detector: Detector, *, face: int = 1, every: int = 1,
+    max_gap: int = 3, tick: Callable[[], None] = lambda: None,
+) -> Sightings:  # fmt: skip
+    """Follow the face that is large for longest, or the `face`-th such.
+
+    read        yields (number, picture) for ascending numbers; it is called twice
+    every       the detector searches each so-manyth frame; landmarks are found in all of them
+    max_gap     searched frames over which a lost face may come back elsewhere; where it was, it may after any time
+    tick        called `num_frames` times in all
+
+    Frames without landmarks are interpolated between their neighbours. Raises ValueError when there is no such face.
+    """
+    searched = sorted({*range(0, num_frames, every), num_frames - 1})
+    between = Between(chosen_chain([look(n, image, detector) for n, image in read(searched)], face, max_gap))
+    known: dict[int, np.ndarray] = {}
+    for n, image in read(range(num_frames)):
+        tick()
+        if n in between.frames and (points := between.landmarks(n, image, detector)) is not None:
+            known[n] = points
+    if not known:
+        raise ValueError("a face is seen, but its landmarks are not: the picture is too blurred or too small")
+    return interpolated(known, num_frames)
+
+
+def chosen_chain(sights: Sequence[Sequence[Sight]], face: int, max_gap: int) -> list[Sight]:
+    """The best chain, or the `face`-th best: those before it are taken away first."""
+    left = [list(faces) for faces in sights]
+    for number in range(1, face + 1):
+        chain = best_chain(left, max_gap)
+        if not chain:
+            raise ValueError(NO_FACE if number == 1 else f"{number - 1} faces found, face={face} asked for")
+        taken = {id(sight) for sight in chain}
+        left = [[sight for sight in faces if id(sight) not in taken] for faces in left]
+    return chain
+
+
+def interpolated(known: dict[int, np.ndarray], num_frames: int) -> Sightings:
+    """Landmarks for all frames; before the first and after the last they stand still."""
+    numbers = sorted(known)
+    values = np.stack([known[n] for n in numbers]).reshape(len(numbers), -1)
+    rows = np.stack([np.interp(np.arange(num_frames), numbers, column) for column in values.T], -1)
+    return Sightings(rows.reshape(num_frames, 68, 2), np.isin(np.arange(num_frames), numbers))

@@ -1,0 +1,112 @@
+"""Small faces in large pictures: detectors shrink a picture before they search it, so its parts are searched, too."""
+
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from talkinghead.faces.detectors import Detector
+from talkinghead.video.reader import spread
+
+LEAST = 320  # side of a tile, pixels: what is smaller is enlarged elsewhere (faces/face_track.py)
+PARTS = 3  # tiles along the longer side, if they did not overlap
+STEP = 0.7  # of a tile's side, to the next: a face of 0.3 of it lies whole in one
+ROOM = 2.0  # sides of a face around it that are searched next time
+SAMPLE = 8  # frames that tell whether a video needs this
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+Window = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+class Tiled:
+    """A `Detector` that searches the parts of a picture in which it sees no face as a whole.
+
+    Where it has found faces in a part, it searches their surroundings first in the next picture.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.name = detector, detector.name
+        self._near: list[Window] = []
+
+    @property
+    def version(self) -> str:
+        """That of the detector inside."""
+        return self.detector.version
+
+    def check(self) -> None:
+        """The detector inside can run here."""
+        self.detector.check()
+
+    def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
+        """As the detector's, in pixels of the picture."""
+        height, width = image.shape[:2]
+        found = self._search(image, self._near) if self._near else self.detector.boxes(image)
+        if not len(found):
+            found = self._search(image, tiles(width, height))
+            self._near = [around(box, width, height) for box in found]
+        return found
+
+    def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
+        """As the detector's, in pixels of the picture."""
+        left, top, right, bottom = around(box, image.shape[1], image.shape[0])
+        corner = np.array([left, top])
+        part = np.ascontiguousarray(image[top:bottom, left:right])
+        return self.detector.landmarks(part, box - np.tile(corner, 2)) + corner
+
+    def _search(self, image: UInt8[np.ndarray, "H W 3"], windows: Iterable[Window]) -> Float[np.ndarray, "N 4"]:
+        found: list[Float[np.ndarray, " 4"]] = []
+        for left, top, right, bottom in windows:
+            boxes = self.detector.boxes(np.ascontiguousarray(image[top:bottom, left:right]))
+            found += list(boxes + np.array([left, top, left, top]))
+        distinct: list[Float[np.ndarray, " 4"]] = []
+        for box in sorted(found, key=lambda one: one[0] - one[2]):  # the largest first: parts of faces are smaller
+            if not any(covered(box, other) for other in distinct):
+                distinct.append(box)
+        return np.array(distinct, float).reshape(-1, 4)
+
+
+def closer(
+    read: Callable[[Sequence[int]], Iterable[tuple[int, Image]]], num_frames: int, detector: Detector
+) -> Detector:
+    """The detector, or `Tiled` where that alone sees a face in some frames spread over a video.
+
+    read    yields (number, picture) for ascending numbers
+    """
+    numbers = spread(num_frames, SAMPLE)
+    if any(len(detector.boxes(image)) for _, image in read(numbers)):
+        return detector
+    tiled = Tiled(detector)
+    return tiled if any(len(tiled.boxes(image)) for _, image in read(numbers)) else detector
+
+
+def tiles(width: int, height: int) -> list[Window]:
+    """Squares that overlap and cover a picture; none for a small one."""
+    side = max(LEAST, ceil(max(width, height) / PARTS))
+    if side >= max(width, height):
+        return []
+    return [
+        (left, top, min(width, left + side), min(height, top + side))
+        for top in starts(height, side)
+        for left in starts(width, side)
+    ]
+
+
+def starts(length: int, side: int) -> list[int]:
+    """Of tiles along a side."""
+    count = 1 + max(0, ceil((length - side) / (STEP * side)))
+    return np.linspace(0, max(0, length - side), count).round().astype(int).tolist()
+
+
+def around(box: Float[np.ndarray, " 4"], width: int, height: int) -> Window:
+    """The surroundings of a face, within the picture."""
+    room = ROOM * float((box[2:] - box[:2]).max())
+    left, top = np.floor(np.maximum(box[:2] - room, 0)).astype(int).tolist()
+    right, bottom = np.ceil(np.minimum(box[2:] + room, [width, height])).astype(int).tolist()
+    return left, top, right, bottom
+
+
+def covered(box: Float[np.ndarray, " 4"], other: Float[np.ndarray, " 4"]) -> bool:
+    """Half of the box lies in the other."""
+    inner = np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None).prod()
+    return bool(inner > 0.5 * (box[2:] - box[:2]).prod())

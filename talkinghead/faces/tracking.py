@@ -1,0 +1,171 @@
+"""One face followed through the frames of a clip."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from talkinghead.faces.appearance import ALIKE, View, is_cut, likeness, patch_of, view_of
+from talkinghead.faces.crop import face_box
+from talkinghead.faces.detectors import Detector
+
+Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
+LEAST_OVERLAP = 0.15  # of the boxes of one face in neighbouring searched frames
+LARGER = 1.6  # or smaller: a face that comes back
+
+
+class Track(NamedTuple):
+    """Where the face was found: frames (positions in the given list, ascending) and its landmarks there."""
+
+    frames: list[int]
+    points: Float[np.ndarray, "N 68 2"]
+
+
+class Sight(NamedTuple):
+    """One face in one frame, and what it and the frame look like, where that is known."""
+
+    frame: int
+    box: Float[np.ndarray, " 4"]
+    patch: UInt8[np.ndarray, "16 16 3"] | None = None
+    view: View | None = None
+
+
+def look(frame: int, image: Image, detector: Detector) -> list[Sight]:
+    """All faces of a frame."""
+    boxes = detector.boxes(image)
+    view = view_of(image) if len(boxes) else None
+    return [Sight(frame, box, patch_of(image, box), view) for box in boxes]
+
+
+def follow(images: Sequence[Image], detector: Detector, every: int = 1, max_gap: int = 3) -> Track:
+    """Detect faces in every `every`-th frame, chain them, and find landmarks in each frame of the best chain.
+
+    Between two detections that are not further than `max_gap` searched frames apart the box is interpolated. The best
+    chain is the one with the largest sum of box sides: long before large. It ends where the film is cut, and goes on
+    where the same scene shows the face again. Frames that do not look like the face's others there, or whose landmarks
+    do not agree with their box, are left out.
+    """
+    searched = sorted({*range(0, len(images), every), len(images) - 1}) if images else []
+    chain = best_chain([look(n, images[n], detector) for n in searched], max_gap)
+    frames: list[int] = []
+    points: list[Float[np.ndarray, "68 2"]] = []
+    between = Between(chain)
+    for frame in between.frames:
+        found = between.landmarks(frame, images[frame], detector)
+        if found is not None:
+            frames.append(frame)
+            points.append(found)
+    return Track(frames, np.array(points, float).reshape(-1, 68, 2))
+
+
+def best_chain(sights: Sequence[Sequence[Sight]], max_gap: int) -> list[Sight]:
+    """Link the faces of successive searched frames by overlap and return the chain with the largest sum of sides.
+
+    A link over a cut of the film would be one to another face. Chains further apart than `max_gap` are joined where
+    place, size and scene are the same.
+    """
+    chains: list[tuple[int, list[Sight]]] = []  # (searched frame of the last sight, sights)
+    for step, faces in enumerate(sights):
+        open_chains = [n for n, (last, _) in enumerate(chains) if 0 < step - last <= max_gap]
+        pairs = sorted(
+            ((_nearness(chains[n][1][-1], face), -n, -m) for n in open_chains for m, face in enumerate(faces)),
+            reverse=True,
+        )
+        taken: set[int] = set()
+        for value, minus_chain, minus_face in pairs:
+            n, m = -minus_chain, -minus_face
+            if value <= 0 or m in taken or chains[n][0] == step:
+                continue
+            taken.add(m)
+            chains[n] = (step, [*chains[n][1], faces[m]])
+        chains += [(step, [face]) for m, face in enumerate(faces) if m not in taken]
+    return max(joined([chain for _, chain in chains]), key=_weight, default=[])
+
+
+def _nearness(a: Sight, b: Sight) -> float:
+    """How likely two sights are of one face: overlap of the boxes and, where they touch, likeness; 0: not."""
+    value = overlap(a.box, b.box)
+    if value < LEAST_OVERLAP or _cut_between(a, b):
+        return 0.0
+    return value if a.patch is None or b.patch is None else value + max(0.0, likeness(a.patch, b.patch))
+
+
+def _cut_between(a: Sight, b: Sight) -> bool:
+    return a.view is not None and b.view is not None and is_cut(a.view, b.view)
+
+
+def joined(chains: Sequence[list[Sight]]) -> list[list[Sight]]:
+    """Chains of which one begins, after any time, as another has ended become one; in order of their beginnings."""
+    whole: list[list[Sight]] = []
+    for chain in sorted(chains, key=lambda one: one[0].frame):
+        before = [one for one in whole if one[-1].frame < chain[0].frame and returns(one[-1], chain[0])]
+        if before:
+            max(before, key=lambda one: (one[-1].frame, _weight(one))).extend(chain)
+        else:
+            whole.append(list(chain))
+    return whole
+
+
+def returns(gone: Sight, come: Sight) -> bool:
+    """A face that is where another has been, about as large, in the same scene, and looks like it."""
+    if gone.patch is None or come.patch is None or not _alike(gone, come):
+        return False
+    ratio = float((come.box[2:] - come.box[:2]).mean() / max(1e-6, (gone.box[2:] - gone.box[:2]).mean()))
+    return 1 / LARGER < ratio < LARGER and overlap(gone.box, come.box) >= LEAST_OVERLAP
+
+
+def _alike(known: Sight, here: Sight) -> bool:
+    """The same scene with the same face; what is not known of a sight is no objection."""
+    if known.patch is None or here.patch is None:
+        return True
+    return not _cut_between(known, here) and likeness(known.patch, here.patch) >= ALIKE
+
+
+def _weight(chain: list[Sight]) -> float:
+    return float(sum(sight.box[2] - sight.box[0] for sight in chain))
+
+
+class Between:
+    """The frames of a chain, from its first sight to its last: a box for each, and landmarks where a face is there."""
+
+    def __init__(self, chain: Sequence[Sight]) -> None:
+        self.chain = chain
+        self._known = [sight.frame for sight in chain]
+        self.frames = range(self._known[0], self._known[-1] + 1) if chain else range(0)
+
+    def box(self, frame: int) -> Float[np.ndarray, " 4"]:
+        """Found, or interpolated."""
+        after = bisect_left(self._known, frame)
+        b = self.chain[after]
+        if b.frame == frame:
+            return b.box
+        a = self.chain[after - 1]
+        share = (frame - a.frame) / (b.frame - a.frame)
+        return (1 - share) * a.box + share * b.box
+
+    def landmarks(self, frame: int, image: Image, detector: Detector) -> Float[np.ndarray, "68 2"] | None:
+        """None where an interpolated box shows nothing like the face before or after, or landmarks miss the box."""
+        box, after = self.box(frame), bisect_left(self._known, frame)
+        if self.chain[after].frame != frame:
+            here = Sight(frame, box, patch_of(image, box), view_of(image))
+            if not any(_alike(end, here) for end in self.chain[after - 1 : after + 1]):
+                return None
+        found = detector.landmarks(image, box)
+        return found if plausible(found, box) else None
+
+
+def overlap(a: Float[np.ndarray, " 4"], b: Float[np.ndarray, " 4"]) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+    inner = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
+    return float(inner / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inner))
+
+
+def plausible(points: Float[np.ndarray, "68 2"], box: Float[np.ndarray, " 4"]) -> bool:
+    """The landmarks lie about where the box is and are about as large."""
+    if not np.isfinite(points).all():
+        return False
+    own = face_box(points)
+    ratio = (own[2] - own[0]) / max(1e-6, (box[2:] - box[:2]).mean())
+    return bool(0.5 < ratio < 2.0 and overlap(own, box) > 0.3)

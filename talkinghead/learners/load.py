@@ -1,0 +1,98 @@
+"""Both methods for new people, feed-forward and fine-tuned, out of one checkpoint (arXiv 1905.08233, Sec. 3.3)."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+from jaxtyping import Float
+from numpy import ndarray
+from torch import nn
+
+from talkinghead.learners.checkpoints import git_commit, image_size_of, networks
+from talkinghead.learners.finetune import FeedForward, FineTuner
+from talkinghead.learners.finetune_defaults import measured
+from talkinghead.models.trusted import built, inside, section_of
+from talkinghead.pretrained import digest
+
+PARTS = ("_target_", "embedder", "generator", "discriminator", "content", "steps")  # no numbers of FineTuner
+Loss = tuple[nn.Module, dict[str, float]]  # L_CNT, and weights by name
+LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.faces.landmark_image.draw_landmarks: lines 2 px wide at 256 px"
+
+
+@final
+class Newcomers:
+    """The networks of a checkpoint, loaded once, and what is learned with them.
+
+    numbers         of FineTuner, but for the number of steps; where `weights` is null, those of the loss
+    loss            L_CNT of fine-tuning and the weights that go with it; None: the checkpoint's
+    weights_dir     where pretrained networks of the checkpoint's loss lie
+    """
+
+    def __init__(
+        self, checkpoint: Path, numbers: Mapping[str, Any], loss: Loss | None = None, weights_dir: str = "weights",
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self.checkpoint, self.numbers, self.device = checkpoint, numbers, device
+        self.config = inside(str(checkpoint))
+        self._loss, self._weights_dir = loss, weights_dir
+        self._networks: Any = networks(str(checkpoint)).to(device)
+
+    @property
+    def size(self) -> int:
+        """Pixels of the networks' pictures."""
+        return image_size_of(str(self.checkpoint))
+
+    @property
+    def steps(self) -> int:
+        """Of fine-tuning, for who asks for none in particular."""
+        return measured(self._networks["generator"]).steps
+
+    @cached_property
+    def loss(self) -> Loss:
+        """L_CNT, and the weights of meta-learning. Raises what the loss raises where its network is not there."""
+        if self._loss is not None:
+            return self._loss[0].to(self.device), self._loss[1]
+        loss = section_of(str(self.checkpoint), "loss", self._weights_dir)
+        if not isinstance(loss, Mapping) or not isinstance(loss.get("weights"), Mapping) or "content" not in loss:
+            raise ValueError(f"{self.checkpoint}: its loss has no weights and content: give loss=NAME")
+        content = built(loss["content"], f"{self.checkpoint}: loss.content").to(self.device)
+        if any(isinstance(weight, str | list | dict) for weight in loss["weights"].values()):
+            raise ValueError(f"{self.checkpoint}: loss.weights are not numbers: give loss=NAME")
+        return content, {name: float(weight or 0) for name, weight in loss["weights"].items()}
+
+    def method(self, steps: int) -> FeedForward | FineTuner:
+        """FT with so many steps; FF where there are none."""
+        embedder, generator, discriminator = (
+            self._networks[name] for name in ("embedder", "generator", "discriminator")
+        )
+        if steps == 0:
+            return FeedForward(embedder, generator)
+        content, weights = self.loss
+        options = {"weights": weights, **self._numbers(steps)}
+        return FineTuner(embedder, generator, discriminator, content, **options)
+
+    def about(
+        self, steps: int, num_shots: int, points: Float[ndarray, "68 2"], crop: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """How a person was learned, for the file of it.
+
+        points      of the first shot, in the networks' pictures
+        crop        margin and down, as the shots were cropped
+        """
+        return {
+            "method": "ft" if steps else "ff", "num_shots": num_shots, "source_points": points.tolist(),
+            "crop": dict(crop), "checkpoint": digest(self.checkpoint), "commit": git_commit(Path(__file__).parent),
+            "landmarks": LANDMARK_STYLE,
+            "config": {"checkpoint": self.config, "finetune": self._learned_with(steps) if steps else None},
+        }  # fmt: skip
+
+    def _learned_with(self, steps: int) -> dict[str, Any]:
+        """The numbers of FineTuner, measured ones too."""
+        numbers, tuner = self._numbers(steps), self.method(steps)
+        open_ones = [name for name, value in numbers.items() if value is None]
+        return {**numbers, **{name: getattr(tuner, name) for name in open_ones}, "weights": tuner.weights}
+
+    def _numbers(self, steps: int) -> dict[str, Any]:
+        given = {name: value for name, value in self.numbers.items() if name != "weights" or value is not None}
+        return {**given, "epochs": steps, "max_steps": steps}

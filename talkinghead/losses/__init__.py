@@ -1,1 +1,0 @@
-"""Loss terms, each a pure function unless it owns weights."""

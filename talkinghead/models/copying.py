@@ -1,0 +1,57 @@
+"""Methods that learn nothing: a source frame as it is, moved, or the mean of all. Every method must beat them."""
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from talkinghead.models.guide import guide
+from talkinghead.models.nearest_frame import nearest_index
+from talkinghead.types import Frames, Reenactor
+
+
+@final
+class NearestFrame:
+    """The shot whose landmarks are nearest to the driver's in mean pixel distance."""
+
+    def learn(self, shots: Frames) -> Reenactor:
+        """Remember the shots."""
+
+        @torch.no_grad()
+        def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
+            return shots.images[nearest_index(driving.points, shots.points)]
+
+        return reenact
+
+
+@final
+class WarpedFrame:
+    """The nearest shot, warped to the driver's points by thin-plate splines (`talkinghead.models.guide`)."""
+
+    def learn(self, shots: Frames) -> Reenactor:
+        """Remember the shots."""
+
+        @torch.no_grad()
+        def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
+            nearest = nearest_index(driving.points, shots.points)
+            flow = guide(shots.images[nearest], shots.points[nearest], driving.points).flow
+            return F.grid_sample(shots.images[nearest].float(), flow, padding_mode="border", align_corners=False)
+
+        return reenact
+
+
+@final
+class MeanFrame:
+    """The mean of the shots, whatever the driver does."""
+
+    def learn(self, shots: Frames) -> Reenactor:
+        """Average the shots."""
+        mean = shots.images.mean(dim=0, keepdim=True)
+
+        @torch.no_grad()
+        def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
+            return mean.expand(len(driving.images), -1, -1, -1)
+
+        return reenact

@@ -1,0 +1,241 @@
+"""G' for use alone (arXiv 1905.08233, Sec. 4): the pictures of `PersonalGenerator` from two thirds of the work.
+
+Three by three before average pooling is one convolution of four by four with stride two. Three by three after nearest
+upsampling is four of two by two, one for each pixel that a pixel becomes. Scales and shifts are constants, attention
+is two matrix products, and there are no gradients.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from talkinghead.models.fsth import PersonalGenerator
+from talkinghead.models.layers import (
+    AdaptiveBlock,
+    DownBlock,
+    InstanceNorm,
+    SelfAttention,
+    at_least_fp32,
+)
+from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator
+
+CROWD = 8 * 64 * 64  # pixels at a time: small pictures share the weights, large ones stay in the caches
+
+
+class QuickGenerator(nn.Module):
+    """Draws what `person` draws; `dtype` is that of weights and activations, statistics are in fp32.
+
+    Made for CPUs. It shares no memory with `person`.
+    """
+
+    def __init__(self, person: PersonalGenerator, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        person = person.fold()
+        psi = iter(person.psi.detach().split(person.psi_sizes, dim=1))
+        layers: list[nn.Module] = []
+        for n, down in enumerate(person.down):
+            layers += [QuickDown(down), *attention(person.down_attention, n)]  # type: ignore[arg-type]
+        layers += [QuickUp(block, next(psi), next(psi)) for block in person.middle]  # type: ignore[arg-type]
+        for n, up in enumerate(person.up):
+            layers += [QuickUp(up, next(psi), next(psi)), *attention(person.up_attention, n)]  # type: ignore[arg-type]
+        self.layers = nn.Sequential(*layers, Norm(person.norm, next(psi)), person.to_image)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = dtype
+        self.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        at_once = max(1, CROWD // y[0, 0].numel())
+        with torch.autocast(y.device.type, enabled=False):
+            y = y.to(self.dtype).contiguous(memory_format=torch.channels_last)
+            return torch.cat([torch.tanh(at_least_fp32(self.layers(some))) for some in y.split(at_once)])
+
+
+class QuickWarpGuidedGenerator(nn.Module):
+    """Draws what a warp-guided `person` draws, likewise; masks and resampling stay in fp32."""
+
+    def __init__(self, person: PersonalWarpGuidedGenerator, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        person = person.fold()
+        psi = iter(person.psi.detach().split(person.psi_sizes, dim=1))
+        self.from_guide = person.from_guide
+        self.down = nn.ModuleList(QuickDown(block) for block in person.down)  # type: ignore[arg-type]
+        blocks = [*person.middle, *person.up, person.last]
+        self.blocks = nn.ModuleList(QuickUp(block, next(psi), next(psi)) for block in blocks)  # type: ignore[arg-type]
+        self.norm, self.to_parts = Norm(person.norm, next(psi)), person.to_parts
+        self.first_up, self.compose, self.condition = len(person.middle), person.compose, person.condition
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = dtype
+        self.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """A picture at a time: larger batches leave the caches."""
+        with torch.autocast(y.device.type, enabled=False):
+            return torch.cat([self.compose(some, self.parts(some)) for some in y.float().split(1)])
+
+    def parts(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 26 h w"]:
+        """What `compose` makes the picture of."""
+        h = self.from_guide(F.pixel_unshuffle(y, 2).to(self.dtype, memory_format=torch.channels_last))
+        skips = [h]
+        for block in self.down:
+            h = block(h)
+            skips.append(h)
+        skips.pop()
+        for number, block in enumerate(self.blocks):
+            h = block(h)
+            if number >= self.first_up and skips:
+                h = torch.cat([h, skips.pop()], 1)
+        return self.to_parts(self.norm(h)).float()
+
+
+def attention(layers: nn.ModuleDict, n: int) -> list[nn.Module]:
+    """The attention after the n-th block, if there is one."""
+    return [QuickAttention(layers[str(n)])] if str(n) in layers else []  # type: ignore[arg-type]
+
+
+class Norm(nn.Module):
+    """Instance norm with known scale and shift, and ReLU."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.Module, scale_shift: Float[Tensor, "1 S"] | None = None) -> None:
+        super().__init__()
+        assert isinstance(norm, InstanceNorm)
+        given = norm.scale_shift if scale_shift is None else scale_shift
+        assert given is not None
+        scale, shift = at_least_fp32(given.detach()[0]).chunk(2)
+        self.register_buffer("scale", 1 + scale)
+        self.register_buffer("shift", shift.clone())
+        self.eps = norm.eps
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        result, mean, inverse_std = torch.empty_like(x), torch.empty_like(self.scale), torch.empty_like(self.scale)
+        for image, out in zip(
+            x.split(1), result.split(1), strict=True
+        ):  # torch's group norm is no more exact than E[x²]
+            torch.native_batch_norm(
+                image, self.scale, self.shift, None, None, True, 0.0, self.eps, out=(out, mean, inverse_std)
+            )
+        return F.relu_(result)
+
+
+class QuickDown(nn.Module):
+    """`DownBlock` that halves the size."""
+
+    def __init__(self, block: DownBlock) -> None:
+        super().__init__()
+        self.norm1 = nn.Identity() if block.first else Norm(block.norm1)
+        self.norm2 = Norm(block.norm2)
+        self.conv1, self.conv2, self.skip = block.conv1, pooled(block.conv2), block.skip
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        h = self.conv2(self.norm2(self.conv1(self.norm1(x))))
+        return h.add_(self.skip(F.avg_pool2d(x, 2)))
+
+
+class QuickUp(nn.Module):
+    """`AdaptiveBlock`, with or without upsampling."""
+
+    def __init__(self, block: AdaptiveBlock, psi1: Float[Tensor, "1 _"], psi2: Float[Tensor, "1 _"]) -> None:
+        super().__init__()
+        self.upsample = block.upsample
+        self.norm1, self.norm2 = Norm(block.norm1, psi1), Norm(block.norm2, psi2)
+        self.conv1 = enlarging(block.conv1) if block.upsample else block.conv1
+        self.conv2, self.skip = block.conv2, block.skip
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        h = self.conv1(self.norm1(x))
+        h = self.conv2(self.norm2(interleaved(h) if self.upsample else h))
+        skip = self.skip(x)
+        if not self.upsample:
+            return h.add_(skip)
+        into_fours(h).add_(into_rows(skip)[:, :, None, :, None])
+        return h
+
+
+class QuickAttention(nn.Module):
+    """`SelfAttention` picture by picture: on CPU plain matrix products take a sixth of torch's attention."""
+
+    def __init__(self, layer: SelfAttention) -> None:
+        super().__init__()
+        self.query, self.key, self.value = layer.query, layer.key, layer.value
+        self.out = scaled(layer.out, layer.gamma)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        queries, keys, values = self.query(x), F.max_pool2d(self.key(x), 2), F.max_pool2d(self.value(x), 2)
+        pictures = zip(*map(as_rows, (queries, keys, values)), strict=True)
+        attended = torch.stack([torch.softmax(query @ key.T, dim=1) @ value for query, key, value in pictures])
+        return x + self.out(attended.mT.unflatten(2, x.shape[2:]))
+
+
+def pooled(layer: nn.Module) -> nn.Conv2d:
+    """One convolution for `avg_pool2d(conv3(x), 2)`."""
+    weight, bias = parts_of(layer)
+    return convolution(F.pad(weight, (1, 1, 1, 1)).unfold(2, 4, 1).unfold(3, 4, 1).mean((2, 3)), bias, stride=2)
+
+
+def enlarging(layer: nn.Module) -> nn.Conv2d:
+    """Four convolutions in one for `conv3(upsample(x, 2))`: see `interleaved`."""
+    weight, bias = parts_of(layer)
+    kernels = [halves(halves(weight, row).mT, column).mT for row in (0, 1) for column in (0, 1)]
+    return convolution(torch.cat(kernels), bias.repeat(4))
+
+
+def halves(weight: Float[Tensor, "D C 3 K"], second: int) -> Float[Tensor, "D C 2 K"]:
+    """What three rows do to the first or the second of two equal ones."""
+    first, middle, last = weight.unbind(2)
+    return torch.stack((first + middle, last) if second else (first, middle + last), 2)
+
+
+def interleaved(h: Float[Tensor, "B D4 H1 W1"]) -> Float[Tensor, "B D H2 W2"]:
+    """The pictures from four phases, each of which starts at another corner."""
+    rows = into_rows(h).unflatten(3, (2, 2, -1))
+    batch, height, width = len(h), h.shape[2] - 1, h.shape[3] - 1
+    large = h.new_empty(batch, height, 2, width, 2, h.shape[1] // 4)
+    for row in (0, 1):
+        for column in (0, 1):
+            large[:, :, row, :, column] = rows[:, row : row + height, column : column + width, row, column]
+    return large.view(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+
+
+def parts_of(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution."""
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
+    return layer.weight.detach(), layer.bias.detach()
+
+
+def convolution(weight: Tensor, bias: Tensor, stride: int = 1) -> nn.Conv2d:
+    """A convolution with these weights that looks one pixel, or nothing for 1 x 1, beyond the border."""
+    with torch.device("meta"):
+        layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], stride, int(weight.shape[2] > 1))
+    layer.load_state_dict({"weight": weight, "bias": bias}, assign=True)
+    return layer
+
+
+def scaled(layer: nn.Module, factor: Tensor) -> nn.Conv2d:
+    """The convolution times a number."""
+    weight, bias = parts_of(layer)
+    return convolution(weight * factor.detach(), bias * factor.detach())
+
+
+def into_rows(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W C"]:
+    """Channels last as they lie in memory."""
+    return x.permute(0, 2, 3, 1)
+
+
+def as_rows(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B P C"]:
+    """All positions of a picture below each other."""
+    return into_rows(x).flatten(1, 2)
+
+
+def into_fours(x: Float[Tensor, "B C H2 W2"]) -> Float[Tensor, "B H 2 W 2 C"]:
+    """Two by two pixels together; the same memory."""
+    return into_rows(x).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))

@@ -1,0 +1,176 @@
+"""What an animation reads and writes: mistakes that can be seen before any work."""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_FOLDER = Path(__file__).with_name("shipped")
+MODELS = {name: _FOLDER / f"{name}.ckpt" for name in ("warp_256", "fsth_64")}  # they ship; none has seen a real face
+SHIPPED = MODELS["warp_256"]  # where no model is asked for
+_ALSO = {"checkpoint": "model"}  # as evaluate.py calls it
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one animation, all there.
+
+    sources     pictures, folders and videos; none are needed where the model is a person
+    driving     a video, or the number of a camera
+    model       a checkpoint of train.py, or a person model
+    output      an mp4
+    """
+
+    sources: tuple[Path, ...]
+    driving: Path | int
+    model: Path
+    output: Path
+
+    @property
+    def is_shipped(self) -> bool:
+        """The model is one that comes with the project."""
+        return self.model.resolve() in [path.resolve() for path in MODELS.values()]
+
+    @property
+    def inputs(self) -> list[Path]:
+        """All that is read."""
+        from talkinghead.models.person_file import files  # noqa: PLC0415, it imports torch, which takes seconds
+
+        model = list(files(self.model)) if self.is_person else [self.model]
+        return [*self.sources, *([] if isinstance(self.driving, int) else [self.driving]), *model]
+
+    @property
+    def is_person(self) -> bool:
+        """The model is a person, not a checkpoint."""
+        return is_person(self.model)
+
+
+def names_of(given: object) -> list[str]:
+    """Files as a config has them: none, one, or a list; whatever a config took for a number or a word was a name."""
+    if given is None:
+        return []
+    return [str(name) for name in given] if isinstance(given, Iterable) and not isinstance(given, str) else [str(given)]
+
+
+def check_files(
+    sources: Sequence[str], driving: str | int | None, model: str | None, output: str | None, folder: Path
+) -> Files:
+    """What the user gave, in order. Without an output it lies in `folder`; without a model it is the shipped one.
+
+    Raises ValueError or FileNotFoundError that names what is wrong.
+    """
+    model = str(find_model(model))
+    if not Path(model).is_file() and not is_person(Path(model)):
+        raise FileNotFoundError(f"model={model}: there is no such file; {' and '.join(MODELS)} ship with the project")
+    if driving is None:
+        raise ValueError("driving=FILE is needed: a video, or the number of a camera")
+    if not isinstance(driving, int) and not Path(driving).is_file():
+        raise FileNotFoundError(f"driving={driving}: there is no such file")
+    if not sources and not is_person(Path(model)):
+        raise ValueError("source=FILE is needed: a picture, [a.jpg,b.jpg], a folder of pictures, or a video")
+    of = Path(sources[0] if sources else model)
+    path = check_output(
+        str(output) if output not in (None, "") else folder / f"{of.stem}_{Path(str(driving)).stem}.mp4"
+    )
+    given = driving if isinstance(driving, int) else Path(driving)
+    return Files(tuple(Path(source) for source in sources), given, Path(model), path)
+
+
+def check_output(output: str | Path) -> Path:
+    """The name of a video that can be written. Raises ValueError otherwise."""
+    path = Path(output)
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"output={output}: the name of an .mp4 file")
+    check_folder(path.absolute().parent)
+    return path
+
+
+def find_model(model: str | Path | None) -> Path:
+    """A checkpoint or person model by its path, or one that ships by its name; None: `SHIPPED`."""
+    if model is None:
+        return SHIPPED
+    return Path(model) if is_there(str(model)) else MODELS.get(str(model), Path(model))
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError where no file can be written, nor this folder made."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"output: no file can be written in {folder}: {there} is no folder, or not yours to write in")
+
+
+def is_person(model: Path) -> bool:
+    """Two files of that name, not a checkpoint."""
+    from talkinghead.models.person_file import files  # noqa: PLC0415, it imports torch, which takes seconds
+
+    return model.suffix != ".ckpt" and all(file.is_file() for file in files(model))
+
+
+def file_arguments(given: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A command line for Hydra in which these names are files, `files.<name>`, not the config groups of the same name.
+
+    The names of files go as they are, with blanks, brackets, commas and digits; in a list, too. A number is a camera
+    where `driving` is given as one, else a name. `checkpoint` is `model`, too.
+    """
+    changed = []
+    for argument in given:
+        key, separator, value = argument.partition("=")
+        key = _ALSO.get(key, key) if _ALSO.get(key) in names else key
+        changed.append(f"files.{key}={written(value, key)}" if separator and key in names else argument)
+    return changed
+
+
+def written(value: str, key: str) -> str:
+    """What a user gave as file or files, in Hydra's grammar."""
+    if value in ("", "null") or (key == "driving" and value.isascii() and value.isdecimal()):
+        return value
+    if is_there(value) or len(value) < 2:
+        return quoted(value)
+    if value[0] == value[-1] and value[0] in "'\"":
+        return value
+    if value[0] == "[" and value[-1] == "]":
+        return "[" + ",".join(quoted(name) for name in listed(value[1:-1])) + "]"
+    return quoted(value)
+
+
+def listed(inside: str) -> list[str]:
+    """The names in a list: between commas, but for those in quotes and those of files whose names have commas."""
+    parts = [part.strip() for part in re.findall(r"\s*\"[^\"]*\"\s*|\s*'[^']*'\s*|[^,]+", inside)]
+    names: list[str] = []
+    while parts := [part for part in parts if part]:
+        if len(parts[0]) > 1 and parts[0][0] == parts[0][-1] and parts[0][0] in "'\"":
+            names.append(parts.pop(0)[1:-1])
+            continue
+        joined = (
+            n for n in range(len(parts), 1, -1) if is_there(",".join(parts[:n])) or is_there(", ".join(parts[:n]))
+        )
+        many = next(joined, 1)
+        together = [glue.join(parts[:many]) for glue in (",", ", ")]
+        names.append(next((name for name in together if is_there(name)), together[0]))
+        del parts[:many]
+    return names
+
+
+def is_there(name: str) -> bool:
+    """A file or folder of that name."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long for a name, or with a zero byte in it
+        return False
+
+
+def quoted(name: str) -> str:
+    """A string of Hydra's grammar that stands for itself: neither quotes nor interpolations mean anything in it."""
+    name = re.sub(r"(\\*)\$\{", r"\1\1\\${", name)
+    return '"' + re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ('\\"' if match[2] else ""), name) + '"'
+
+
+def dashed(given: Sequence[str], names: Sequence[str]) -> str | None:
+    """What to write instead of `--source FILE`, as other programs want it; None where nobody did."""
+    for n, argument in enumerate(given):
+        key, separator, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and (name := key.replace("-", "_")) in names:
+            value = value if separator else next(iter(given[n + 1 :]), "FILE")
+            return f"{argument}: options are written without dashes, {name}={value}"
+    return None

@@ -1,0 +1,91 @@
+"""Where an animation writes: never over what it reads, nor over what it has not made; leftovers of killed runs go."""
+
+import json
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from talkinghead.models.person_file import FORMAT, files
+from talkinghead.provenance.reading import SPACES
+from talkinghead.reenactment.source import IMAGE_SUFFIXES
+
+MARK = SPACES["talkinghead"].encode()  # in the XMP of all that this program writes
+LEFTOVER = re.compile(r"\.+[^/]+\.(mp4|png)(\.[0-9a-f]{8}\.tmp)+")  # as Movie and write_atomic name what is not ready
+IDLE = 3600.0  # seconds after which nobody writes there any more
+
+
+def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str | None = None) -> None:
+    """The files that will be written may be written.
+
+    inputs      all files and folders that are read
+    output      the video; `sheet`: its contact sheet lies beside it
+    person      the name of a person model to keep
+
+    Raises ValueError that names the first file that is an input, or that this program has not made.
+    """
+    given = list(inputs)
+    made = [output, *([output.with_suffix(".png")] if sheet else [])]
+    for path in made:
+        more = "" if path == output else f" (the contact sheet of output={output}; look.sheet=0: none)"
+        _keep_inputs(path, given, more)
+        keep_others(path, more)
+    if sheet and any(path.is_dir() and output.parent.resolve() == path.resolve() for path in given):
+        raise ValueError(f"output={output}: its contact sheet would become a source: choose another folder")
+    if person:
+        weights, card = files(person)
+        for path in (weights, card):
+            _keep_inputs(path, given, f" (save_person={person})")
+        if (weights.exists() or card.exists()) and not _is_card(card):
+            there = card if card.exists() else weights
+            raise ValueError(f"save_person={person}: {there} is there and is no person: give another name")
+
+
+def keep_others(path: Path, more: str = "") -> None:
+    """Raises ValueError where the picture or video is there and this program has not made it. `more`: for messages."""
+    if path.is_dir():
+        raise ValueError(f"{path}{more} is a folder: give the output another name")
+    if path.is_file() and (content := path.read_bytes()) and MARK not in content:
+        raise ValueError(f"{path}{more} is there and was not made by this program: give the output another name")
+
+
+def _keep_inputs(path: Path, inputs: list[Path], more: str) -> None:
+    """Raises ValueError where the file is one of them, or one of the pictures in them."""
+    if not path.exists():
+        return
+    for one in inputs:
+        inside = [p for p in one.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES] if one.is_dir() else [one]
+        if any(file.exists() and path.samefile(file) for file in inside):
+            raise ValueError(f"{path}{more} is read, as source, driver or model: it would be overwritten")
+
+
+def _is_card(path: Path) -> bool:
+    try:
+        card = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(card, dict) and card.get("format") == FORMAT
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Another one for every file that has had this name; None where there is none."""
+    return (about.st_ino, about.st_mtime_ns) if path.is_file() and (about := path.stat()) else None
+
+
+def sweep(folder: Path, idle: float = IDLE) -> list[Path]:
+    """Remove what killed runs have left in the folder: files named as unfinished ones, not touched for `idle` seconds.
+
+    Returns what was removed.
+    """
+    if not folder.is_dir():
+        return []
+    old = []
+    for path in folder.iterdir():
+        if LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            try:
+                if time.time() - path.stat().st_mtime > idle:
+                    path.unlink()
+                    old.append(path)
+            except OSError:  # another run was quicker, or it is not ours to remove
+                continue
+    return old

@@ -1,0 +1,98 @@
+"""Pictures beside each other: source | driver | result for each frame, and the contact sheet of a whole video."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from talkinghead.provenance import Card, Signer, marked
+from talkinghead.storage import write_atomic
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+
+
+class Column(NamedTuple):
+    """One moment on the contact sheet."""
+
+    driver: Image
+    landmarks: Image
+    result: Image
+
+
+def side_by_side(panels: list[Image]) -> Image:
+    """Pictures in a row, each brought to the height of the last."""
+    height = len(panels[-1])
+    return np.concatenate([to_height(panel, height) for panel in panels], axis=1)
+
+
+def to_height(image: Image, height: int) -> Image:
+    """The picture so high, with its shape."""
+    if len(image) == height:
+        return image
+    width = max(1, round(image.shape[1] * height / len(image)))
+    interpolation = cv2.INTER_AREA if height < len(image) else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=interpolation)
+
+
+def even(image: Image) -> Image:
+    """Without its last row or column where there is an odd number of them: yuv420p wants even sides."""
+    height, width = image.shape[:2]
+    return np.ascontiguousarray(image[: height // 2 * 2, : width // 2 * 2])
+
+
+def labelled(image: Image, text: str = "AI-generated") -> Image:
+    """With a small text in the lower left corner, white on a dark strip, for people to read."""
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.3, min(image.shape[:2]) / 640)
+    (width, height), below = cv2.getTextSize(text, font, scale, 1)
+    strip, image = (slice(-(height + below + 2), None), slice(0, width + 6)), np.ascontiguousarray(image).copy()
+    image[strip] //= 4
+    return cv2.putText(image, text, (3, len(image) - below - 1), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def write_sheet(
+    path: Path, source: Image | None, columns: list[Column], tile: int = 160, *, card: Card | None = None,
+    signer: Signer | None = None, label: bool = False,
+) -> None:  # fmt: skip
+    """Write what `sheet_of` makes."""
+    write_atomic(path, sheet_of(source, columns, tile, card=card, signer=signer, label=label))
+
+
+def sheet_of(
+    source: Image | None, columns: list[Column], tile: int = 160, *, card: Card | None = None,
+    signer: Signer | None = None, label: bool = False,
+) -> bytes:  # fmt: skip
+    """A PNG file: the source at the left; driver, its adapted landmarks and the result below each other.
+
+    card, signer    what the file says of its making; the card of None only says that it is generated in part
+    label           the result's pictures say so visibly
+    """
+    gap = np.full((3 * tile, 4, 3), 255, np.uint8)
+    last = named("result", tile) if source is None else square(source, tile)
+    parts = [np.concatenate([named("driver", tile), named("landmarks", tile), last])]
+    for column in columns:
+        tiles = [square(image, tile) for image in column]
+        parts += [gap, np.concatenate([*tiles[:-1], labelled(tiles[-1]) if label else tiles[-1]])]
+    sheet = np.concatenate(parts, axis=1)
+    good, content = cv2.imencode(".png", np.ascontiguousarray(sheet[..., ::-1]))
+    if not good:
+        raise ValueError("the contact sheet could not be encoded")
+    return marked(content.tobytes(), card or Card(composite=True), signer)
+
+
+def named(text: str, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """A white square with a word."""
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    return cv2.putText(canvas, text, (8, side // 2), cv2.FONT_HERSHEY_SIMPLEX, side / 300, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def square(image: Image, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """The whole picture in the middle of a white square."""
+    factor = side / max(image.shape[:2])
+    height, width = (max(1, round(extent * factor)) for extent in image.shape[:2])
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=interpolation)
+    return canvas

@@ -1,0 +1,215 @@
+"""From rows to numbers: means over people with intervals, and the paper's own (arXiv 1905.08233, Table 1).
+
+Rows are those of the few-shot protocol: one per data set, method, variant, T, seed and person (a clip, a video or a
+folder of pictures), one column per metric. Means and intervals are over identities: what is measured of several clips
+of somebody, or with several seeds, is averaged first. Metrics of a whole test set (fid) stand in rows of person `*`.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+from talkinghead.evaluation.results import EVERYBODY, Row, name_people
+from talkinghead.reporting.intervals import mean_interval
+
+
+class Metric(NamedTuple):
+    """How a metric is printed, and between which bounds it lies: intervals end there."""
+
+    title: str
+    higher_is_better: bool
+    digits: int = 3
+    low: float = 0.0
+    high: float = math.inf
+
+
+METRICS = {
+    "fid": Metric("FID", False, 1), "ssim": Metric("SSIM", True, 3, -1, 1), "psnr": Metric("PSNR (dB)", True, 1),
+    "lpips": Metric("LPIPS", False), "csim": Metric("CSIM", True, 3, -1, 1),
+    "csim_dlib": Metric("CSIM (dlib)", True, 3, -1, 1), "user": Metric("USER", False, 2, 0, 1),
+    "lip_correlation": Metric("lip correlation", True, 2, -1, 1), "lip_gain": Metric("lip gain", True, 2, -math.inf),
+    "lid_correlation": Metric("lid correlation", True, 2, -1, 1), "lid_gain": Metric("lid gain", True, 2, -math.inf),
+    "flicker": Metric("flicker", False), "stillness": Metric("stillness", False, 4),
+    "nme": Metric("NME", False), "face_found": Metric("face found", True, 2, 0, 1),
+    "learning_s": Metric("learning (s)", False, 2), "ms_per_frame": Metric("ms per frame", False, 1),
+}  # fmt: skip
+TIMES = ("learning_s", "ms_per_frame")
+SPLITS = ("parts", "given", "mixed")
+FAMILIES = {"pd_": Metric("perceptual distance", False), "fd_": Metric("Frechet distance", False, 1)}  # + the network
+
+
+def find_metric(name: str) -> Metric:
+    """How the metric of this log name is printed; ValueError for a name nobody declared."""
+    if name in METRICS:
+        return METRICS[name]
+    for prefix, family in FAMILIES.items():
+        if name.startswith(prefix):
+            return family._replace(title=f"{family.title} ({name.removeprefix(prefix)})")
+    raise ValueError(f"no metric {name!r}: declare it in talkinghead/reporting/summary.py, beside {sorted(METRICS)}")
+
+
+class Method(NamedTuple):
+    """One line of a table at each T; which rows it stands for."""
+
+    label: str
+    method: str
+    variant: str = "-"
+    config: str | None = None  # the row's name in an ablation; None: any
+    paper: str | None = None  # its name in paper.csv
+    checkpoint: str | None = None  # None: any, as in the next two
+    config_hash: str | None = None
+    protocol: str | None = None
+
+    def matches(self, row: Row) -> bool:
+        """Whether the row is of this method."""
+        names = ("method", "variant", "config", "checkpoint", "config_hash", "protocol")
+        return all(getattr(self, name) in (None, row.get(name)) for name in names)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What to print: `methods` x T of one data set.
+
+    name            of the block in README.md, and of the files
+    data            column `data` of the rows
+    metrics         columns, by log name; one without any number is left out
+    paper_metrics   columns of the paper's numbers, by log name
+    counts          columns of seeds and identities
+    """
+
+    name: str
+    data: str
+    methods: Sequence[Method]
+    metrics: Sequence[str]
+    paper_metrics: Sequence[str] = ()
+    counts: bool = False
+
+
+class Estimate(NamedTuple):
+    """A number to print."""
+
+    mean: float
+    interval: tuple[float, float] | None = None  # 95 %, over identities, or Wilson's over answers
+    people: int = 0  # identities
+    printed: str = ""  # the paper's number as it stands there
+    verified: bool = True  # False: a number of the paper from memory
+    answers: int = 0  # of the user study
+    seeds: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()  # how shots and hold-out frames lie to each other
+
+
+Column = tuple[str, str]  # "measured" or "paper", metric
+Lines = dict[tuple[int, str], dict[Column, Estimate]]  # T, label -> column -> number
+
+
+def measure(table: Table, rows: Iterable[Row]) -> Lines:
+    """Means over identities with intervals, or the value of the set; ValueError where a person was counted twice."""
+    rows = [row for row in rows if row["data"] == table.data]
+    lines: Lines = {}
+    for method in table.methods:
+        chosen = [row for row in rows if method.matches(row)]
+        for shots in sorted({int(row["T"]) for row in chosen}):
+            here = [row for row in chosen if int(row["T"]) == shots]
+            if twice := counted_twice(here):
+                raise ValueError(f"{table.data}, {method.label}, T={shots}: several rows of {twice}; keep one of each")
+            estimates = {("measured", name): estimate(here, name) for name in table.metrics}
+            lines[shots, method.label] = {column: value for column, value in estimates.items() if value is not None}
+    return lines
+
+
+def counted_twice(rows: Iterable[Row]) -> list[str]:
+    """Those with more than one row of a seed."""
+    people = [(row["person"], row.get("seed", "-")) for row in rows if row["person"] != EVERYBODY]
+    return sorted({person for person, seed in people if people.count((person, seed)) > 1})
+
+
+def estimate(rows: Iterable[Row], metric: str) -> Estimate | None:
+    """Of the rows of one method and T. A person without a number (nme where no face was found) does not count."""
+    rows = list(rows)
+    of_the_set = estimate_set(rows, metric)
+    if of_the_set is not None:
+        return of_the_set
+    known = [row for row in rows if row["person"] != EVERYBODY and not math.isnan(number_in(row, metric))]
+    if not known:
+        return None
+    mean = mean_interval(list(by_identity(known, metric).values()))
+    kind = find_metric(metric)
+    bounds = (max(kind.low, mean.low), min(kind.high, mean.high)) if mean.units > 1 else None
+    splits = () if metric in TIMES else tuple(sorted({split_of(row) for row in known} - {""}))
+    return Estimate(mean.mean, bounds, mean.units, seeds=seeds_of(known), splits=splits)
+
+
+def estimate_set(rows: Sequence[Row], metric: str) -> Estimate | None:
+    """A metric of the set: of just the people in the rows where there is such a row, else of the largest set.
+
+    It may have its bounds in columns `<metric>_low` and `<metric>_high` (user).
+    """
+    sets = [row for row in rows if row["person"] == EVERYBODY and not math.isnan(number_in(row, metric))]
+    if not sets:
+        return None
+    chosen = {}
+    for seed in seeds_of(sets):
+        of_seed = [row for row in sets if row.get("seed", "-") == seed]
+        people = [r["person"] for r in rows if r["person"] != EVERYBODY and r.get("seed", "-") == seed]
+        fitting = [row for row in of_seed if row.get("people") == name_people(people)]
+        largest = max(of_seed, key=lambda row: number_in(row, "num_targets") if row.get("num_targets") else 0)
+        chosen[seed] = fitting[0] if fitting else largest
+    low, high, answers = (next(iter(chosen.values())).get(f"{metric}_{name}") for name in ("low", "high", "answers"))
+    bounds = (float(low), float(high)) if low and high else None
+    mean = fmean(number_in(row, metric) for row in chosen.values())
+    return Estimate(mean, bounds, answers=int(answers or 0), seeds=tuple(chosen))
+
+
+def by_identity(rows: Iterable[Row], metric: str) -> dict[str, float]:
+    """identity -> the mean over its clips and over seeds; those without a number are left out."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["person"] != EVERYBODY and not math.isnan(value := number_in(row, metric)):
+            values.setdefault(row.get("identity") or row["person"], []).append(value)
+    return {identity: fmean(numbers) for identity, numbers in sorted(values.items())}
+
+
+def number_in(row: Row, name: str) -> float:
+    """NaN where a cell is empty. Raises ValueError where it is no number."""
+    text = row.get(name) or "nan"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"row of {row['person']}, T={row['T']}: {name} is {text[:20]!r}, not a number") from None
+
+
+def seeds_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """In order; `-` stands for rows that do not say it."""
+    seeds = {row.get("seed") or "-" for row in rows}
+    return tuple(sorted(seeds, key=lambda seed: (len(seed), seed)))
+
+
+def split_of(row: Row) -> str:
+    """`parts` or `mixed`, which all rows are that do not say it; nothing where the two are of different clips."""
+    if row["data"].endswith("/cross"):
+        return ""
+    return next((split for split in SPLITS if split in row.get("protocol", "").split("_")), "mixed")
+
+
+def publish(table: Table, paper: Iterable[Row]) -> Lines:
+    """The paper's numbers, from paper.csv; verified are those whose column `<metric>_verified` says yes."""
+    lines: Lines = {}
+    if not table.paper_metrics:
+        return lines
+    for row in paper:
+        for method in (method for method in table.methods if method.paper == row["method"]):
+            lines[int(row["T"]), method.label] = {
+                ("paper", name): Estimate(
+                    float(row[name]), printed=row[name], verified=row.get(f"{name}_verified") == "yes"
+                )
+                for name in table.paper_metrics
+            }
+    return lines
+
+
+def merge(*parts: Lines) -> Lines:
+    """One line for each T and label."""
+    keys = {key for part in parts for key in part}
+    return {key: {column: value for part in parts for column, value in part.get(key, {}).items()} for key in keys}

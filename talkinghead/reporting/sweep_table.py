@@ -1,0 +1,112 @@
+"""What an evaluation and a sweep of them end with: one table grouped by T, on the terminal, as csv and logged."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from rich import get_console
+from rich.table import Table as RichTable
+
+from talkinghead.evaluation.results import Results, Row, write_csv
+from talkinghead.reporting.overview import COLUMNS, Overview, build_overview, explain_missing, flatten
+from talkinghead.reporting.summary import Estimate, Lines, Table, find_metric
+from talkinghead.reporting.sweep_validations import show_validations
+from talkinghead.reporting.tables import print_counts
+from talkinghead.terminal import print_table
+
+ROWS, TABLE = "rows.csv", "table.csv"
+
+
+class SweepTable:
+    """A Hydra callback: after all jobs, the table of what each left in its folder.
+
+    Evaluations leave `rows.csv`, which become `table.csv`; training runs `validation.csv`, see `sweep_validations`.
+    """
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        """Print it, and write it into the sweep's folder; jobs without rows are passed over."""
+        folder = Path(config.hydra.sweep.dir)
+        rows: dict[tuple[str, ...], Row] = {}
+        for path in sorted(folder.glob(f"*/{ROWS}")):
+            for row in Results(path).rows():
+                rows[key_of(row)] = row
+        if rows:
+            finish(list(rows.values()), folder, "the sweep")
+        if folder.is_dir():
+            show_validations(folder)
+
+    def on_run_start(self, config: Any, **_: Any) -> None: ...
+
+    def on_run_end(self, config: Any, **_: Any) -> None: ...
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None: ...
+
+    def on_job_start(self, config: Any, **_: Any) -> None: ...
+
+    def on_job_end(self, config: Any, **_: Any) -> None: ...
+
+    def on_compose_config(self, config: Any, **_: Any) -> None: ...
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    """What a row is about: a later job's takes its place."""
+    names = ("data", "method", "variant", "T", "seed", "person", "checkpoint", "config", "config_hash", "protocol")
+    return (*(row.get(name, "-") for name in names), row.get("people", "-"))
+
+
+def finish(rows: Sequence[Row], folder: Path, of: str, loggers: Sequence[Logger] = ()) -> None:
+    """Print the table of the rows, write it as `table.csv`, and log it."""
+    overview = build_overview(rows)
+    for table, lines in overview:
+        print_table(draw(table, lines), keys=4)
+    if note := explain_missing(rows):
+        get_console().print(note, soft_wrap=True, highlight=False)
+    flat = flatten(overview)
+    write_csv(folder / TABLE, COLUMNS, flat)
+    get_console().print(f"table of {of}: {folder / TABLE}", soft_wrap=True, highlight=False)
+    for logger in loggers:
+        log(logger, overview, flat)
+
+
+def draw(table: Table, lines: Lines) -> RichTable:
+    """For the terminal: under each mean its 95 % interval over identities."""
+    shown = RichTable(title=f"{table.data}: mean over identities, 95 % interval")
+    names = [name for name in table.metrics if any(("measured", name) in line for line in lines.values())]
+    for name in ("T", "method", "seeds", "identities"):
+        shown.add_column(name, justify="left" if name == "method" else "right")
+    for name in names:
+        metric = find_metric(name)
+        shown.add_column(f"{name} {'↑' if metric.higher_is_better else '↓'}", justify="right")
+    previous = None
+    for shots, method in sorted({(shots, label) for shots, label in lines}, key=lambda one: one[0]):
+        if previous not in (None, shots):
+            shown.add_section()
+        line, previous = lines[shots, method], shots
+        cells = [cell(line.get(("measured", name)), name) for name in names]
+        shown.add_row(str(shots), method, *print_counts(line), *cells)
+    return shown
+
+
+def cell(value: Estimate | None, name: str) -> str:
+    """The mean, and below it from where to where."""
+    if value is None:
+        return ""
+    digits = find_metric(name).digits
+    bounds = "" if value.interval is None else "\n" + " … ".join(f"{bound:.{digits}f}" for bound in value.interval)
+    return f"{value.mean:.{digits}f}{bounds}"
+
+
+def log(logger: Logger, overview: Overview, flat: Sequence[Row]) -> None:
+    """`table/<method>/<metric>` at step T, so that one panel shows it over T; a table where the logger has tables."""
+    for table, lines in overview:
+        for shots in sorted({shots for shots, _ in lines}):
+            values = {
+                f"table/{table.data}/{label}/{name}": value.mean
+                for (number, label), line in lines.items() if number == shots
+                for (_, name), value in line.items()
+            }  # fmt: skip
+            logger.log_metrics(values, step=shots)
+    logger.save()
+    if hasattr(logger, "log_table"):  # wandb
+        logger.log_table("table", columns=list(COLUMNS), data=[[row[name] for name in COLUMNS] for row in flat])

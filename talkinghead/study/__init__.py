@@ -1,0 +1,1 @@
+"""The user study: made from an evaluation, sat in the browser, counted."""

@@ -1,0 +1,85 @@
+"""Who sees which triplet next. All that counts is in answers.csv, so that a reload changes nothing."""
+
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+from typing import NamedTuple, final
+
+from talkinghead.evaluation.results import Row
+from talkinghead.study.answers import Answers
+from talkinghead.study.study import ANSWERS_FILE, Study, Triplet
+
+MAX_CLOCKS = 10_000  # of participants who look at a triplet; the oldest are forgotten
+
+
+class Turn(NamedTuple):
+    """What a participant has before them: triplet `number` of `total`; no triplet when all are answered."""
+
+    number: int
+    total: int
+    triplet: Triplet | None
+
+
+@final
+class Sitting:
+    """A study that several participants take at once, each from a browser of their own.
+
+    per_participant   triplets that each is shown
+    clock             seconds
+    """
+
+    def __init__(self, study: Study, per_participant: int = 30, clock: Callable[[], float] = time.monotonic) -> None:
+        if per_participant < 1:
+            raise ValueError(f"per_participant={per_participant}: at least 1")
+        self.study, self.answers = study, Answers(study.folder / ANSWERS_FILE)
+        self.total = min(per_participant, len(study.triplets))
+        self._clock, self._lock = clock, Lock()
+        self._shown: OrderedDict[tuple[str, str], float] = OrderedDict()  # participant, triplet -> when first
+
+    def begin(self) -> str:
+        """A new participant: a random number, and nothing about who it is."""
+        return secrets.token_hex(8)
+
+    def knows(self, participant: object) -> bool:
+        """Whether it is a number that `begin` may have given out: it comes back from a browser."""
+        return isinstance(participant, str) and re.fullmatch("[0-9a-f]{16}", participant) is not None
+
+    def show(self, participant: str) -> Turn:
+        """The first triplet without an answer. Its time runs from when it was first shown, reloads included."""
+        turn = self._turn(participant)
+        if turn.triplet is not None:
+            with self._lock:
+                self._shown.setdefault((participant, turn.triplet.id), self._clock())
+                while len(self._shown) > MAX_CLOCKS:
+                    self._shown.popitem(last=False)
+        return turn
+
+    def answer(self, participant: str, number: int, choice: int) -> bool:
+        """Take an answer to triplet `number`; False where that is not the one before the participant.
+
+        So a second press of a key, and a second window, do not answer what was not seen.
+        """
+        turn = self._turn(participant)
+        if turn.triplet is None or number != turn.number or choice not in (1, 2, 3):
+            return False
+        now = self._clock()
+        with self._lock:
+            began = self._shown.pop((participant, turn.triplet.id), None)
+        if began is None:  # it has not been shown since the server was started
+            return False
+        return self.answers.add(self.study.name, participant, turn.triplet, choice, now - began)
+
+    def rows(self, participant: str) -> list[Row]:
+        """What a participant has answered."""
+        return list(self.answers.of(self.study.name, participant).values())
+
+    def _turn(self, participant: str) -> Turn:
+        order = self.study.choose(participant, self.total)
+        answered = self.answers.of(self.study.name, participant)
+        for number, triplet in enumerate(order, start=1):
+            if triplet.id not in answered:
+                return Turn(number, self.total, triplet)
+        return Turn(self.total, self.total, None)

@@ -1,0 +1,66 @@
+"""USER (arXiv 1905.08233, Sec. 4): how often people find the fake among three pictures; 1/3 is chance, and the best."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+from talkinghead.evaluation.results import EVERYBODY, HEAD, TAIL, ResultKey, Results, Row
+from talkinghead.reporting.intervals import wilson_interval
+
+KEY = ("data", "method", "variant", "T", "person", "checkpoint", "config", "config_hash")
+NEWER = ("seed", "protocol")  # columns that older rows and answers do not have
+
+
+class Accuracy(NamedTuple):
+    """A share of answers with Wilson's 95 % interval."""
+
+    correct: int
+    answers: int
+
+    @property
+    def share(self) -> float:
+        return self.correct / self.answers
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.correct, self.answers)
+
+
+def key_of(row: Row) -> ResultKey:
+    """The key of a result row or of an answer."""
+    known = {name: row[name] for name in KEY} | {name: row.get(name) or "-" for name in NEWER}
+    return ResultKey(**{**known, "T": int(row["T"])})  # type: ignore[arg-type]
+
+
+def condition_of(key: ResultKey) -> ResultKey:
+    """The key of all people together: what an accuracy is measured of."""
+    return replace(key, person=EVERYBODY)
+
+
+def accuracy(answers: Iterable[Row]) -> dict[ResultKey, Accuracy]:
+    """Of each method and T, over all people and participants; in the order of method, variant and T."""
+    found: dict[ResultKey, Accuracy] = {}
+    for row in answers:
+        key = condition_of(key_of(row))
+        before = found.get(key, Accuracy(0, 0))
+        found[key] = Accuracy(before.correct + (row["correct"] == "1"), before.answers + 1)
+    return dict(sorted(found.items(), key=lambda item: tuple(asdict(item[0]).values())))
+
+
+def fill(results: Results, found: Mapping[ResultKey, Accuracy]) -> None:
+    """Put the accuracies into the rows of person `*`: columns user, user_low, user_high, user_answers.
+
+    What else is in these rows stays. Raises ValueError, before anything is written, for a method that has no rows.
+    """
+    unknown = [key for key in found if not results.of(key)]
+    if unknown:
+        raise ValueError(
+            f"{results.path} has no rows of {unknown[0]}, which was asked about: give the evaluation's own"
+        )
+    for key, one in found.items():
+        row = results.find(key) or {}
+        before = {name: value for name, value in row.items() if value and name not in (*HEAD, *TAIL)}
+        before |= {name: row[name] for name in ("num_targets", "learning_s", "ms_per_frame", "commit") if row.get(name)}
+        low, high = one.interval
+        measured = {"user": one.share, "user_low": low, "user_high": high, "user_answers": one.answers}
+        results.add(key, {**before, **measured})

@@ -1,0 +1,1 @@
+"""Commands that make files which ship with the package."""

@@ -1,0 +1,1 @@
+"""Video files: reading them as players show them, and writing them."""

@@ -1,0 +1,97 @@
+"""A face that goes and comes back, a cutaway, a film that is cut to another person: nobody is made up, nobody mixed."""
+
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from talkinghead.faces.appearance import is_cut, likeness, patch_of, view_of
+from talkinghead.faces.face_track import track_face
+from talkinghead.faces.tracking import follow
+from talkinghead.reenactment.inputs import SHIPPED
+from tests.helpers.preparation_videos import GreenFace, green_frame
+
+BARS = np.repeat(np.array([(200, 20, 20), (20, 20, 200), (200, 20, 200), (230, 230, 230)], np.uint8), 40, 0)
+EMPTY = green_frame(96, 160, 0, 0, 0)
+
+
+def scene(num_frames: int, x: int = 40, background: int = 40) -> list[np.ndarray]:
+    """A green square that wanders, in front of a wall."""
+    frames = []
+    for n in range(num_frames):
+        frame = green_frame(96, 160, x + n % 5, 30, 40)
+        frame[frame == 40] = background
+        frames.append(frame)
+    return frames
+
+
+def cutaway(num_frames: int) -> list[np.ndarray]:
+    return [np.tile(BARS, (96, 1, 1))] * num_frames
+
+
+def seen(frames: list[np.ndarray], every: int = 1, detector: object = None) -> list[int]:
+    """The numbers of frames in which the face is not seen."""
+    found = track_face(
+        lambda numbers: ((n, frames[n]) for n in numbers), len(frames), detector or GreenFace(), every=every
+    )  # type: ignore[arg-type]
+    assert np.isfinite(found.points).all()
+    return np.flatnonzero(~found.seen).tolist()
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_no_landmarks_on_a_cutaway(every: int) -> None:
+    frames = [*scene(10), *cutaway(8), *scene(10)]
+    assert seen(frames, every) == list(range(10, 18))
+    assert follow(frames, GreenFace(), every).frames == [*range(10), *range(18, 28)], "preparation stores none of them"
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_who_comes_back_after_a_long_time_is_no_stranger(every: int) -> None:
+    frames = [*scene(10), *[EMPTY] * 30, *scene(12)]
+    assert seen(frames, every) == list(range(10, 40))
+
+
+def test_who_appears_elsewhere_or_in_another_size_is_another() -> None:
+    assert seen([*scene(12), *[EMPTY] * 20, *scene(10, x=110)]) == list(range(12, 42))
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_a_cut_to_another_scene_ends_a_clip(every: int) -> None:
+    frames = [*scene(12), *scene(18, background=210)]
+    first = 12 if every == 1 else 15  # the first that is searched
+    assert follow(frames, GreenFace(), every).frames == list(range(first, 30)), "the longer part"
+    assert seen(frames, every) == list(range(first))
+    again = [*scene(12), *scene(8, background=210), *scene(12)]
+    assert follow(again, GreenFace(), every).frames == [*range(12), *range(20, 32)], "there and back"
+
+
+def test_a_movement_is_no_cut_and_a_wall_no_face() -> None:
+    still, moved = green_frame(96, 160, 10, 30, 40), green_frame(96, 160, 110, 30, 40)
+    assert not is_cut(view_of(still), view_of(moved))
+    assert is_cut(view_of(still), view_of(cutaway(1)[0]))
+    box, away = np.array([10.0, 30, 50, 70]), np.array([-30.0, 60, 10, 100])
+    face = patch_of(still, box)
+    assert likeness(face, patch_of(moved, box + np.array([100, 0, 100, 0]))) > 0.99
+    assert likeness(face, patch_of(EMPTY, box)) == 0
+    assert patch_of(still, away).shape == face.shape
+
+
+@pytest.mark.slow
+def test_shipped_drivers_with_a_cutaway_and_a_cut() -> None:
+    """With dlib on synthetic heads."""
+    pytest.importorskip("dlib")
+    from talkinghead.faces.detectors import Dlib  # noqa: PLC0415 (an extra)
+
+    calm, lively = (read(SHIPPED.parent / "drivers" / f"{name}.mp4", 30) for name in ("calm", "lively"))
+    bars = [np.tile(np.repeat(BARS, 2, 0)[:256], (256, 1, 1))[:, :256]] * 10
+    bars = [np.pad(bar, ((0, 0), (0, 256 - bar.shape[1]), (0, 0)), mode="edge") for bar in bars]
+    assert seen([*calm[:15], *bars, *calm[15:]], 5, Dlib()) == list(range(15, 25))
+    assert len(seen([*calm[:20], *lively], 5, Dlib())) in (20, 30), "one of both"
+    assert seen(lively, 5, Dlib()) == []
+
+
+def read(path: Path, count: int) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), count)]

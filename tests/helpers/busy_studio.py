@@ -1,0 +1,42 @@
+"""The studio with a job at work: python -m tests.helpers.busy_studio [options of the studio] PORTRAIT DRIVER."""
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from talkinghead.cli import studio as command
+from talkinghead.cli.launch import VERBS
+from talkinghead.reenactment.inputs import file_arguments
+from talkinghead.studio.animator import Animator, Wish
+from talkinghead.studio.job_queue import Desk
+
+PORTRAIT, DRIVER = map(Path, sys.argv[-2:])
+sys.argv[1:] = file_arguments(sys.argv[1:-2], VERBS["studio"].files)
+
+
+def work(animator: Animator, desk: Desk) -> None:
+    """Learn for as long as it is let, and say so once it has begun."""
+    wish = Wish((PORTRAIT,), DRIVER, steps=animator.limits.steps)
+    job = desk.begin(desk.enter("a visitor"), lambda reports, folder: animator(wish, {}, reports, folder))
+    assert job is not None
+    for state in job.states():
+        if state.preview is not None:
+            print("the job is at work", flush=True)
+            break
+
+
+if __name__ == "__main__":
+    made: dict[str, Any] = {}
+    build, plain = command.build_animator, command.Desk
+    command.build_animator = lambda cfg: made.setdefault("animator", build(cfg))
+
+    class Busy(plain):
+        """Begins as soon as it is there."""
+
+        def __init__(self, folder: Path) -> None:
+            super().__init__(folder)
+            threading.Thread(target=work, args=(made["animator"], self), daemon=True).start()
+
+    command.Desk = Busy
+    command.main()

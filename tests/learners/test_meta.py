@@ -1,0 +1,323 @@
+"""The meta-learning step: who moves, who does not, and what W costs; checkpoints and ranks."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as L
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from talkinghead.learners.checkpoints import load_weights
+from talkinghead.learners.meta import MetaLearner
+from talkinghead.learners.minimize import clip_gradients
+from talkinghead.learners.sparse_rows import average_rows
+from talkinghead.losses import ContentLoss
+from talkinghead.metrics.suite import ImageMetrics
+from talkinghead.models.backbones import Pixels
+from talkinghead.models.fsth import Discriminator, Embedder, Generator
+from talkinghead.types import Episode
+
+WEIGHTS = {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "mch": 10.0}
+
+
+def make_learner(weights: dict[str, float] = WEIGHTS, num_videos: int = 6, **options: object) -> MetaLearner:
+    torch.manual_seed(0)
+    return MetaLearner(
+        Embedder(32, (8, 16), None),
+        Generator(32, 16, (8, 16), 1, (16, 8), None, None),
+        Discriminator(num_videos, 32, (8, 16), None),
+        ContentLoss({"pixels": Pixels()}, {"pixels": 1.0}),
+        weights,
+        **options,
+    )
+
+
+def make_episode(index: tuple[int, ...] = (1, 4), shots: int = 3) -> Episode:
+    b = len(index)
+    pictures = [torch.rand(b, shots, 3, 32, 32) * 2 - 1 for _ in range(2)] + [
+        torch.rand(b, 3, 32, 32) for _ in range(2)
+    ]
+    points = 32 * torch.rand(b, shots + 1, 68, 2)
+    return Episode(*pictures, points[:, 1:], points[:, 0], torch.tensor(index), [f"clip{i}" for i in index])
+
+
+def fit(learner: MetaLearner, episodes: list[Episode], **options: object) -> L.Trainer:
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        **{"enable_checkpointing": False, **options},
+    )  # fmt: skip
+    trainer.fit(learner, DataLoader(episodes, batch_size=None))
+    return trainer
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def test_a_step_moves_every_parameter_but_unused_rows() -> None:
+    learner = make_learner()
+    before = snapshot(learner)
+    fit(learner, [make_episode((1, 4))])
+    after = snapshot(learner)
+    still = [n for n, _ in learner.named_parameters() if torch.equal(before[n], after[n])]
+    assert still == []
+    moved = (before["discriminator.W.weight"] != after["discriminator.W.weight"]).any(1)
+    assert moved.tolist() == [False, True, False, False, True, False]
+
+
+def test_all_losses_are_logged_under_their_names() -> None:
+    trainer = fit(make_learner(), [make_episode()])
+    expected = {"loss/cnt", "loss/adv", "loss/fm", "loss/mch", "loss/dsc", "score/real", "score/fake"}
+    assert expected <= set(trainer.callback_metrics)
+
+
+@pytest.mark.parametrize("limit", [0.5, 1e6])
+def test_gradients_are_clipped_for_each_player_and_their_norms_logged(limit: float) -> None:
+    class Norms(L.Callback):
+        """Of the gradients that the optimizers step on."""
+
+        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self.seen: list[list[float]] = [[] for _ in trainer.optimizers]
+            for optimizer, seen in zip(trainer.optimizers, self.seen, strict=True):
+                optimizer.register_step_post_hook(partial(self.note, seen))
+
+        def note(self, seen: list[float], optimizer: torch.optim.Optimizer, *_: object) -> None:
+            found = [
+                p.grad.to_dense() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+            ]
+            seen.append(float(torch.cat([grad.flatten() for grad in found]).norm()))
+
+    norms = Norms()
+    trainer = fit(make_learner(gradient_clip_norm=limit), [make_episode((1, 1))], callbacks=[norms])
+    logged = [float(trainer.callback_metrics[f"gradient_norm/{name}"]) for name in MetaLearner.players]
+    for before, after in zip(logged, norms.seen, strict=True):
+        assert max(after) <= limit * (1 + 1e-5)
+        assert after[-1] == pytest.approx(min(before, limit), rel=1e-4)
+    assert "gradient_norm/rows" not in fit(make_learner(), [make_episode()]).callback_metrics
+    assert (max(logged) > limit) == (limit < 1)
+
+
+def test_clipping_is_torchs_own_and_knows_sparse_rows() -> None:
+    torch.manual_seed(0)
+    table, dense = nn.Embedding(5, 3, sparse=True), nn.Embedding(5, 3)
+    dense.load_state_dict(table.state_dict())
+    index = torch.tensor([1, 1, 4])
+    for layer in (table, dense):
+        layer(index).square().sum().backward()
+    expected = nn.utils.clip_grad_norm_(dense.parameters(), 0.1)
+    assert float(clip_gradients(torch.optim.SparseAdam(table.parameters()), 0.1)) == pytest.approx(float(expected))
+    assert torch.allclose(table.weight.grad.to_dense(), dense.weight.grad, atol=1e-7)
+
+
+def test_a_norm_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"learner\.gradient_clip_norm=0: more than 0"):
+        make_learner(gradient_clip_norm=0)
+
+
+def test_global_step_counts_batches() -> None:
+    assert fit(make_learner(), [make_episode()] * 3).global_step == 3
+
+
+@pytest.mark.parametrize("weight", [None, 0])
+def test_feed_forward_variant_has_no_match(weight: float | None) -> None:
+    trainer = fit(make_learner({**WEIGHTS, "mch": weight}), [make_episode()])
+    assert "loss/mch" not in trainer.callback_metrics
+
+
+def test_matching_moves_w_only_if_asked() -> None:
+    def rows(moves: bool) -> Tensor:
+        learner = make_learner({"mch": 1.0}, matching_moves_w=moves, num_discriminator_steps=1)
+        learner.discriminator.V.requires_grad_(False)
+        fit(learner, [make_episode((0,))])
+        return learner.discriminator.W.weight[0].detach()
+
+    assert not torch.equal(rows(True), rows(False))
+
+
+def test_whether_e_hat_and_w_meet_is_logged() -> None:
+    learner = make_learner()
+    logged = fit(learner, [make_episode((1, 4))]).callback_metrics
+    assert {f"embedding/{name}" for name in ("e_hat", "w", "cosine", "dead")} <= set(logged)
+    e_hat, i = torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]), torch.tensor([0, 1])
+    learner.discriminator.W = nn.Embedding.from_pretrained(torch.tensor([[3.0, 4, 0, 0], [0, 2, 0, 0]]))
+    values = {name: float(value) for name, value in learner.embeddings(e_hat, i).items()}
+    assert values == {"embedding/e_hat": 3.0, "embedding/w": 3.5, "embedding/cosine": 0.5, "embedding/dead": 0.25}
+
+
+def test_w_starts_at_the_embedding_of_its_videos_first_visit(tmp_path: Path) -> None:
+    """And not at a later one, also in a run that goes on."""
+    frozen = {"first_visit": True, "lr_w": 1e-12, "lr_generator": 1e-12, "lr_discriminator": 1e-12}
+    learner, episodes = make_learner(**frozen), [make_episode((1, 4)), make_episode((1, 2))]
+    noise = learner.discriminator.W.weight.detach().clone()
+    fit(learner, episodes[:1]).save_checkpoint(tmp_path / "half.ckpt")
+    first = learner.discriminator.W.weight.detach().clone()
+    assert ((first - noise).abs() > 1e-6).any(1).tolist() == [False, True, False, False, True, False]
+    again = make_learner(**frozen)
+    trainer = L.Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False)
+    trainer.fit(again, DataLoader(episodes[1:], batch_size=None), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    second = again.discriminator.W.weight.detach()
+    assert ((second - first).abs() > 1e-6).any(1).tolist() == [False, False, True, False, False, False]
+
+
+def test_the_authors_order_of_steps() -> None:
+    players = Players()
+    fit(make_learner(generator_first=True, num_discriminator_steps=1), [make_episode()], callbacks=[players])
+    assert players.seen == [{"embedder", "generator"}, {"discriminator"}, {"discriminator"}]
+
+
+def test_only_real_frames_move_w_if_asked() -> None:
+    learner = make_learner()
+    x, x_hat, y = torch.rand(3, 1, 3, 32, 32)
+    with torch.no_grad():
+        v, _ = learner.discriminator.V.eval()(x, y)
+    learner.discriminator.compare(x, x_hat, y, torch.tensor([2]), fake_moves_w=False)[1].sum().backward()
+    assert learner.discriminator.W.weight.grad is None or not learner.discriminator.W.weight.grad.to_dense().any()
+    learner.discriminator.compare(x, x_hat, y, torch.tensor([2]), fake_moves_w=False)[0].sum().backward()
+    assert torch.allclose(learner.discriminator.W.weight.grad.to_dense()[2], v[0], rtol=0.01)
+
+
+def test_the_first_shot_is_matched_if_asked() -> None:
+    first, mean = (
+        fit(make_learner(matched_shot=shot), [make_episode()]).callback_metrics for shot in ("first", "mean")
+    )
+    assert first["loss/mch"] != mean["loss/mch"]
+
+
+def test_w_under_spectral_norm() -> None:
+    """Rows are those of W / its largest singular value, w0 has norm 1; the gradient stays sparse."""
+    torch.manual_seed(0)
+    discriminator = Discriminator(6, 32, (8, 16), None, normalize_w=True)
+    rows = discriminator.rows(torch.arange(6))
+    assert torch.allclose(torch.linalg.matrix_norm(rows, 2), torch.ones(()), atol=0.02)
+    assert torch.allclose(discriminator.common().norm(), torch.ones(()))
+    rows[1].sum().backward()
+    assert discriminator.W.weight.grad.is_sparse
+
+
+def test_w_has_a_rate_of_its_own() -> None:
+    opt_g, opt_d, opt_w = make_learner(lr_w=0.5, eps=1e-5).configure_optimizers()
+    assert [group["lr"] for opt in (opt_g, opt_d, opt_w) for group in opt.param_groups] == [5e-5, 2e-4, 0.5]
+    assert {group["eps"] for opt in (opt_g, opt_d, opt_w) for group in opt.param_groups} == {1e-5}
+
+
+@pytest.mark.parametrize("gain", ["one", "layer"])
+def test_a_gain_after_p(gain: str) -> None:
+    """G with it starts as G without; old checkpoints have none."""
+    torch.manual_seed(0)
+    plain = Generator(32, 16, (8, 16), 1, (16, 8), None, None)
+    gained = Generator(32, 16, (8, 16), 1, (16, 8), None, None, gain=gain, gain_start=2)
+    missing, unknown = gained.load_state_dict(plain.state_dict(), strict=False)
+    assert (missing, unknown) == (["gain"], [])
+    assert len(gained.gain) == (1 if gain == "one" else len(gained.psi_sizes))
+    e_hat = torch.rand(2, 16)
+    assert torch.allclose(gained.eval().project(e_hat), 2 * plain.eval().project(e_hat))
+    gained.project(e_hat).sum().backward()
+    assert gained.gain.grad.abs().min() > 0
+
+
+class Players(L.Callback):
+    """Which parameters had a gradient when each optimizer stepped."""
+
+    def on_fit_start(self, trainer: L.Trainer, learner: MetaLearner) -> None:
+        self.seen: list[set[str]] = []
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_pre_hook(lambda *_: self.note(learner))
+
+    def note(self, learner: MetaLearner) -> None:
+        self.seen.append({name.split(".")[0] for name, p in learner.named_parameters() if p.grad is not None})
+
+
+def test_players_never_take_each_others_gradient() -> None:
+    players = Players()
+    fit(make_learner(), [make_episode()], callbacks=[players])
+    assert players.seen[:2] == [{"discriminator"}, {"discriminator"}]  # theta, then the rows, twice
+    assert players.seen[-1] == {"embedder", "generator"}
+
+
+def test_all_parameters_require_gradients_after_an_error() -> None:
+    learner = make_learner()
+    optimizer = torch.optim.Adam(learner.generator.parameters())
+
+    def fail() -> None:
+        with learner.minimize(optimizer):
+            raise KeyError("in the middle")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert all(p.requires_grad for p in learner.parameters())
+
+
+def test_validation_is_logged_per_shot_count_beside_the_baseline() -> None:
+    learner = make_learner(metrics=ImageMetrics(), validation_shots=(1, 3))
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    (logged,) = trainer.validate(learner, DataLoader([make_episode()], batch_size=None), verbose=False)
+    names = {
+        f"val/T={t}{method}/{metric}" for t in (1, 3) for method in ("", "/nearest") for metric in ("ssim", "psnr")
+    }
+    assert names == set(logged)
+    assert logged["val/T=1/ssim"] != logged["val/T=3/ssim"]
+
+
+def test_asking_for_more_shots_than_there_are_is_an_error() -> None:
+    with pytest.raises(ValueError, match="asked for 8 shots of episodes that hold 3"):
+        make_episode().take(8)
+
+
+def test_checkpoint_is_plain_and_goes_on_bit_equal(tmp_path: Path) -> None:
+    episodes = [make_episode((n % 6, (n + 1) % 6)) for n in range(4)]
+    whole = make_learner()
+    fit(whole, episodes)
+
+    first = make_learner()
+    first.config = {"name": "test", "shots": [1, 8]}
+    fit(first, episodes[:2]).save_checkpoint(tmp_path / "half.ckpt")
+    checkpoint = torch.load(tmp_path / "half.ckpt", weights_only=True)
+    assert checkpoint["config"] == {"name": "test", "shots": [1, 8]}
+    assert not [key for key in checkpoint["state_dict"] if "content" in key or "metric" in key]
+
+    second = make_learner()
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
+    trainer.fit(second, DataLoader(episodes[2:], batch_size=None), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    for name, value in snapshot(whole).items():
+        assert torch.equal(value, snapshot(second)[name]), name
+
+
+def test_load_weights_keeps_w_of_another_data_set_and_rejects_other_models(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": make_learner(num_videos=6).state_dict()}, path)
+    other = make_learner(num_videos=9)
+    load_weights(other, path)
+    assert len(other.discriminator.W.weight) == 9
+    larger = make_learner()
+    larger.embedder = Embedder(32, (8, 8, 16), None)
+    with pytest.raises(ValueError, match="of another model"):
+        load_weights(larger, path)
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        load_weights(other, tmp_path / "nowhere.ckpt")
+
+
+def _rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    table = nn.Embedding(10, 4, sparse=True)
+    optimizer = torch.optim.SparseAdam(table.parameters(), lr=0.1)
+    optimizer.register_step_pre_hook(average_rows)
+    rows = [torch.tensor([3]), torch.tensor([3, 7])][rank]  # ranks may use different numbers of rows
+    table(rows).sum().backward()
+    optimizer.step()
+    torch.save((table.weight.grad.coalesce().to_dense(), table.weight.detach()), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_rows_of_all_ranks_are_averaged(tmp_path: Path) -> None:
+    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    (gradient0, weight0), (gradient1, weight1) = (torch.load(tmp_path / f"{r}.pt") for r in range(2))
+    assert torch.equal(gradient0, gradient1)
+    assert torch.equal(weight0, weight1)
+    assert gradient0[:, 0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0.5, 0, 0]

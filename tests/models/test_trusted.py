@@ -1,0 +1,203 @@
+"""A stranger's checkpoint is data: whatever its config says, nothing of it runs, in any verb."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from talkinghead.learners.checkpoints import load_weights, networks
+from talkinghead.learners.export import shrink
+from talkinghead.learners.load import Newcomers
+from talkinghead.models.fsth import Embedder
+from talkinghead.models.trusted import TARGETS, arguments_of, inside, section_of, trusted
+from talkinghead.reenactment.inputs import MODELS
+
+SHIPPED = MODELS["fsth_64"]
+
+ROOT = Path(__file__).parents[2]
+S = ROOT / "talkinghead" / "reenactment" / "shipped"
+
+
+def payloads(canary: Path) -> dict[str, Any]:
+    """Values that run code where a config of a file is instantiated as it is."""
+    run = {"_target_": "webdataset.gopen", "url": f"pipe:touch {canary}"}
+    write = {
+        "_target_": "pathlib.Path.write_text",
+        "_args_": [{"_target_": "pathlib.Path", "_args_": [str(canary)]}, "x"],
+    }
+    return {
+        "nested": {"_target_": "builtins.dict.get", "_args_": [{}, run, [32, 64, 128, 256]]},
+        "write": write,
+        "reader": {"_target_": "talkinghead.data.reader.open_local", "path": f"pipe:touch {canary}"},
+        "load": {"_target_": "torch.load", "f": str(canary), "weights_only": False},
+        "system": {"_target_": "os.system", "command": f"touch {canary}"},
+        "partial": {"_target_": "os.system", "_partial_": True},
+    }
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Any]:
+    return torch.load(SHIPPED, weights_only=True)
+
+
+PLACES = [
+    "model.embedder.channels",
+    "model.generator",
+    "loss.content",
+    "loss.content.weights",
+    "loss.content.backbones.random",
+]
+
+
+def crafted(shipped: dict[str, Any], place: str, value: Any, path: Path) -> Path:
+    """The shipped checkpoint with another value at a place of its config."""
+    checkpoint = {**shipped, "config": copy.deepcopy(shipped["config"])}
+    *way, last = place.split(".")
+    node = checkpoint["config"]
+    for key in way:
+        node = node[key]
+    node[last] = value
+    torch.save(checkpoint, path)
+    return path
+
+
+def use(path: Path) -> None:
+    """All that is built of a checkpoint when a person is learned."""
+    people = Newcomers(path, {})
+    assert people.size
+    assert people.loss
+
+
+@pytest.mark.parametrize("kind", sorted(payloads(Path())))
+@pytest.mark.parametrize("place", PLACES)
+def test_no_payload_runs(shipped: dict[str, Any], tmp_path: Path, kind: str, place: str) -> None:
+    canary = tmp_path / "canary"
+    path = crafted(shipped, place, payloads(canary)[kind], tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match=r"refused|no such argument|only numbers|plain"):
+        use(path)
+    with pytest.raises(ValueError, match=r"refused|no such argument|only numbers|plain"):
+        shrink(path, tmp_path / "small.ckpt")
+    assert not canary.exists()
+    assert not (tmp_path / "small.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("model.image_size", 1_000_000), ("model.embedder.channels", [1_000_000] * 4), ("model.embedder.channels", []),
+        ("model.embedder.channels", [32] * 10_000), ("model.generator.num_residual", 10**9), ("model.embedder", 7),
+        ("model.generator.num_residual", 500), ("model.image_size", "${oc.env:HOME}"), ("model.image_size", None),
+        ("model.embedder.pooling", "${oc.env:HOME}"), ("model.embedder.colour", 3), ("model.image_size", float("nan")),
+        ("loss.content.backbones", [1]), ("loss", None), ("model", []), ("loss.weights", {"cnt": "x" * 10_000}),
+    ],
+)  # fmt: skip
+def test_a_config_that_does_not_fit_is_refused_in_one_line(
+    shipped: dict[str, Any], tmp_path: Path, place: str, value: Any
+) -> None:
+    path = crafted(shipped, place, value, tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match=r"bad\.ckpt") as caught:
+        use(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_in_a_file_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "vgg16.pth").write_bytes(b"")
+    section = {
+        "_target_": "talkinghead.models.backbones.vgg16", "path": "/etc/passwd", "weights_dir": "/etc",
+        "convention": "caffe",
+    }  # fmt: skip
+    assert trusted(section, "file", str(tmp_path))["path"] is None
+    assert trusted(section, "file", str(tmp_path))["weights_dir"] == str(tmp_path)
+    section["path"] = "/elsewhere/vgg16.pth"
+    assert trusted(section, "file", str(tmp_path))["path"] == str(tmp_path / "vgg16.pth")
+
+
+def test_every_listed_target_exists_and_takes_arguments() -> None:
+    assert all(isinstance(arguments_of(target), frozenset) for target in TARGETS)
+
+
+def test_what_ships_is_trusted() -> None:
+    assert section_of(str(SHIPPED), "model") == inside(str(SHIPPED))["model"]
+    assert set(networks(str(SHIPPED))) == {"embedder", "generator", "discriminator"}
+
+
+def broken(shipped: dict[str, Any]) -> dict[str, Any]:
+    state = shipped["state_dict"]
+    name = next(key for key, value in state.items() if value.is_floating_point())
+    return {
+        "list": [1, 2],
+        "no state": {"config": shipped["config"]},
+        "no config": {"state_dict": state},
+        "state is text": {**shipped, "state_dict": "x"},
+        "nan": {**shipped, "state_dict": {**state, name: state[name] * float("nan")}},
+        "int8": {**shipped, "state_dict": {**state, name: state[name].to(torch.int8)}},
+        "config is text": {**shipped, "config": "x"},
+        "a weight less": {**shipped, "state_dict": {k: v for k, v in state.items() if k != name}},
+        "ema is text": {**shipped, "ema": {"state_dict": {"a": "b"}}},
+    }
+
+
+KINDS = [
+    "list",
+    "no state",
+    "no config",
+    "state is text",
+    "nan",
+    "int8",
+    "config is text",
+    "a weight less",
+    "ema is text",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_broken_checkpoints_are_refused_in_one_line(shipped: dict[str, Any], tmp_path: Path, kind: str) -> None:
+    torch.save(broken(shipped)[kind], path := tmp_path / "broken.ckpt")
+    with pytest.raises(ValueError, match=r"broken\.ckpt") as caught:
+        use(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_ema_is_no_fault(shipped: dict[str, Any], tmp_path: Path) -> None:
+    torch.save({**shipped, "ema": None}, path := tmp_path / "a.ckpt")
+    use(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04half", b"\x80\x04cos\nsystem\n(S'true'\ntR."])
+def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
+    (path := tmp_path / "broken.ckpt").write_bytes(content)
+    for load in (use, lambda p: load_weights(Embedder(32, (8, 16), None), p)):
+        with pytest.raises(ValueError, match=r"broken\.ckpt") as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_shrinking_a_checkpoint_onto_itself_is_refused(tmp_path: Path) -> None:
+    (path := tmp_path / "last.ckpt").write_bytes(SHIPPED.read_bytes())
+    with pytest.raises(ValueError, match="give another name"):
+        shrink(path, path)
+    assert path.read_bytes() == SHIPPED.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["animate", "evaluate", "studio", "train"])
+def test_every_verb_refuses_in_one_line(shipped: dict[str, Any], tmp_path: Path, verb: str) -> None:
+    canary = tmp_path / "canary"
+    bad = crafted(shipped, "model.embedder.channels", payloads(canary)["nested"], tmp_path / "bad.ckpt")
+    commands = {
+        "animate": ["animate.py", f"source={S}/portraits/anna.jpg", f"driving={S}/drivers/calm.mp4", f"model={bad}"],
+        "evaluate": ["evaluate.py", f"checkpoint={bad}", "methods=[ff]", f"output={tmp_path}/out"],
+        "studio": ["-m", "talkinghead.studio", f"model={bad}"],
+        "train": ["train.py", "experiment=finetune_synthetic", f"init_from={bad}", f"paths.outputs_dir={tmp_path}/out"],
+    }
+    done = subprocess.run(
+        [sys.executable, *commands[verb]], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 1
+    assert not canary.exists()
+    assert "Traceback" not in done.stderr
+    assert "refused" in done.stderr

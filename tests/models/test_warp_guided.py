@@ -1,0 +1,259 @@
+"""The warp-guided generator: what it is shown, what it copies, and that all of the system takes it for G."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor, embed
+from talkinghead.models.fast_generator import QuickWarpGuidedGenerator
+from talkinghead.models.fsth import Discriminator, Embedder
+from talkinghead.models.guide import (
+    INNER_LIP,
+    area,
+    guide,
+    head_points,
+    inside,
+    openings,
+    parts_mask,
+    project,
+    splines,
+    unfolded,
+)
+from talkinghead.models.person_file import load_person, save_person
+from talkinghead.models.warp_guided import WarpGuidedGenerator, identity_flow, parametrized_weight, show
+from talkinghead.types import Frames
+
+SIZE, N = 64, 16
+
+
+def face(size: int = SIZE, shift: tuple[float, float] = (0.0, 0.0), scale: float = 1.0) -> Tensor:
+    """The mean head's landmarks in the picture, [1, 68, 2] pixels."""
+    points = head_points(torch.device("cpu")).landmarks[:, :2] * size * 0.2 * scale
+    return (points + size / 2 + torch.tensor(shift))[None]
+
+
+def picture(count: int = 1, size: int = SIZE) -> Tensor:
+    torch.manual_seed(3)
+    return nn.functional.interpolate(torch.rand(count, 3, 8, 8) * 2 - 1, size, mode="bilinear")
+
+
+def frames(count: int) -> Frames:
+    points = torch.cat([face(shift=(n - 1.0, 0.5 * n)) for n in range(count)])
+    return Frames(picture(count), picture(count).flip(-1), points)
+
+
+def networks() -> tuple[Embedder, WarpGuidedGenerator, Discriminator]:
+    torch.manual_seed(0)
+    generator = WarpGuidedGenerator(SIZE, N, (8, 16, 16), num_residual=1)
+    return Embedder(SIZE, (8, 16), None), generator, Discriminator(2, SIZE, (8, 16), None)
+
+
+def test_widths_may_come_from_a_config() -> None:
+    for widths in ([8, 16], [8, 16, 16]):
+        plain, configured = (WarpGuidedGenerator(SIZE, N, given, 1) for given in (widths, OmegaConf.create(widths)))
+        assert configured.psi_sizes == plain.psi_sizes
+        assert {k: v.shape for k, v in configured.state_dict().items()} == {
+            k: v.shape for k, v in plain.state_dict().items()
+        }
+
+
+def test_equal_points_move_nothing() -> None:
+    moved = guide(picture(), face(), face())
+    assert (moved.flow - identity_flow(picture())).abs().max() < 2 / SIZE * 0.1
+    assert torch.equal(moved.known, torch.ones(1, 1, SIZE, SIZE))
+    assert (moved.warped - picture()).abs().max() < 0.05
+
+
+def test_the_flow_takes_driving_points_to_the_source_points() -> None:
+    """Half a node's spacing is the error that the grid allows."""
+    source, driving = face(), face(shift=(3.0, -2.0), scale=1.1)
+    flow = guide(picture(), source, driving).flow[0]
+    rows, columns = driving[0, :, 1].round().long(), driving[0, :, 0].round().long()
+    came_from = (flow[rows, columns] + 1) / 2 * SIZE - 0.5
+    expected = source[0] + (torch.stack([columns, rows], -1) - driving[0]) / 1.1
+    assert (came_from - expected).norm(dim=-1).max() < 1.0
+
+
+def test_the_border_stays() -> None:
+    flow = guide(picture(), face(), face(shift=(4.0, 0.0))).flow[0]
+    still = identity_flow(picture())[0]
+    corners = [(0, 0), (0, -1), (-1, 0), (-1, -1)]
+    assert all((flow[at] - still[at]).abs().max() < 0.06 for at in corners)
+
+
+def test_a_batch_is_warped_as_its_images_one_by_one() -> None:
+    source, driving = frames(3).points, frames(3).points.flip(0)
+    together = guide(picture(3), source, driving)
+    for n in range(3):
+        alone = guide(picture(3)[n : n + 1], source[n : n + 1], driving[n : n + 1])
+        assert torch.allclose(together.warped[n], alone.warped[0], atol=1e-4)
+
+
+def test_what_a_closed_mouth_hides_is_unknown() -> None:
+    closed, opened = face().clone(), face().clone()
+    closed[:, INNER_LIP[5:], 1] = closed[:, [63, 62, 61], 1] + 0.2
+    opened[:, INNER_LIP[5:], 1] += 8
+    known = openings(*(2 * (p + 0.5) / SIZE - 1 for p in (closed, opened)), SIZE)
+    middle = opened[0, INNER_LIP].mean(0).round().long()
+    assert known[0, 0, middle[1], middle[0]] == 0
+    assert known.mean() > 0.9
+    shown_mouth = openings(*(2 * (p + 0.5) / SIZE - 1 for p in (opened, opened)), SIZE)
+    assert torch.equal(shown_mouth, torch.ones_like(shown_mouth))
+
+
+def test_inside_and_area_of_a_square() -> None:
+    square = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]])
+    assert inside(torch.tensor([[0.0, 0.0], [0.7, 0.0], [0.0, -0.6]]), square).tolist() == [[1, 0, 0]]
+    assert area(square).item() == pytest.approx(1)
+    assert area(square.flip(1)).item() == 0, "turned inside out"
+
+
+def test_folds_are_unknown() -> None:
+    nodes = splines(*(2 * (p + 0.5) / SIZE - 1 for p in (face(), face())), SIZE)
+    assert unfolded(nodes, SIZE).min() == 1
+    folded = nodes.clone()
+    folded[:, :, 8] = nodes[:, :, 6]
+    assert unfolded(folded, SIZE).min() < 0.5
+
+
+def test_the_camera_of_the_mean_head_is_found() -> None:
+    head = head_points(torch.device("cpu"))
+    at, facing = project(2 * (face() + 0.5) / SIZE - 1, head)
+    expected = head.skull[:, :2] * 0.4 + 1 / SIZE
+    assert (at[0] - expected).abs().max() < 1e-3
+    assert facing[0, 3] > 0.5, "the forehead looks into the camera"
+
+
+def test_the_guide_is_differentiable() -> None:
+    shot, source, driving = picture().requires_grad_(), face().requires_grad_(), face(shift=(1.0, 1.0)).requires_grad_()
+    guide(shot, source, driving).warped.square().sum().backward()
+    for leaf in (shot, source, driving):
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+        assert leaf.grad.abs().sum() > 0
+
+
+def test_lips_and_lids_are_a_small_part() -> None:
+    mask = parts_mask(face(), SIZE)
+    assert 0.01 < mask.mean() < 0.3
+
+
+def test_an_untrained_generator_is_mostly_the_warp() -> None:
+    _, generator, _ = networks()
+    shot, points = picture(), face()
+    drawn = generator(show(shot, points, shot, points), torch.zeros(1, N))
+    assert (drawn - shot).abs().mean() < 0.6 * shot.abs().mean()
+
+
+def test_a_person_starts_as_the_shared_generator_and_keeps_the_nearest_shot() -> None:
+    embedder, generator, _ = (network.eval() for network in networks())
+    shots, driving = frames(3), frames(2)
+    e_hat = embed(embedder, shots)
+    person = generator.personalize(e_hat, shots)
+    y = person.condition(driving)
+    assert all(torch.equal(person(one), generator(one, e_hat)) for one in y.split(1))
+    for n in range(2):
+        assert torch.equal(y[n, 6:9], shots.images[n]), "the shot with the same points"
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("alike", [False, True], ids=["other poses", "the same picture again"])
+def test_fine_tuning_never_shows_a_shot_itself(count: int, alike: bool) -> None:
+    """Of several shots another one; a warp of the shot itself where all others are the same picture, or none is."""
+    embedder, generator, _ = networks()
+    shots = frames(count)
+    if alike:
+        shots = Frames(*(part[:1].expand(count, *part.shape[1:]).clone() for part in shots))
+    person = generator.personalize(embed(embedder, shots), shots)
+    moved = shots.points + torch.tensor([3.0, 2.0])
+    shown, points = person.partners(shots, moved)
+    for n, shot in enumerate(shots.images):
+        assert (shown[n] - shot).abs().mean() > 1e-2
+        others = [k for k in range(count) if torch.equal(shown[n], shots.images[k])]
+        if count == 1 or alike:
+            assert torch.equal(points[n], moved[n])
+        else:
+            assert others
+            assert n not in others
+            assert torch.equal(points[n], shots.points[others[0]])
+
+
+def test_feed_forward_and_fine_tuning_draw_the_person() -> None:
+    embedder, generator, discriminator = networks()
+    content = lambda x, x_hat: (x - x_hat).abs().mean()  # noqa: E731
+    module = nn.Module()
+    module.forward = content  # type: ignore[method-assign]
+    weights = {"cnt": 10.0, "adv": 1.0, "fm": 1.0}
+    tuner = FineTuner(embedder, generator, discriminator, module, weights, epochs=4, lr_generator=2e-3)
+    shots, driving = frames(2), frames(3)
+    before = FeedForward(embedder, generator).learn(shots)(driving)
+    after = tuner.learn(shots)(driving)
+    assert before.shape == after.shape == driving.images.shape
+    assert not torch.equal(before, after)
+    assert after.isfinite().all()
+
+
+def test_a_person_lies_on_disk_with_its_shots(tmp_path: Path) -> None:
+    embedder, generator, _ = (network.eval() for network in networks())
+    shots, driving = frames(2), frames(3)
+    person = generator.personalize(embed(embedder, shots), shots)
+    save_person(tmp_path / "anna", person, {"method": "ff"})
+    again = load_person(tmp_path / "anna.json")
+    assert again.about["method"] == "ff"
+    drawn = (one(one.condition(driving)) for one in (person, again.generator))
+    assert torch.allclose(*drawn, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"crop": {"margin": 1.8, "extra": 1}}, {"crop": {"margin": "x" * 5000}}, {"crop": 7}, {"crop": {"down": None}},
+        {"source_points": [[0, 0]] * 67}, {"source_points": [[0, 1e9]] * 68}, {"source_points": "points"},
+        {"source_points": [[0, float("nan")]] * 68}, {"preset": {"image_size": 10**9}}, {"preset": None},
+        {"kind": "os.system"}, {"kind": "fsth"}, {"preset": []},
+        {"preset": {"image_size": 64, "channels": [10**6] * 3, "num_residual": 1, "spectral_norm": False,
+                    "corrected": True, "unwarped": True}},
+    ],
+)  # fmt: skip
+def test_a_strangers_person_file_is_refused_in_one_line(tmp_path: Path, change: dict) -> None:
+    embedder, generator, _ = networks()
+    shots = frames(1)
+    save_person(tmp_path / "anna", generator.personalize(embed(embedder, shots), shots), {})
+    card = json.loads((tmp_path / "anna.json").read_text())
+    (tmp_path / "anna.json").write_text(json.dumps({**card, **change}))
+    with pytest.raises(ValueError, match=r"anna\.json") as caught:
+        load_person(tmp_path / "anna")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_table_of_head_points_is_a_head() -> None:
+    head = head_points(torch.device("cpu"))
+    assert np.isclose(head.landmarks.square().sum(1).mean().sqrt(), 1, atol=1e-3)
+    assert head.landmarks[30, 2] < head.landmarks[0, 2], "the nose is nearer than the ears"
+    assert (head.skull[:, 1] < head.landmarks[:, 1].min()).sum() >= 8, "points above the brows"
+
+
+@pytest.mark.parametrize("widths", [(8, 16), (8, 16, 24, 32)])
+def test_a_quick_generator_draws_the_same_with_less_work(widths: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    generator = WarpGuidedGenerator(SIZE, N, widths, num_residual=2, spectral_norm=True).eval()
+    nn.init.normal_(parametrized_weight(generator.to_parts), std=0.02)
+    person = generator.personalize(torch.randn(1, N), frames(2)).fold()
+    quick, y = QuickWarpGuidedGenerator(person), person.condition(frames(3))
+    counts = []
+    for one in (person, quick):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            one(y)
+        counts.append(counter.get_total_flops())
+    assert counts[1] < 0.9 * counts[0]
+    assert (quick(y) - person(y)).abs().mean() < 1e-5
+    assert torch.allclose(quick(y), person(y), atol=1e-3)
+    assert (QuickWarpGuidedGenerator(person, torch.bfloat16)(y) - person(y)).square().mean().sqrt() < 0.15
+    with torch.autocast("cpu", torch.bfloat16):
+        assert PersonReenactor(person)(frames(3)).dtype == torch.float32

@@ -1,0 +1,80 @@
+"""Preparation on a Ray cluster: the same bytes as in one process, also when workers die."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkinghead.preparation.cluster import RayCluster
+from tests.helpers.preparation_videos import GreenFace, make_runner, write_clip
+
+
+class Deadly(GreenFace):
+    """Ends its process at a face wider than 40 pixels, as long as that happened less than `times`."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        super().__init__()
+        self.folder, self.times = folder, times
+
+    def landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
+        deaths = len(list(self.folder.iterdir()))
+        if box[2] - box[0] > 40 and deaths < self.times:
+            (self.folder / str(deaths)).touch()
+            os._exit(1)
+        return super().landmarks(image, box)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six clips, of which the last has the largest face, and one that must be dropped."""
+    root = tmp_path_factory.mktemp("videos")
+    for n in range(6):
+        write_clip(root / f"p{n // 2}" / f"{n % 2}.mp4", num_frames=10, side=36 + n)
+    write_clip(root / "p0" / "small.mp4", side=12)
+    return root
+
+
+def hashes(output: Path) -> dict[str, str]:
+    """sha256 of every file of a data set but the lock."""
+    files = sorted(p for p in output.rglob("*") if p.is_file() and p.name != ".lock")
+    return {str(p.relative_to(output)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_a_cluster_writes_the_same_bytes(deaths: int, videos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    make_runner(videos, tmp_path / "one").run()
+    (tmp_path / "deaths").mkdir()
+    relative = Path(os.path.relpath(tmp_path / "many"))  # workers run elsewhere
+    detector = Deadly(tmp_path / "deaths", deaths)
+    make_runner(videos, relative, workers=2, detector=detector, cluster=RayCluster()).run()
+    assert len(list((tmp_path / "deaths").iterdir())) == deaths
+    assert hashes(tmp_path / "many") == hashes(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_a_clip_that_ends_every_worker_is_told(videos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "deaths").mkdir()
+    detector = Deadly(tmp_path / "deaths", 99)
+    runner = make_runner(videos, tmp_path / "data", workers=1, detector=detector, cluster=RayCluster(retries=1))
+    with pytest.raises(RuntimeError, match="a clip ended its worker 2 times"):
+        runner.run()
+    assert len(list((tmp_path / "deaths").iterdir())) == 2
+
+
+def test_as_many_workers_as_fit() -> None:
+    assert RayCluster().room({"CPU": 6.0}) == 6
+    assert RayCluster(cpus=2, gpus=0.25).room({"CPU": 64.0, "GPU": 2.0}) == 8
+    with pytest.raises(ValueError, match="no worker of 1 CPUs and 1 GPUs fits"):
+        RayCluster(gpus=1).room({"CPU": 6.0})
+
+
+def test_without_ray_it_says_what_to_install(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[ray\]'"):
+        make_runner(videos, tmp_path / "data", cluster=RayCluster()).run()

@@ -1,0 +1,45 @@
+"""Whole files or none."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from talkinghead.storage import write_atomic
+
+
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.txt"
+    write_atomic(path, b"old, and longer")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("moment", ["write", "replace"])
+def test_a_failure_leaves_what_was_there(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(*{"write": ("builtins.open", fail), "replace": (os, "replace", fail)}[moment])
+    with pytest.raises(OSError, match="full"):
+        write_atomic(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes, rename = [], os.replace
+
+    def look(source: Path, target: Path) -> None:
+        modes.append(source.stat().st_mode & 0o777)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", look)
+    write_atomic(tmp_path / "key.pem", b"secret", 0o600)
+    assert modes == [0o600]
+    assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600

@@ -37,18 +37,18 @@ from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import Dlib
 from talkinghead.learners.checkpoints import networks
 from talkinghead.learners.finetune import FeedForward, PersonReenactor
-from talkinghead.models.fast_generator import QuickGenerator
+from talkinghead.models.fast_generator import FastGenerator
 from talkinghead.models.fsth import PersonalGenerator
 from talkinghead.provenance import find_signer
 from talkinghead.reenactment import animation, pipeline
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.driver import Driver
 from talkinghead.reenactment.inputs import MODELS, SHIPPED
-from talkinghead.reenactment.pipeline import Learned, Pipeline, Settings
+from talkinghead.reenactment.pipeline import NewPerson, Pipeline, Settings
 from talkinghead.reenactment.source import read_source, shots_of
 from talkinghead.video import writer
-from talkinghead.video.cached_reader import Reel
-from talkinghead.video.writer import Movie
+from talkinghead.video.cached_reader import CachedVideo
+from talkinghead.video.writer import VideoWriter
 
 ROOT = Path(__file__).parents[1]
 PORTRAIT, DRIVER = SHIPPED.parent / "portraits" / "anna.jpg", SHIPPED.parent / "drivers" / "lively.mp4"
@@ -78,10 +78,10 @@ def drawing_ways(person: PersonalGenerator, compiled: bool) -> dict[str, Callabl
     cast.load_state_dict({name: value.to(bf16) for name, value in person.state_dict().items()}, assign=True)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "G' fp32": person, "G' bf16 autocast": autocast, "G' bf16 weights": cast.fold(),
-        "quick G' fp32": QuickGenerator(person), "quick G' bf16": QuickGenerator(person, bf16),
+        "quick G' fp32": FastGenerator(person), "quick G' bf16": FastGenerator(person, bf16),
     }  # fmt: skip
     if compiled:
-        ways["quick G' bf16 compiled"] = torch.compile(QuickGenerator(person, bf16))
+        ways["quick G' bf16 compiled"] = torch.compile(FastGenerator(person, bf16))
     return ways
 
 
@@ -174,19 +174,19 @@ class Stopwatch:
 
 
 PARTS = {
-    "decoding": [(Reel, "_keep")],
+    "decoding": [(CachedVideo, "_keep")],
     "face search": [(Dlib, "boxes")],
     "landmarks": [(Dlib, "landmarks")],
     "adapting the landmarks": [(pipeline, "driving_points")],
     "crops and landmark images": [(animation, "as_frames"), (animation, "cut")],
     "G'": [(PersonReenactor, "__call__")],
     "composing": [(animation.Composer, "__call__")],
-    "encoding": [(Movie, "write"), (Movie, "_finish")],
+    "encoding": [(VideoWriter, "write"), (VideoWriter, "_finish")],
     "statements of origin": [(writer, "mark"), (animation, "sheet_of")],
 }
 
 
-def animate_once(watch: Stopwatch, size: int, args: argparse.Namespace, person: Learned) -> int:
+def animate_once(watch: Stopwatch, size: int, args: argparse.Namespace, person: NewPerson) -> int:
     """Portrait and driver to video; the number of frames."""
     look, settings = Look(size=size or None), Settings(precision=args.precision)
     run = Pipeline(args.detector, FRAMING, settings, watch, signer=args.signer)
@@ -210,7 +210,7 @@ def animate_once(watch: Stopwatch, size: int, args: argparse.Namespace, person: 
 def measure_video(args: argparse.Namespace) -> None:
     """Milliseconds a frame of each part, and frames a second."""
     parts: Any = networks(str(MODELS[args.shipped]))
-    person = Learned("ff", FeedForward(parts["embedder"], parts["generator"]), parts["generator"].preset.image_size)
+    person = NewPerson("ff", FeedForward(parts["embedder"], parts["generator"]), parts["generator"].preset.image_size)
     args.detector, args.signer = Dlib(), find_signer()
     for size in args.sizes:
         rows: dict[str, list[float]] = defaultdict(list)

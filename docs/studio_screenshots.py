@@ -9,16 +9,16 @@ from playwright.sync_api import Page, expect
 
 from talkinghead.cli import CONF
 from talkinghead.cli.studio import about_model, build_animator, find_examples
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.studio.animate_page import Examples
 from talkinghead.studio.app import build_app, launch
-from talkinghead.studio.job_queue import Desk
+from talkinghead.studio.job_queue import JobQueue
 from tests.helpers.browser import WHY, open_chromium
 
 
 def save(content: bytes, path: Path) -> None:
     """A JPEG; it says that generated pixels are in it."""
-    path.write_bytes(marked(content, Card(composite=True)))
+    path.write_bytes(marked(content, OriginStatement(composite=True)))
     print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 
@@ -57,8 +57,8 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, open_chromium() as browser:
         if browser is None:
             sys.exit(WHY)
-        desk, examples = Desk(Path(folder) / "work"), Examples(**find_examples())
-        app = build_app(animator, desk, examples, about_model(cfg, animator), Path(folder) / "files")
+        queue, examples = JobQueue(Path(folder) / "work"), Examples(**find_examples())
+        app = build_app(animator, queue, examples, about_model(cfg, animator), Path(folder) / "files")
         url = launch(app, "127.0.0.1", None, animator.limits.megabytes, prevent_thread_lock=True)
         show(browser.new_page(viewport={"width": 1280, "height": 800}), url, target, Path(folder))
         app.close()

@@ -27,7 +27,7 @@ from jaxtyping import UInt8
 from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import Detector, Dlib
 from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor
-from talkinghead.learners.load import Loss, Newcomers
+from talkinghead.learners.load import LoadedCheckpoint, Loss
 from talkinghead.models.person_file import files as files_of_person
 from talkinghead.models.person_file import load_person
 from talkinghead.options import Range, check_numbers
@@ -35,7 +35,7 @@ from talkinghead.progress import Counter, Reporter
 from talkinghead.provenance import Signer, find_signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.inputs import MODELS, check_output, find_model, is_person
-from talkinghead.reenactment.pipeline import Learned, Made, Pipeline, Remembered, Settings, find_device
+from talkinghead.reenactment.pipeline import AnimationResult, KnownPerson, NewPerson, Pipeline, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
 
 Sources = str | Path | np.ndarray | Sequence[str | Path | np.ndarray]  # names, or pictures as uint8 [H, W, 3]
@@ -120,31 +120,31 @@ def load(
     options = Options(settings or Settings(), framing, detector, device, signer, progress)
     if is_person(path):
         return Person.load(path, options)
-    return Model(Newcomers(path, {**FINETUNE, **finetune}, loss, str(weights_dir), find_device(device)), options)
+    return Model(LoadedCheckpoint(path, {**FINETUNE, **finetune}, loss, str(weights_dir), find_device(device)), options)
 
 
 @final
 class Model:
     """E, G and D, meta-learned; learns people whom it has never seen."""
 
-    def __init__(self, newcomers: Newcomers, options: Options) -> None:
-        self.newcomers, self.options = newcomers, options
+    def __init__(self, checkpoint: LoadedCheckpoint, options: Options) -> None:
+        self.checkpoint, self.options = checkpoint, options
         self.pipeline = options.pipeline()
 
     @property
     def image_size(self) -> int:
         """Pixels of the pictures that the networks draw."""
-        return self.newcomers.size
+        return self.checkpoint.size
 
     @property
     def usual_steps(self) -> int:
         """Of fine-tuning: as many as were measured best for this kind of generator (experiments/finetune_options)."""
-        return self.newcomers.steps
+        return self.checkpoint.steps
 
     def method(self, steps: int = 0) -> FeedForward | FineTuner:
         """The few-shot method alone: feed-forward for 0 steps, else fine-tuning (Sec. 3.3)."""
         check_numbers({"steps": steps}, {"steps": Range(0)})
-        return self.newcomers.method(steps)
+        return self.checkpoint.method(steps)
 
     @mendable()
     def learn(
@@ -176,7 +176,7 @@ class Model:
         self, images: Sources, driving: str | Path | int, output: str | Path, steps: int = 0, *,
         look: Look | None = None, save: str | Path | None = None,
         watch: Callable[[Any, Any], None] = lambda state, driving: None,
-    ) -> Made:  # fmt: skip
+    ) -> AnimationResult:  # fmt: skip
         """`learn` and `Person.animate` at once: the driver is looked at before minutes go into fine-tuning.
 
         Args:
@@ -200,14 +200,16 @@ class Model:
         learner = self.learner(steps, keep, watch)
         return self.pipeline(listed(images), as_driving(driving), learner, look or Look(), check_output(output))
 
-    def learner(self, steps: int, keep: Any = lambda person, portraits: None, watch: Any = lambda *_: None) -> Learned:
+    def learner(
+        self, steps: int, keep: Any = lambda person, portraits: None, watch: Any = lambda *_: None
+    ) -> NewPerson:
         """How the pipeline gets to know a person."""
-        return Learned("ft" if steps else "ff", self.method(steps), self.image_size, keep, watch)
+        return NewPerson("ft" if steps else "ff", self.method(steps), self.image_size, keep, watch)
 
     def about(self, steps: int, portraits: Sequence[Portrait]) -> dict[str, Any]:
         """What a person file says of the person in it."""
         crop = {name: float(value) for name, value in self.pipeline.framing._asdict().items()}
-        return self.newcomers.about(steps, len(portraits), points_of(portraits[0], self.image_size), crop)
+        return self.checkpoint.about(steps, len(portraits), points_of(portraits[0], self.image_size), crop)
 
 
 @final
@@ -221,7 +223,7 @@ class Person:
         self.reenactor, self.image_size, self.portraits = reenactor, image_size, list(portraits)
         self.about, self.options = dict(about), options
         points = self.about.get("source_points")
-        self._known = Remembered(reenactor, image_size, None if points is None else np.array(points, float))
+        self._known = KnownPerson(reenactor, image_size, None if points is None else np.array(points, float))
         self.pipeline = options.pipeline(self.about.get("crop"))
 
     @classmethod
@@ -234,7 +236,7 @@ class Person:
     @mendable()
     def animate(
         self, driving: str | Path | int, output: str | Path, *, look: Look | None = None, images: Sources = ()
-    ) -> Made:
+    ) -> AnimationResult:
         """Write a video in which the person does what the driver does, and says that it was generated.
 
         Args:

@@ -37,7 +37,7 @@ from talkinghead.faces.crop import Framing
 from talkinghead.learners.checkpoints import load_weights
 from talkinghead.learners.export import shrink
 from talkinghead.learners.finetune import PersonReenactor
-from talkinghead.learners.load import Newcomers
+from talkinghead.learners.load import LoadedCheckpoint
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
 from talkinghead.models.person_file import load_person
 from talkinghead.models.warp_guided import WarpGuidedGenerator
@@ -209,7 +209,7 @@ def make_checkpoint(folder: Path, rng: random.Random) -> str:
 def use_checkpoint(folder: Path) -> str | None:
     """As animate, evaluate, portable and train's init_from do."""
     path = folder / "x.ckpt"
-    people = Newcomers(path, {"num_discriminator_steps": 1, "weights": {"cnt": 1, "adv": 1, "fm": 10}})
+    people = LoadedCheckpoint(path, {"num_discriminator_steps": 1, "weights": {"cnt": 1, "adv": 1, "fm": 10}})
     shots = frames(1) if people.size == SIZE else None
     drawn = people.method(0).learn(shots)(frames()) if shots else torch.zeros(1)
     _ = people.loss
@@ -335,7 +335,7 @@ def make_picture(folder: Path, rng: random.Random) -> str:
     image.convert(rng.choice(["RGB", "L", "RGBA"]) if suffix == "png" else "RGB").save(path := folder / f"x.{suffix}")
     content = path.read_bytes()
     if suffix in ("png", "jpg") and rng.random() < 0.3:
-        content = provenance.marked(content, provenance.Card())
+        content = provenance.marked(content, provenance.OriginStatement())
     content, how = damaged(content, rng)
     path.unlink()
     (folder / f"x.{rng.choice([suffix, suffix, 'jpg', 'png'])}").write_bytes(content)

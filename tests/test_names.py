@@ -11,7 +11,7 @@ import pytest
 
 from talkinghead.data.reader import ShardReader, UnusableClip, join
 from talkinghead.data.shards import DatasetInfo, clip_members
-from talkinghead.evaluation.outputs import KeptFrames, folder_of
+from talkinghead.evaluation.outputs import FrameStore, folder_of
 from talkinghead.evaluation.results import ResultKey, Results
 from talkinghead.names import as_cell, as_line, as_lines, as_path_part, is_name, of_cell
 from talkinghead.preparation.clip import Drop
@@ -45,7 +45,7 @@ def test_a_name_is_one_part_of_a_path_and_no_two_are_the_same(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_kept_pictures_lie_in_their_folder(name: str, tmp_path: Path) -> None:
-    kept, key = KeptFrames(tmp_path / "frames"), ResultKey("set/test", "ours", "FF", 1, "anna")
+    kept, key = FrameStore(tmp_path / "frames"), ResultKey("set/test", "ours", "FF", 1, "anna")
     for field in ("data", "method", "variant", "person", "config", "protocol", "seed"):
         hostile = replace(key, **{field: name})
         for path in (kept.path(hostile), kept.target_path(hostile), folder_of(tmp_path / "frames", hostile) / "x"):

@@ -19,7 +19,7 @@ from talkinghead.evaluation.tasks import CrossReenactment
 from talkinghead.faces.landmark_image import interocular
 from talkinghead.metrics.landmarks import find_detector, to_uint8
 from talkinghead.reenactment.adaptation import MODES, adapt, face_of, most_alike
-from talkinghead.reenactment.face_model import load_facemodel
+from talkinghead.reenactment.face_model import load_face_model
 from talkinghead.reenactment.fitting import fit_clip
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.dataset import person_seed
@@ -121,7 +121,7 @@ def take(frames: Frames, numbers: np.ndarray) -> Frames:
 
 def reference(driving: Points, shots: Points) -> tuple[int, int]:
     """The shot and the driving frame that mode relative starts from."""
-    model = load_facemodel()
+    model = load_face_model()
     person, moving = face_of(model, shots), fit_clip(model, driving)
     alike = replace(moving, identity=person.fit.identity, perspective=person.fit.perspective)
     return most_alike(person, alike, None, None)

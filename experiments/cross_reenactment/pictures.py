@@ -15,7 +15,7 @@ from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.evaluation.frame_choice import FrameChoice
 from talkinghead.evaluation.tasks import CrossReenactment
 from talkinghead.metrics.landmarks import to_uint8
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 
 HERE = Path(__file__).parent
@@ -69,4 +69,4 @@ def caption(text: str) -> np.ndarray:
 
 if __name__ == "__main__":
     _, content = cv2.imencode(".jpg", draw(Path(sys.argv[1]), Path(sys.argv[2])), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    write_atomic(HERE / "pictures.jpg", marked(content.tobytes(), Card(composite=True)))
+    write_atomic(HERE / "pictures.jpg", marked(content.tobytes(), OriginStatement(composite=True)))

@@ -22,7 +22,7 @@ from hydra.utils import instantiate
 
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.evaluation.tasks import PlacedFrame, Shards
-from talkinghead.learners.load import Newcomers
+from talkinghead.learners.load import LoadedCheckpoint
 from talkinghead.metrics.identity import find_dlib_identity
 from talkinghead.metrics.landmarks import find_detector
 from talkinghead.metrics.motion import LIDS, LIPS, opening
@@ -120,9 +120,9 @@ def measure(given: argparse.Namespace) -> None:
     network = vgg16(path=given.vgg16, convention=given.convention) if given.vgg16 else facenet_synthetic()
     all_frames = ImageMetrics(find_detector(), similarities={"csim_dlib": find_dlib_identity(every=4)})
     some = ImageMetrics(None, distances={"distance": PerceptualDistance(network)})
-    newcomers = Newcomers(MODELS[given.model], instantiate, PLAIN)
-    size = given.size or newcomers.size
-    generator = newcomers.method(0).generator
+    loaded = LoadedCheckpoint(MODELS[given.model], instantiate, PLAIN)
+    size = given.size or loaded.size
+    generator = loaded.method(0).generator
     generator.preset = generator.preset._replace(image_size=size)  # its layers do not care
     for number, (shots, target) in enumerate(people(given.data, size, given.people)):
         if given.only and number not in given.only:
@@ -136,8 +136,8 @@ def measure(given: argparse.Namespace) -> None:
                 if about in done:
                     continue
                 torch.manual_seed(0)
-                newcomers.numbers = numbers or PLAIN
-                began, method = cpu_seconds(), newcomers.method(steps)
+                loaded.numbers = numbers or PLAIN
+                began, method = cpu_seconds(), loaded.method(steps)
                 if numbers is not None:
                     method.epochs = -(-steps // num_shots)  # type: ignore[assignment]
                 reenact = method.learn(few)

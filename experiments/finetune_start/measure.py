@@ -24,7 +24,7 @@ import torch
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.evaluation.tasks import PlacedFrame, Shards
 from talkinghead.learners.finetune import FineTuner, Progress
-from talkinghead.learners.load import Newcomers
+from talkinghead.learners.load import LoadedCheckpoint
 from talkinghead.reenactment.inputs import MODELS
 from talkinghead.synthetic.dataset import SyntheticDataset
 from talkinghead.types import Frames
@@ -107,9 +107,9 @@ def measure(number: int, steps: int, data: Path) -> list[dict[str, Any]]:
     }  # fmt: skip
     found, rows = list(people(number, data)), list(csv.DictReader(TRACE.open())) if TRACE.is_file() else []
     there = {tuple(str(row[name]) for name in KEY) for row in rows}
-    newcomers = Newcomers(MODELS["fsth_64"], numbers)
+    loaded = LoadedCheckpoint(MODELS["fsth_64"], numbers)
     for row in ROWS:
-        newcomers.numbers = {
+        loaded.numbers = {
             **numbers,
             "init_w": row.init_w,
             "weights": {"cnt": 1, "adv": row.adv, "fm": 10, "motion": 0},
@@ -120,7 +120,7 @@ def measure(number: int, steps: int, data: Path) -> list[dict[str, Any]]:
                 if tuple(map(str, about.values())) in there:
                     continue
                 chosen = Frames(*(part[:: 8 // num_shots] for part in shots))
-                rows += trace(newcomers.method(steps), chosen, held_out, about)
+                rows += trace(loaded.method(steps), chosen, held_out, about)
                 save(rows)
             print(f"{row.init_w}, adv {row.adv}, T = {num_shots}", flush=True)
     return rows

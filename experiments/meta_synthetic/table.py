@@ -19,7 +19,7 @@ import cv2
 import torch
 import yaml
 
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 
 HERE = Path(__file__).parent
@@ -50,7 +50,7 @@ def take_run(run: Path) -> None:
     writer.writerows(results)
     write_atomic(RESULTS, text.getvalue().encode())
     _, picture = cv2.imencode(".jpg", cv2.imread(str(run / "previews/latest.png")), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    write_atomic(HERE / "previews.jpg", marked(picture.tobytes(), Card(composite=True)))
+    write_atomic(HERE / "previews.jpg", marked(picture.tobytes(), OriginStatement(composite=True)))
 
 
 def build_table() -> str:

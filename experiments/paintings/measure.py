@@ -34,7 +34,7 @@ from talkinghead.metrics.landmarks import DlibLandmarks
 from talkinghead.metrics.perceptual import PerceptualDistance
 from talkinghead.metrics.suite import ssim
 from talkinghead.models.facenet import facenet_synthetic
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.provenance.marking import xmp_packet
 from talkinghead.reenactment.inputs import SHIPPED
 from talkinghead.reenactment.source import Portrait, as_frames, read_source
@@ -158,7 +158,7 @@ def write_sheet(source: Portrait, clips: Sequence[Clip], drivers: Sequence[Clip]
             rows.append(np.concatenate([picture if n == 1 else blank, *tiles], axis=1))
         rows.append(np.full((6, rows[0].shape[1], 3), 255, np.uint8))
     content = simplejpeg.encode_jpeg(np.ascontiguousarray(np.concatenate(rows[:-1])), quality=88, colorspace="RGB")
-    write_atomic(HERE / "sheet.jpg", marked(content, Card(composite=True)))
+    write_atomic(HERE / "sheet.jpg", marked(content, OriginStatement(composite=True)))
 
 
 def write_moving(source: Portrait, clips: Sequence[Clip], drivers: Sequence[Clip]) -> None:
@@ -175,7 +175,7 @@ def write_moving(source: Portrait, clips: Sequence[Clip], drivers: Sequence[Clip
     content = io.BytesIO()
     frames[0].save(
         content, "WEBP", save_all=True, append_images=frames[1:], duration=1000 * EVERY // 25, loop=0, quality=75,
-        xmp=xmp_packet(Card(composite=True)),
+        xmp=xmp_packet(OriginStatement(composite=True)),
     )  # fmt: skip
     write_atomic(HERE / "moving.webp", content.getvalue())
 

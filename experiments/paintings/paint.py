@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 from jaxtyping import Float, UInt8
 
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 from talkinghead.synthetic.motion import Motion
 from talkinghead.synthetic.scene import Picture
@@ -75,5 +75,5 @@ def truth(driver: str, every: int = 1) -> Picture:
 
 if __name__ == "__main__":
     content = simplejpeg.encode_jpeg(painted(portrait(SITTER, SIZE).frames[0]), quality=92, colorspace="RGB")
-    write_atomic(PAINTING, marked(content, Card(about={"method": "rendered"}, learned=False)))
+    write_atomic(PAINTING, marked(content, OriginStatement(about={"method": "rendered"}, learned=False)))
     print(PAINTING, {driver: reference(driver) for driver in DRIVERS})

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 
 HERE = Path(__file__).parent
@@ -64,4 +64,4 @@ def caption(text: str) -> np.ndarray:
 
 if __name__ == "__main__":
     _, content = cv2.imencode(".jpg", draw([Path(name) for name in sys.argv[1:]]), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    write_atomic(HERE / "pictures.jpg", marked(content.tobytes(), Card(composite=True)))
+    write_atomic(HERE / "pictures.jpg", marked(content.tobytes(), OriginStatement(composite=True)))

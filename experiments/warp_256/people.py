@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 
 from talkinghead.data.augmentation import Augmentation
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 from talkinghead.synthetic.dataset import ClipPlan, RenderPlan, render_clip
 
@@ -29,7 +29,7 @@ def main(path: Path, first: int = 0, side: int = 160, count: int = 64, augmented
         cells.append(cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) if side != 256 else frame)
     rows = [np.hstack(cells[n : n + COLUMNS]) for n in range(0, count, COLUMNS)]
     content = simplejpeg.encode_jpeg(np.ascontiguousarray(np.vstack(rows)), quality=85, colorspace="RGB")
-    write_atomic(path, marked(content, Card(learned=False)))
+    write_atomic(path, marked(content, OriginStatement(learned=False)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from talkinghead.metrics.suite import to_uint8
 from talkinghead.models.nearest_frame import nearest_frame
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 from talkinghead.types import Episode
 
@@ -126,4 +126,4 @@ def draw_column(name: str, images: Float[Tensor, "B 3 H W"], cell: int) -> UInt8
 def write_png(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
     """Write an RGB picture, whole or not at all; it says that there are generated parts in it."""
     _, content = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
-    write_atomic(path, marked(content.tobytes(), Card(composite=True)))
+    write_atomic(path, marked(content.tobytes(), OriginStatement(composite=True)))

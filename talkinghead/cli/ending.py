@@ -37,7 +37,7 @@ HINTS = ("Tip:", "TPU available", "HPU available", "was configured so 100%")
 
 
 @contextmanager
-def told(verb: str, *also: type[Exception]) -> Iterator[None]:
+def errors_in_one_line(verb: str, *also: type[Exception]) -> Iterator[None]:
     """End with one line where the user can mend it, or stopped it; HYDRA_FULL_ERROR=1 shows tracebacks."""
     before = terminate_cleanly()
     try:

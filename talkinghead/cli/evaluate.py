@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
 from talkinghead.cli import CONF, name_of
 from talkinghead.cli.checking import check_account, check_options, check_seed
-from talkinghead.cli.ending import nearby, told, what_it_left, without_noise
+from talkinghead.cli.ending import errors_in_one_line, nearby, what_it_left, without_noise
 from talkinghead.data.remote import DataFault
-from talkinghead.evaluation.finetune_previews import StepPreviews
-from talkinghead.evaluation.outputs import KeptFrames
-from talkinghead.evaluation.protocol import Candidate, FewShotLearner, PeopleDataModule
+from talkinghead.evaluation.finetune_previews import FinetunePreviews
+from talkinghead.evaluation.outputs import FrameStore
+from talkinghead.evaluation.protocol import Candidate, FewShotEvaluation, TaskDataModule
 from talkinghead.evaluation.results import Results, write_csv
 from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
 from talkinghead.models.trusted import inside, section_of
@@ -39,7 +39,7 @@ PEOPLE = {"num_people": Range(1, optional=True)}
 def main(cfg: DictConfig) -> float | None:
     """Test the chosen methods."""
     without_noise()
-    with told("evaluate.py", DataFault, RankLost):
+    with errors_in_one_line("evaluate.py", DataFault, RankLost):
         check_options(cfg)
         check_seed(cfg)
         check_account(cfg)
@@ -70,7 +70,7 @@ def test(cfg: DictConfig) -> float | None:
     return None if metric is None else float(metric)
 
 
-def conclude(cfg: DictConfig, data: PeopleDataModule, learner: FewShotLearner, trainer: L.Trainer) -> None:
+def conclude(cfg: DictConfig, data: TaskDataModule, learner: FewShotEvaluation, trainer: L.Trainer) -> None:
     """Say what was left out, and show the table of this run's rows; a run without any has failed."""
     unused = ", ".join(f"{count} x {cause}" for cause, count in data.skipped.items())
     if unused:
@@ -88,24 +88,24 @@ def conclude(cfg: DictConfig, data: PeopleDataModule, learner: FewShotLearner, t
     print("\n".join([f"{nearby(folder)} holds", *what_it_left(folder)]), flush=True)
 
 
-def build(cfg: DictConfig) -> tuple[PeopleDataModule, FewShotLearner]:
+def build(cfg: DictConfig) -> tuple[TaskDataModule, FewShotEvaluation]:
     """The people and the harness, from the config and the checkpoints."""
     unknown = [name for name in cfg.methods if name not in cfg.method]
     if unknown:
         raise ValueError(f"methods={list(cfg.methods)}: no {', '.join(unknown)}; there are {', '.join(cfg.method)}")
     check_harness(cfg)
     adopt(cfg)
-    data = PeopleDataModule(instantiate(cfg.people))
+    data = TaskDataModule(instantiate(cfg.people))
     data.prepare_data()
     data.find()  # whoever is there to test, before anything is learned
     results = Results(cfg.results)
     results.rows()  # a file that is something else is said now
     output = Path(cfg.results).parent
-    learner = FewShotLearner(
+    learner = FewShotEvaluation(
         [one for name in cfg.methods for one in adapted(cfg, candidate(cfg, name))], data.source.name,
         shots_of(cfg), instantiate(cfg.metrics), results,
-        KeptFrames(output / "frames") if cfg.keep_frames else None, instantiate(cfg.get("set_metrics")),
-        StepPreviews(output / "previews", cfg.preview_every) if cfg.preview_every else None, cfg.seed,
+        FrameStore(output / "frames") if cfg.keep_frames else None, instantiate(cfg.get("set_metrics")),
+        FinetunePreviews(output / "previews", cfg.preview_every) if cfg.preview_every else None, cfg.seed,
         git_commit(Path(__file__).parent), data.source.protocol,
     )  # fmt: skip
     return data, learner

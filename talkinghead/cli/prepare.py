@@ -9,14 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from talkinghead.cli import CONF, command_of
 from talkinghead.cli.checking import check_options
-from talkinghead.cli.ending import told
+from talkinghead.cli.ending import errors_in_one_line
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="prepare")
 def main(config: DictConfig) -> None:
     """Build the runner from the config and run it."""
     command = f"{command_of('prepare')} {shlex.join(sys.argv[1:])}"
-    with told("prepare.py", RuntimeError):  # a worker died
+    with errors_in_one_line("prepare.py", RuntimeError):  # a worker died
         check_options(config, without=("paths",))
         instantiate(runner_config(config), command=command).run()
         print(f"train on it: {command_of('train')} data=folder data.path={config.output}", flush=True)

@@ -22,7 +22,7 @@ from talkinghead.options import Range, check_numbers
 from talkinghead.reenactment.inputs import SHIPPED, find_model
 from talkinghead.reenactment.pipeline import Settings, find_device
 from talkinghead.studio.animator import Animator
-from talkinghead.studio.job_queue import Desk
+from talkinghead.studio.job_queue import JobQueue
 from talkinghead.studio.uploads import Limits
 from talkinghead.studio.work_folder import workplace
 from talkinghead.study.study import load_study
@@ -61,9 +61,9 @@ def serve(cfg: DictConfig) -> None:
     study = load_study(cfg.files.study) if cfg.files.study else None
     animator = build_animator(cfg)
     with workplace() as folder:
-        desk = Desk(folder / "work")
+        queue = JobQueue(folder / "work")
         app = build_app(
-            animator, desk, Examples(**find_examples()), about_model(cfg, animator), folder / "files",
+            animator, queue, Examples(**find_examples()), about_model(cfg, animator), folder / "files",
             keep=60 * cfg.keep_minutes, study=study,
         )  # fmt: skip
         url = launch(app, cfg.host, cfg.port, animator.limits.megabytes, prevent_thread_lock=True)
@@ -73,7 +73,7 @@ def serve(cfg: DictConfig) -> None:
         except KeyboardInterrupt:
             print("studio: ended; uploads and results are removed", flush=True)
         finally:
-            desk.close(seconds=1.0)
+            queue.close(seconds=1.0)
     os._exit(0)  # visitors' open connections, and a computation that has not noticed yet, would keep it for seconds
 
 

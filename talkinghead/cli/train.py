@@ -21,7 +21,7 @@ from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
 from talkinghead.cli import CONF
 from talkinghead.cli.checking import check_account, check_flags, check_options, check_seed
-from talkinghead.cli.ending import go_on, nearby, of_this_job, told, what_it_left, without_noise
+from talkinghead.cli.ending import errors_in_one_line, go_on, nearby, of_this_job, what_it_left, without_noise
 from talkinghead.cli.evaluate import test
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.remote import DataFault
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> float | None:
     """Fit, or learn test people (`stage`); returns what a sweep optimises."""
     without_noise()
-    with told("train.py", TrainingCollapsed, DataFault, RankLost):
+    with errors_in_one_line("train.py", TrainingCollapsed, DataFault, RankLost):
         check_options(cfg)
         check_seed(cfg)
         check_flags(cfg)

@@ -194,5 +194,5 @@ def prepare_worker(_: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, leave_later)
-    for wish in (signal.SIGINT, signal.SIGUSR1):  # sent to the whole process group; the training process acts on it
-        signal.signal(wish, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGUSR1):  # sent to the whole process group; the training process acts on it
+        signal.signal(number, signal.SIG_IGN)

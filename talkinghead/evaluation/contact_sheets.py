@@ -13,7 +13,7 @@ from talkinghead.names import as_path_part
 from talkinghead.types import Person
 
 
-class PeopleSheets(L.Callback):
+class ContactSheets(L.Callback):
     """Writes `<dirpath>/<data>/T8/<person>.png`: first shot | driving landmarks | target | each method.
 
     num_rows    hold-out frames, spread evenly over those there are

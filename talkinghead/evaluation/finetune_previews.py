@@ -15,7 +15,7 @@ from talkinghead.types import Frames, Person
 
 
 @final
-class StepPreviews:
+class FinetunePreviews:
     """Writes `<folder>/<data>/T8/<person>.png`: a row of targets, then a row of outputs after every `every` steps.
 
     num_frames  driving frames, spread evenly over those there are

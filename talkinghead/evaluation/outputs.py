@@ -16,14 +16,14 @@ from torch import Tensor
 
 from talkinghead.evaluation.results import ResultKey
 from talkinghead.names import as_path_part
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 
 END = b"\0\0\0\0IEND\xaeB`\x82"  # the last bytes of every PNG
 COPIES = "nearest"  # the method whose outputs are source frames
 
 
-class KeptFrames:
+class FrameStore:
     """`<folder>/<data>/target…/<person>.png`, and `<folder>/<data>/<method …>/T8/<person>.png` for each row."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class KeptFrames:
         return is_whole(self.path(key))
 
     def save(self, key: ResultKey, x_hat: Float[Tensor, "M 3 H W"]) -> None:
-        save_strip(self.path(key), x_hat, None if key.method == COPIES else Card())
+        save_strip(self.path(key), x_hat, None if key.method == COPIES else OriginStatement())
 
     def load(self, key: ResultKey) -> Float[Tensor, "M 3 H W"]:
         return load_strip(self.path(key))
@@ -82,7 +82,7 @@ def is_whole(path: Path) -> bool:
         return file.read() == END
 
 
-def save_strip(path: Path, images: Float[Tensor, "M 3 H W"], card: Card | None = None) -> None:
+def save_strip(path: Path, images: Float[Tensor, "M 3 H W"], card: OriginStatement | None = None) -> None:
     """Write images in [-1, 1], whole or not at all; NaN becomes black. The card says that they are generated."""
     levels = ((images.detach().float().nan_to_num(-1.0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     pixels = levels.permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy()

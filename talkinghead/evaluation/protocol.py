@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from talkinghead.data.datasets import Skipped
 from talkinghead.data.loader import SkipReport
-from talkinghead.evaluation.finetune_previews import StepPreviews
+from talkinghead.evaluation.finetune_previews import FinetunePreviews
 from talkinghead.evaluation.harness import number_of, take, timed, uncached_autocast
-from talkinghead.evaluation.outputs import KeptFrames
+from talkinghead.evaluation.outputs import FrameStore
 from talkinghead.evaluation.results import EVERYBODY, ResultKey, Results, name_people
 from talkinghead.evaluation.tasks import People, PeopleSource
 from talkinghead.learners.finetune import FineTuner
@@ -52,7 +52,7 @@ class Candidate(NamedTuple):
 
 
 @final
-class PeopleDataModule(L.LightningDataModule):
+class TaskDataModule(L.LightningDataModule):
     """The people of a source, shared out among the ranks; a rank may have fewer than another, or none."""
 
     def __init__(self, source: PeopleSource) -> None:
@@ -87,7 +87,7 @@ class PeopleDataModule(L.LightningDataModule):
 
 
 @final
-class FewShotLearner(L.LightningModule):
+class FewShotEvaluation(L.LightningModule):
     """Every candidate gets to know every person from T shots and reproduces the hold-out frames; measured, not trained.
 
     Needs a Trainer with `inference_mode=False`. What `results` has is not done again.
@@ -104,8 +104,8 @@ class FewShotLearner(L.LightningModule):
 
     def __init__(
         self, candidates: Sequence[Candidate], data: str, shots: Iterable[int], metrics: ImageMetrics,
-        results: Results, kept: KeptFrames | None = None,
-        set_metrics: Mapping[str, FrechetDistance | None] | None = None, previews: StepPreviews | None = None,
+        results: Results, kept: FrameStore | None = None,
+        set_metrics: Mapping[str, FrechetDistance | None] | None = None, previews: FinetunePreviews | None = None,
         seed: int = 0, commit: str = "unknown", protocol: str = "-",
     ) -> None:  # fmt: skip
         super().__init__()
@@ -228,7 +228,7 @@ class FewShotLearner(L.LightningModule):
         known = row.get("num_targets") == str(total) and all(row.get(name) for name in self._set_metrics)
         return bool(self._set_metrics and total and not known)
 
-    def _add_set_metrics(self, kept: KeptFrames, missing: Sequence[tuple[Candidate, int]]) -> None:
+    def _add_set_metrics(self, kept: FrameStore, missing: Sequence[tuple[Candidate, int]]) -> None:
         """Rows of person `*`. The distances ask all ranks: each comes to each of them, with people or without."""
         people = sorted({row["person"] for row in self._rows(*missing[0])})
         targets = self._key(missing[0][0], missing[0][1], EVERYBODY)

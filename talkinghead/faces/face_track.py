@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from talkinghead.faces.detectors import Detector
-from talkinghead.faces.tiled_detection import Tiled
-from talkinghead.faces.tracking import Between, Sight, best_chain, look, plausible
+from talkinghead.faces.tiled_detection import TiledDetector
+from talkinghead.faces.tracking import ChainInterpolator, Detection, best_chain, look, plausible
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 NO_FACE = (
@@ -18,7 +18,7 @@ NO_FACE = (
 )
 
 
-class Magnified:
+class UpscalingDetector:
     """A `Detector` that looks at small pictures through a glass: HOG sees no face below 80 px.
 
     least   pictures whose longest side is shorter are enlarged to about this, by a whole factor
@@ -66,8 +66,10 @@ def find_face(image: UInt8[np.ndarray, "H W 3"], detector: Detector, face: int =
     faces.
     """
     found: list[Any] = []
-    glasses = {glass.factor(image): glass for glass in (Magnified(detector, least) for least in (1024, 512, 256))}
-    looks: list[Detector] = [*(glasses[factor] for factor in sorted(glasses)), Tiled(detector)]
+    glasses = {
+        glass.factor(image): glass for glass in (UpscalingDetector(detector, least) for least in (1024, 512, 256))
+    }
+    looks: list[Detector] = [*(glasses[factor] for factor in sorted(glasses)), TiledDetector(detector)]
     for glass in looks:
         found = sorted(glass.boxes(image), key=lambda box: box[0] - box[2])
         if len(found) >= face:
@@ -83,7 +85,7 @@ def find_face(image: UInt8[np.ndarray, "H W 3"], detector: Detector, face: int =
     raise ValueError(f"{len(found)} faces found, face={face} asked for; for small faces try detector.longest=1280")
 
 
-class Sightings(NamedTuple):
+class TrackedFace(NamedTuple):
     """One face through a video: its landmarks in each frame, and in which of them it was seen, not interpolated."""
 
     points: Float[np.ndarray, "F 68 2"]
@@ -93,7 +95,7 @@ class Sightings(NamedTuple):
 def track_face(
     read: Callable[[Sequence[int]], Any], num_frames: int, detector: Detector, *, face: int = 1, every: int = 1,
     max_gap: int = 3, tick: Callable[[], None] = lambda: None,
-) -> Sightings:  # fmt: skip
+) -> TrackedFace:  # fmt: skip
     """Follow the face that is large for longest, or the `face`-th such.
 
     read        yields (number, picture) for ascending numbers; it is called twice
@@ -104,7 +106,7 @@ def track_face(
     Frames without landmarks are interpolated between their neighbours. Raises ValueError when there is no such face.
     """
     searched = sorted({*range(0, num_frames, every), num_frames - 1})
-    between = Between(chosen_chain([look(n, image, detector) for n, image in read(searched)], face, max_gap))
+    between = ChainInterpolator(chosen_chain([look(n, image, detector) for n, image in read(searched)], face, max_gap))
     known: dict[int, np.ndarray] = {}
     for n, image in read(range(num_frames)):
         tick()
@@ -115,21 +117,21 @@ def track_face(
     return interpolated(known, num_frames)
 
 
-def chosen_chain(sights: Sequence[Sequence[Sight]], face: int, max_gap: int) -> list[Sight]:
+def chosen_chain(detections: Sequence[Sequence[Detection]], face: int, max_gap: int) -> list[Detection]:
     """The best chain, or the `face`-th best: those before it are taken away first."""
-    left = [list(faces) for faces in sights]
+    left = [list(faces) for faces in detections]
     for number in range(1, face + 1):
         chain = best_chain(left, max_gap)
         if not chain:
             raise ValueError(NO_FACE if number == 1 else f"{number - 1} faces found, face={face} asked for")
-        taken = {id(sight) for sight in chain}
-        left = [[sight for sight in faces if id(sight) not in taken] for faces in left]
+        taken = {id(detection) for detection in chain}
+        left = [[detection for detection in faces if id(detection) not in taken] for faces in left]
     return chain
 
 
-def interpolated(known: dict[int, np.ndarray], num_frames: int) -> Sightings:
+def interpolated(known: dict[int, np.ndarray], num_frames: int) -> TrackedFace:
     """Landmarks for all frames; before the first and after the last they stand still."""
     numbers = sorted(known)
     values = np.stack([known[n] for n in numbers]).reshape(len(numbers), -1)
     rows = np.stack([np.interp(np.arange(num_frames), numbers, column) for column in values.T], -1)
-    return Sightings(rows.reshape(num_frames, 68, 2), np.isin(np.arange(num_frames), numbers))
+    return TrackedFace(rows.reshape(num_frames, 68, 2), np.isin(np.arange(num_frames), numbers))

@@ -19,7 +19,7 @@ Image = UInt8[np.ndarray, "_ _ 3"]
 Window = tuple[int, int, int, int]  # left, top, right, bottom
 
 
-class Tiled:
+class TiledDetector:
     """A `Detector` that searches the parts of a picture in which it sees no face as a whole.
 
     Where it has found faces in a part, it searches their surroundings first in the next picture.
@@ -69,14 +69,14 @@ class Tiled:
 def closer(
     read: Callable[[Sequence[int]], Iterable[tuple[int, Image]]], num_frames: int, detector: Detector
 ) -> Detector:
-    """The detector, or `Tiled` where that alone sees a face in some frames spread over a video.
+    """The detector, or `TiledDetector` where that alone sees a face in some frames spread over a video.
 
     read    yields (number, picture) for ascending numbers
     """
     numbers = spread(num_frames, SAMPLE)
     if any(len(detector.boxes(image)) for _, image in read(numbers)):
         return detector
-    tiled = Tiled(detector)
+    tiled = TiledDetector(detector)
     return tiled if any(len(tiled.boxes(image)) for _, image in read(numbers)) else detector
 
 

@@ -23,7 +23,7 @@ class Track(NamedTuple):
     points: Float[np.ndarray, "N 68 2"]
 
 
-class Sight(NamedTuple):
+class Detection(NamedTuple):
     """One face in one frame, and what it and the frame look like, where that is known."""
 
     frame: int
@@ -32,11 +32,11 @@ class Sight(NamedTuple):
     view: View | None = None
 
 
-def look(frame: int, image: Image, detector: Detector) -> list[Sight]:
+def look(frame: int, image: Image, detector: Detector) -> list[Detection]:
     """All faces of a frame."""
     boxes = detector.boxes(image)
     view = view_of(image) if len(boxes) else None
-    return [Sight(frame, box, patch_of(image, box), view) for box in boxes]
+    return [Detection(frame, box, patch_of(image, box), view) for box in boxes]
 
 
 def follow(images: Sequence[Image], detector: Detector, every: int = 1, max_gap: int = 3) -> Track:
@@ -51,7 +51,7 @@ def follow(images: Sequence[Image], detector: Detector, every: int = 1, max_gap:
     chain = best_chain([look(n, images[n], detector) for n in searched], max_gap)
     frames: list[int] = []
     points: list[Float[np.ndarray, "68 2"]] = []
-    between = Between(chain)
+    between = ChainInterpolator(chain)
     for frame in between.frames:
         found = between.landmarks(frame, images[frame], detector)
         if found is not None:
@@ -60,14 +60,14 @@ def follow(images: Sequence[Image], detector: Detector, every: int = 1, max_gap:
     return Track(frames, np.array(points, float).reshape(-1, 68, 2))
 
 
-def best_chain(sights: Sequence[Sequence[Sight]], max_gap: int) -> list[Sight]:
+def best_chain(detections: Sequence[Sequence[Detection]], max_gap: int) -> list[Detection]:
     """Link the faces of successive searched frames by overlap and return the chain with the largest sum of sides.
 
     A link over a cut of the film would be one to another face. Chains further apart than `max_gap` are joined where
     place, size and scene are the same.
     """
-    chains: list[tuple[int, list[Sight]]] = []  # (searched frame of the last sight, sights)
-    for step, faces in enumerate(sights):
+    chains: list[tuple[int, list[Detection]]] = []  # (searched frame of the last detection, detections)
+    for step, faces in enumerate(detections):
         open_chains = [n for n, (last, _) in enumerate(chains) if 0 < step - last <= max_gap]
         pairs = sorted(
             ((_nearness(chains[n][1][-1], face), -n, -m) for n in open_chains for m, face in enumerate(faces)),
@@ -84,21 +84,21 @@ def best_chain(sights: Sequence[Sequence[Sight]], max_gap: int) -> list[Sight]:
     return max(joined([chain for _, chain in chains]), key=_weight, default=[])
 
 
-def _nearness(a: Sight, b: Sight) -> float:
-    """How likely two sights are of one face: overlap of the boxes and, where they touch, likeness; 0: not."""
+def _nearness(a: Detection, b: Detection) -> float:
+    """How likely two detections are of one face: overlap of the boxes and, where they touch, likeness; 0: not."""
     value = overlap(a.box, b.box)
     if value < LEAST_OVERLAP or _cut_between(a, b):
         return 0.0
     return value if a.patch is None or b.patch is None else value + max(0.0, likeness(a.patch, b.patch))
 
 
-def _cut_between(a: Sight, b: Sight) -> bool:
+def _cut_between(a: Detection, b: Detection) -> bool:
     return a.view is not None and b.view is not None and is_cut(a.view, b.view)
 
 
-def joined(chains: Sequence[list[Sight]]) -> list[list[Sight]]:
+def joined(chains: Sequence[list[Detection]]) -> list[list[Detection]]:
     """Chains of which one begins, after any time, as another has ended become one; in order of their beginnings."""
-    whole: list[list[Sight]] = []
+    whole: list[list[Detection]] = []
     for chain in sorted(chains, key=lambda one: one[0].frame):
         before = [one for one in whole if one[-1].frame < chain[0].frame and returns(one[-1], chain[0])]
         if before:
@@ -108,7 +108,7 @@ def joined(chains: Sequence[list[Sight]]) -> list[list[Sight]]:
     return whole
 
 
-def returns(gone: Sight, come: Sight) -> bool:
+def returns(gone: Detection, come: Detection) -> bool:
     """A face that is where another has been, about as large, in the same scene, and looks like it."""
     if gone.patch is None or come.patch is None or not _alike(gone, come):
         return False
@@ -116,23 +116,23 @@ def returns(gone: Sight, come: Sight) -> bool:
     return 1 / LARGER < ratio < LARGER and overlap(gone.box, come.box) >= LEAST_OVERLAP
 
 
-def _alike(known: Sight, here: Sight) -> bool:
-    """The same scene with the same face; what is not known of a sight is no objection."""
+def _alike(known: Detection, here: Detection) -> bool:
+    """The same scene with the same face; what is not known of a detection is no objection."""
     if known.patch is None or here.patch is None:
         return True
     return not _cut_between(known, here) and likeness(known.patch, here.patch) >= ALIKE
 
 
-def _weight(chain: list[Sight]) -> float:
-    return float(sum(sight.box[2] - sight.box[0] for sight in chain))
+def _weight(chain: list[Detection]) -> float:
+    return float(sum(detection.box[2] - detection.box[0] for detection in chain))
 
 
-class Between:
-    """The frames of a chain, from its first sight to its last: a box for each, and landmarks where a face is there."""
+class ChainInterpolator:
+    """The frames of a chain, from its first detection to its last: a box for each, landmarks where a face is there."""
 
-    def __init__(self, chain: Sequence[Sight]) -> None:
+    def __init__(self, chain: Sequence[Detection]) -> None:
         self.chain = chain
-        self._known = [sight.frame for sight in chain]
+        self._known = [detection.frame for detection in chain]
         self.frames = range(self._known[0], self._known[-1] + 1) if chain else range(0)
 
     def box(self, frame: int) -> Float[np.ndarray, " 4"]:
@@ -149,7 +149,7 @@ class Between:
         """None where an interpolated box shows nothing like the face before or after, or landmarks miss the box."""
         box, after = self.box(frame), bisect_left(self._known, frame)
         if self.chain[after].frame != frame:
-            here = Sight(frame, box, patch_of(image, box), view_of(image))
+            here = Detection(frame, box, patch_of(image, box), view_of(image))
             if not any(_alike(end, here) for end in self.chain[after - 1 : after + 1]):
                 return None
         found = detector.landmarks(image, box)

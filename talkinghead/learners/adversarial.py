@@ -10,7 +10,7 @@ from talkinghead.learners.episodic import EpisodicLearner
 class AdversarialLearner(EpisodicLearner):
     """Abstract: a generator that plays against a discriminator; the arguments are those of `EpisodicLearner`."""
 
-    def game(self) -> list[Optimizer]:
+    def step_optimizers(self) -> list[Optimizer]:
         """The optimizers; Lightning counts the first one only, so `trainer.global_step` is the number of batches."""
         counted, plain = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert isinstance(counted, list)

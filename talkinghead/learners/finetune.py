@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from talkinghead.learners.finetune_defaults import measured
-from talkinghead.learners.finetune_pairs import AnyPersonalGenerator, Motion, Practice
+from talkinghead.learners.finetune_pairs import AnyPersonalGenerator, MotionConsistency, PairSampler
 from talkinghead.learners.minimize import minimize
 from talkinghead.learners.shots import BATCH, draw, shuffled_batches
 from talkinghead.losses import adversarial, feature_matching, hinge
-from talkinghead.models.fast_generator import QuickGenerator, QuickWarpGuidedGenerator
+from talkinghead.models.fast_generator import FastGenerator, FastWarpGuidedGenerator
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, Start
 from talkinghead.models.layers import settle_spectral_norm
 from talkinghead.models.memory_format import lay_out, training_layout
@@ -53,7 +53,7 @@ class PersonReenactor:
 
     def __init__(self, generator: AnyPersonalGenerator) -> None:
         self.generator: AnyPersonalGenerator = generator.fold()
-        self._quick: QuickGenerator | QuickWarpGuidedGenerator | None = None
+        self._quick: FastGenerator | FastWarpGuidedGenerator | None = None
 
     def __call__(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
         if driving.landmarks.device.type != "cpu":
@@ -61,7 +61,7 @@ class PersonReenactor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.generator.psi.dtype
         if self._quick is None or self._quick.dtype != dtype:
             warps = isinstance(self.generator, PersonalWarpGuidedGenerator)
-            self._quick = (QuickWarpGuidedGenerator if warps else QuickGenerator)(self.generator, dtype)  # type: ignore[arg-type]
+            self._quick = (FastWarpGuidedGenerator if warps else FastGenerator)(self.generator, dtype)  # type: ignore[arg-type]
         return draw(self._quick, driving)
 
     def save(self, path: str | Path, about: Mapping[str, Any]) -> None:
@@ -96,14 +96,15 @@ class FineTuner(nn.Module):
 
     content         L_CNT, frozen
     weights         loss name -> weight, whatever the checkpoint was trained with; null is 0, `mch` is not used;
-                    `motion` (see `practice.Motion`; not in the paper) is off where it is not named, null: as measured
+                    `motion` (`finetune_pairs.MotionConsistency`; not in the paper) is off where it is not named,
+                    null: as measured
     epochs          passes over the T frames; None: as measured, and so many steps
     batch_size      shots per step; None: as measured
     max_steps       stop there; None: only the epochs count
     num_discriminator_steps, lr_generator, lr_discriminator, betas     as in meta-learning
                     lr_generator None: as measured, and lr_psi and lr_w too
     lr_psi, lr_w    of psi', and of w' and b: rates of their own; None: those of the other weights (paper)
-    augment         what is done to the pairs at random, see `practice.Practice`; nothing in the paper
+    augment         what is done to the pairs at random, see `finetune_pairs.PairSampler`; nothing in the paper
     frozen          names of parts of G' that keep their weights (`down`, `middle`, `up`, `to_image`, `psi`)
     ema_decay       the result is the moving average of G'; None: its last state
     init_psi        psi' <- P e_hat_NEW; "random": of the same mean and spread (an ablation)
@@ -171,12 +172,12 @@ class FineTuner(nn.Module):
     ) -> AnyPersonalGenerator:  # fmt: skip
         """Play the game of meta-learning on the shots; both networks move. Returns G', or its moving average."""
         generator.train(), discriminator.train()
-        game = self.game(generator, discriminator, shots)
+        state = self.start(generator, discriminator, shots)
         average = copy.deepcopy(generator) if self.ema_decay else generator
         batches = shuffled_batches(shots, self.epochs, self.batch_size, self.max_steps)
         for step, (num_steps, batch) in enumerate(batches, start=1):
             with torch.enable_grad():
-                losses, scores = self.step(generator, discriminator, game, batch)
+                losses, scores = self.step(generator, discriminator, state, batch)
             if self.ema_decay:
                 follow(average, generator, self.ema_decay, step)
             if step == 1:
@@ -189,17 +190,17 @@ class FineTuner(nn.Module):
             settle_spectral_norm(average)
         return checked_weights(average)
 
-    def game(
+    def start(
         self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, shots: Frames
-    ) -> "Game":  # fmt: skip
-        """What the steps need: the optimizers, and what is practised."""
+    ) -> "FinetuneState":  # fmt: skip
+        """What the steps need: the optimizers, the pairs, and the motion to be kept."""
         opt_g = Adam(groups(generator, {"psi"}, self.lr_psi), self.lr_generator, self.betas)
         opt_d = Adam(groups(discriminator, {"w", "b"}, self.lr_w), self.lr_discriminator, self.betas)
-        motion = Motion(generator, shots) if self.weights.get("motion") else None
-        return Game(opt_g, opt_d, Practice(generator, shots, self.augment), motion)
+        motion = MotionConsistency(generator, shots) if self.weights.get("motion") else None
+        return FinetuneState(opt_g, opt_d, PairSampler(generator, shots, self.augment), motion)
 
     def step(
-        self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, game: "Game",
+        self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, state: "FinetuneState",
         batch: Frames,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # fmt: skip
         """One step on some shots: `num_discriminator_steps` updates of D', one of G'.
@@ -208,34 +209,34 @@ class FineTuner(nn.Module):
         """
         players = [*generator.parameters(), *discriminator.parameters()]
         scores: dict[str, Tensor] = {}
-        x, y, condition = game.practice(batch)
+        x, y, condition = state.pairs(batch)
         x_hat = generator(condition)  # G'(y(t); psi, psi')
 
         for _ in range(self.num_discriminator_steps):
-            with minimize([game.opt_d], players, self.weights) as loss_d:  # theta, w', b
+            with minimize([state.opt_d], players, self.weights) as loss_d:  # theta, w', b
                 real, fake = discriminator(x, y), discriminator(x_hat.detach(), y)
                 loss_d["dsc"] = hinge(real.score, fake.score)
                 scores = scores or {"real": real.score.detach().mean(), "fake": fake.score.detach().mean()}
 
-        with minimize([game.opt_g], players, self.weights) as loss_g:  # psi, psi'
+        with minimize([state.opt_g], players, self.weights) as loss_g:  # psi, psi'
             with torch.no_grad():
                 real = discriminator(x, y)
             fake = discriminator(x_hat, y)
             loss_g["cnt"] = self._frozen[0](x, x_hat)
             loss_g["adv"] = adversarial(fake.score)
             loss_g["fm"] = feature_matching(real.features, fake.features)
-            if game.motion is not None:
-                loss_g["motion"] = game.motion(generator)  # other landmarks move mouth and eyes as before
+            if state.motion is not None:
+                loss_g["motion"] = state.motion(generator)  # other landmarks move mouth and eyes as before
         return {**loss_d, **loss_g}, scores
 
 
-class Game(NamedTuple):
+class FinetuneState(NamedTuple):
     """What one fine-tuning keeps from step to step."""
 
     opt_g: Adam
     opt_d: Adam
-    practice: Practice
-    motion: Motion | None
+    pairs: PairSampler
+    motion: MotionConsistency | None
 
 
 def groups(network: nn.Module, fast: set[str], lr: float) -> list[dict[str, Any]]:

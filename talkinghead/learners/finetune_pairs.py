@@ -1,7 +1,7 @@
 """What a new person is practised on (arXiv 1905.08233, Sec. 3.3): pairs of the shots, and how their face should move.
 
 The paper has the pairs (y, x) of the T shots alone. One or a few of them say nothing of an opening mouth, so
-fine-tuning may also be asked to keep the motion of the generator that it starts from (`Motion`), as prior
+fine-tuning may also be asked to keep the motion of the generator that it starts from (`MotionConsistency`), as prior
 preservation does (PTI, arXiv 2106.05744; DreamBooth, 2208.12242), and to see its pairs augmented (DeepSIM, 2007.01289).
 """
 
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
 
 
 @final
-class Practice:
+class PairSampler:
     """Makes the pairs of a person.
 
     augment     any of `mirror` (half of them), `affine` (a little turn, size and shift) and `colour` (contrast and
@@ -76,7 +76,7 @@ class Practice:
 
 
 @final
-class Motion:
+class MotionConsistency:
     """L_motion: G' moves mouth and eyes as the generator does that it starts from.
 
     The mean of |[G'(y_j) - G'(y)] - [G_FF(y_j) - G_FF(y)]| in boxes around mouth and eyes; y are landmarks of the

@@ -21,7 +21,7 @@ LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.faces.landmark_image.dr
 
 
 @final
-class Newcomers:
+class LoadedCheckpoint:
     """The networks of a checkpoint, loaded once, and what is learned with them.
 
     numbers         of FineTuner, but for the number of steps; where `weights` is null, those of the loss

@@ -88,7 +88,7 @@ class MetaLearner(AdversarialLearner):
     ) -> None:
         """One update of theta, w0, b and W."""
         x, y, i = batch.target, batch.target_landmarks, batch.video_index
-        _, opt_d, opt_w = self.game()
+        _, opt_d, opt_w = self.step_optimizers()
         with self.minimize(opt_d, opt_w) as loss:
             loss["dsc"] = hinge(*self.discriminator.compare(x, x_hat, y, i, self.fake_moves_w))
             if self.weights.get("mch") and self.matching_moves_w:
@@ -97,7 +97,7 @@ class MetaLearner(AdversarialLearner):
     def move_generator(self, batch: Episode, x_hat: Float[Tensor, "B 3 H W"], matched: Float[Tensor, "B N"]) -> None:
         """One update of phi, psi and P."""
         x, y, i = batch.target, batch.target_landmarks, batch.video_index
-        opt_g, _, _ = self.game()
+        opt_g, _, _ = self.step_optimizers()
         with self.minimize(opt_g) as loss:
             with torch.no_grad():
                 real = self.discriminator(x, y, i)

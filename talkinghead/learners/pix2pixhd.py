@@ -16,7 +16,7 @@ from talkinghead.learners.minimize import minimize
 from talkinghead.learners.shots import draw, shuffled_batches
 from talkinghead.losses import feature_matching
 from talkinghead.metrics.suite import ImageMetrics
-from talkinghead.models.pix2pixhd import MultiScaleDiscriminator, Verdict
+from talkinghead.models.pix2pixhd import MultiScaleDiscriminator, MultiScaleOutput
 from talkinghead.types import Episode, Frames, Reenactor
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -63,7 +63,7 @@ class Pix2PixHDLearner(AdversarialLearner):
 
     def training_step(self, batch: Episode, batch_idx: int) -> None:
         """One update of D and one of G on the targets; the shots are not looked at."""
-        opt_g, opt_d = self.game()
+        opt_g, opt_d = self.step_optimizers()
         x_hat, real, fake = self.play(
             self.generator, self.discriminator, batch.target, batch.target_landmarks, opt_g, opt_d, self.minimize
         )
@@ -73,7 +73,7 @@ class Pix2PixHDLearner(AdversarialLearner):
     def play(
         self, generator: nn.Module, discriminator: MultiScaleDiscriminator, x: Float[Tensor, "B 3 H W"],
         y: Float[Tensor, "B 3 H W"], opt_g: Optimizer, opt_d: Optimizer, move: Move,
-    ) -> tuple[Float[Tensor, "B 3 H W"], Verdict, Verdict]:  # fmt: skip
+    ) -> tuple[Float[Tensor, "B 3 H W"], MultiScaleOutput, MultiScaleOutput]:  # fmt: skip
         """One step of the game, in pretraining and fine-tuning alike; `move` is `minimize` for these players."""
         x_hat = generator(y)
 
@@ -96,7 +96,7 @@ class Pix2PixHDLearner(AdversarialLearner):
     def on_train_epoch_start(self) -> None:
         """Let the learning rate of both players fall in the last epochs."""
         lr = self.lr * remaining(self.current_epoch, self.trainer.max_epochs, self.decay_from)
-        for optimizer in self.game():
+        for optimizer in self.step_optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
@@ -135,7 +135,7 @@ def least_squares(scores: Sequence[Float[Tensor, "B 1 _ _"]], goal: float) -> Fl
     return torch.stack([(score - goal).square().mean() for score in scores]).sum()
 
 
-def multi_scale_matching(real: Verdict, fake: Verdict) -> Float[Tensor, ""]:
+def multi_scale_matching(real: MultiScaleOutput, fake: MultiScaleOutput) -> Float[Tensor, ""]:
     """L_FM of each scale: sum over its layers of the mean absolute difference; averaged over the scales.
 
     The average over the scales follows the published code.
@@ -145,7 +145,7 @@ def multi_scale_matching(real: Verdict, fake: Verdict) -> Float[Tensor, ""]:
     return num_layers * feature_matching(*flat)
 
 
-def mean_score(verdict: Verdict) -> Float[Tensor, ""]:
+def mean_score(verdict: MultiScaleOutput) -> Float[Tensor, ""]:
     """Over patches, pictures and scales."""
     return torch.stack([score.detach().mean() for score in verdict.scores]).mean()
 

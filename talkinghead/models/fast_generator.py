@@ -20,10 +20,10 @@ from talkinghead.models.layers import (
 )
 from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator
 
-CROWD = 8 * 64 * 64  # pixels at a time: small pictures share the weights, large ones stay in the caches
+PIXELS_AT_ONCE = 8 * 64 * 64  # pixels at a time: small pictures share the weights, large ones stay in the caches
 
 
-class QuickGenerator(nn.Module):
+class FastGenerator(nn.Module):
     """Draws what `person` draws; `dtype` is that of weights and activations, statistics are in fp32.
 
     Made for CPUs. It shares no memory with `person`.
@@ -35,10 +35,10 @@ class QuickGenerator(nn.Module):
         psi = iter(person.psi.detach().split(person.psi_sizes, dim=1))
         layers: list[nn.Module] = []
         for n, down in enumerate(person.down):
-            layers += [QuickDown(down), *attention(person.down_attention, n)]  # type: ignore[arg-type]
-        layers += [QuickUp(block, next(psi), next(psi)) for block in person.middle]  # type: ignore[arg-type]
+            layers += [FastDown(down), *attention(person.down_attention, n)]  # type: ignore[arg-type]
+        layers += [FastUp(block, next(psi), next(psi)) for block in person.middle]  # type: ignore[arg-type]
         for n, up in enumerate(person.up):
-            layers += [QuickUp(up, next(psi), next(psi)), *attention(person.up_attention, n)]  # type: ignore[arg-type]
+            layers += [FastUp(up, next(psi), next(psi)), *attention(person.up_attention, n)]  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers, Norm(person.norm, next(psi)), person.to_image)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -48,13 +48,13 @@ class QuickGenerator(nn.Module):
 
     @torch.no_grad()
     def forward(self, y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        at_once = max(1, CROWD // y[0, 0].numel())
+        at_once = max(1, PIXELS_AT_ONCE // y[0, 0].numel())
         with torch.autocast(y.device.type, enabled=False):
             y = y.to(self.dtype).contiguous(memory_format=torch.channels_last)
             return torch.cat([torch.tanh(at_least_fp32(self.layers(some))) for some in y.split(at_once)])
 
 
-class QuickWarpGuidedGenerator(nn.Module):
+class FastWarpGuidedGenerator(nn.Module):
     """Draws what a warp-guided `person` draws, likewise; masks and resampling stay in fp32."""
 
     def __init__(self, person: PersonalWarpGuidedGenerator, dtype: torch.dtype = torch.float32) -> None:
@@ -62,9 +62,9 @@ class QuickWarpGuidedGenerator(nn.Module):
         person = person.fold()
         psi = iter(person.psi.detach().split(person.psi_sizes, dim=1))
         self.from_guide = person.from_guide
-        self.down = nn.ModuleList(QuickDown(block) for block in person.down)  # type: ignore[arg-type]
+        self.down = nn.ModuleList(FastDown(block) for block in person.down)  # type: ignore[arg-type]
         blocks = [*person.middle, *person.up, person.last]
-        self.blocks = nn.ModuleList(QuickUp(block, next(psi), next(psi)) for block in blocks)  # type: ignore[arg-type]
+        self.blocks = nn.ModuleList(FastUp(block, next(psi), next(psi)) for block in blocks)  # type: ignore[arg-type]
         self.norm, self.to_parts = Norm(person.norm, next(psi)), person.to_parts
         self.first_up, self.compose, self.condition = len(person.middle), person.compose, person.condition
         for layer in self.modules():
@@ -96,7 +96,7 @@ class QuickWarpGuidedGenerator(nn.Module):
 
 def attention(layers: nn.ModuleDict, n: int) -> list[nn.Module]:
     """The attention after the n-th block, if there is one."""
-    return [QuickAttention(layers[str(n)])] if str(n) in layers else []  # type: ignore[arg-type]
+    return [FastAttention(layers[str(n)])] if str(n) in layers else []  # type: ignore[arg-type]
 
 
 class Norm(nn.Module):
@@ -126,41 +126,41 @@ class Norm(nn.Module):
         return F.relu_(result)
 
 
-class QuickDown(nn.Module):
+class FastDown(nn.Module):
     """`DownBlock` that halves the size."""
 
     def __init__(self, block: DownBlock) -> None:
         super().__init__()
         self.norm1 = nn.Identity() if block.first else Norm(block.norm1)
         self.norm2 = Norm(block.norm2)
-        self.conv1, self.conv2, self.skip = block.conv1, pooled(block.conv2), block.skip
+        self.conv1, self.conv2, self.skip = block.conv1, fuse_pool(block.conv2), block.skip
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         h = self.conv2(self.norm2(self.conv1(self.norm1(x))))
         return h.add_(self.skip(F.avg_pool2d(x, 2)))
 
 
-class QuickUp(nn.Module):
+class FastUp(nn.Module):
     """`AdaptiveBlock`, with or without upsampling."""
 
     def __init__(self, block: AdaptiveBlock, psi1: Float[Tensor, "1 _"], psi2: Float[Tensor, "1 _"]) -> None:
         super().__init__()
         self.upsample = block.upsample
         self.norm1, self.norm2 = Norm(block.norm1, psi1), Norm(block.norm2, psi2)
-        self.conv1 = enlarging(block.conv1) if block.upsample else block.conv1
+        self.conv1 = fuse_upsample(block.conv1) if block.upsample else block.conv1
         self.conv2, self.skip = block.conv2, block.skip
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         h = self.conv1(self.norm1(x))
-        h = self.conv2(self.norm2(interleaved(h) if self.upsample else h))
+        h = self.conv2(self.norm2(depth_to_space(h) if self.upsample else h))
         skip = self.skip(x)
         if not self.upsample:
             return h.add_(skip)
-        into_fours(h).add_(into_rows(skip)[:, :, None, :, None])
+        upsample_kernels(h).add_(into_rows(skip)[:, :, None, :, None])
         return h
 
 
-class QuickAttention(nn.Module):
+class FastAttention(nn.Module):
     """`SelfAttention` picture by picture: on CPU plain matrix products take a sixth of torch's attention."""
 
     def __init__(self, layer: SelfAttention) -> None:
@@ -175,14 +175,14 @@ class QuickAttention(nn.Module):
         return x + self.out(attended.mT.unflatten(2, x.shape[2:]))
 
 
-def pooled(layer: nn.Module) -> nn.Conv2d:
+def fuse_pool(layer: nn.Module) -> nn.Conv2d:
     """One convolution for `avg_pool2d(conv3(x), 2)`."""
     weight, bias = parts_of(layer)
     return convolution(F.pad(weight, (1, 1, 1, 1)).unfold(2, 4, 1).unfold(3, 4, 1).mean((2, 3)), bias, stride=2)
 
 
-def enlarging(layer: nn.Module) -> nn.Conv2d:
-    """Four convolutions in one for `conv3(upsample(x, 2))`: see `interleaved`."""
+def fuse_upsample(layer: nn.Module) -> nn.Conv2d:
+    """Four convolutions in one for `conv3(upsample(x, 2))`: see `depth_to_space`."""
     weight, bias = parts_of(layer)
     kernels = [halves(halves(weight, row).mT, column).mT for row in (0, 1) for column in (0, 1)]
     return convolution(torch.cat(kernels), bias.repeat(4))
@@ -194,7 +194,7 @@ def halves(weight: Float[Tensor, "D C 3 K"], second: int) -> Float[Tensor, "D C 
     return torch.stack((first + middle, last) if second else (first, middle + last), 2)
 
 
-def interleaved(h: Float[Tensor, "B D4 H1 W1"]) -> Float[Tensor, "B D H2 W2"]:
+def depth_to_space(h: Float[Tensor, "B D4 H1 W1"]) -> Float[Tensor, "B D H2 W2"]:
     """The pictures from four phases, each of which starts at another corner."""
     rows = into_rows(h).unflatten(3, (2, 2, -1))
     batch, height, width = len(h), h.shape[2] - 1, h.shape[3] - 1
@@ -236,6 +236,6 @@ def as_rows(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B P C"]:
     return into_rows(x).flatten(1, 2)
 
 
-def into_fours(x: Float[Tensor, "B C H2 W2"]) -> Float[Tensor, "B H 2 W 2 C"]:
+def upsample_kernels(x: Float[Tensor, "B C H2 W2"]) -> Float[Tensor, "B H 2 W 2 C"]:
     """Two by two pixels together; the same memory."""
     return into_rows(x).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))

@@ -27,7 +27,7 @@ from talkinghead.types import Episode, Frames
 Start = Literal["scaled", "embedding", "w0", "random"]
 
 
-class Realism(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What D says of a picture: the realism score, and the activations after each residual block for L_FM."""
 
     score: Float[Tensor, " B"]
@@ -247,9 +247,11 @@ class Discriminator(nn.Module):
         """The realism of what V has seen."""
         return (v * (rows + self.common())).sum(1) + self.b
 
-    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"], i: Int[Tensor, " B"]) -> Realism:
+    def forward(
+        self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"], i: Int[Tensor, " B"]
+    ) -> DiscriminatorOutput:
         v, features = self.V(x, y)
-        return Realism(self.score(v, self.rows(i)), features)
+        return DiscriminatorOutput(self.score(v, self.rows(i)), features)
 
     def compare(
         self, x: Float[Tensor, "B 3 H W"], x_hat: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"],
@@ -287,6 +289,6 @@ class PersonalDiscriminator(nn.Module):
         self.w = nn.Parameter(w.detach().clone())
         self.b = nn.Parameter(b.detach().clone())
 
-    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> Realism:
+    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> DiscriminatorOutput:
         v, features = self.V(x, y)
-        return Realism((v * self.w).sum(1) + self.b, features)
+        return DiscriminatorOutput((v * self.w).sum(1) + self.b, features)

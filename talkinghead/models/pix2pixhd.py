@@ -109,7 +109,7 @@ class LocalEnhancer(nn.Module):
         return torch.tanh(self.to_image(h).float())
 
 
-class Verdict(NamedTuple):
+class MultiScaleOutput(NamedTuple):
     """What D says of pictures, per scale: a realism score for each patch, and the activations of its layers."""
 
     scores: list[Tensor]  # [B, 1, h, w] each
@@ -152,9 +152,9 @@ class MultiScaleDiscriminator(nn.Module):
         self.scales = nn.ModuleList(PatchDiscriminator(width, num_layers) for _ in range(num_scales))
         self.apply(initialize)
 
-    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> Verdict:
+    def forward(self, x: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"]) -> MultiScaleOutput:
         h = torch.cat([x, y], dim=1).contiguous(memory_format=layout_of(self))
-        verdict = Verdict([], [])
+        verdict = MultiScaleOutput([], [])
         for n, scale in enumerate(self.scales):
             h = half(h) if n > 0 else h
             scores, features = scale(h)

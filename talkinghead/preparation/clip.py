@@ -17,7 +17,7 @@ from talkinghead.faces.tiled_detection import closer
 from talkinghead.faces.tracking import Track, follow
 from talkinghead.names import as_path_part, is_name
 from talkinghead.options import Range, check_numbers
-from talkinghead.preparation.frames import Shot, shots
+from talkinghead.preparation.frames import Segment, read_segments
 from talkinghead.preparation.sources import Unit
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
@@ -84,11 +84,11 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
     drops: list[Drop] = []
     decoded = 0
     try:
-        for number, shot in enumerate(shots(unit, settings.frames_per_clip, settings.fps)):
+        for number, shot in enumerate(read_segments(unit, settings.frames_per_clip, settings.fps)):
             decoded += len(shot.images)
             drops += [Drop(f"{unit.clip}/{name}", "unreadable", why) for name, why in shot.broken.items()]
             ending = "" if settings.fps is None else f"_{number:03d}"
-            sample = prepare_shot(unit, shot, detector, settings)
+            sample = prepare_segment(unit, shot, detector, settings)
             if isinstance(sample, str):
                 drops.append(Drop(unit.clip + ending, sample, f"{len(shot.images)} frames"))
                 continue
@@ -105,8 +105,8 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
     return Result(clips, drops, decoded)
 
 
-def prepare_shot(
-    unit: Unit, shot: Shot, detector: Detector, settings: Settings
+def prepare_segment(
+    unit: Unit, shot: Segment, detector: Detector, settings: Settings
 ) -> tuple[dict, Float[np.ndarray, "F 68 2"], list[bytes]] | str:
     """Meta data, landmarks and JPEG frames of one sample, or the reason why there is none."""
     if len(shot.images) < settings.min_frames:
@@ -172,7 +172,7 @@ def centre_square(height: int, width: int) -> Crop:
     return Crop((width - side) // 2, (height - side) // 2, side)
 
 
-def place(crop: Crop, shot: Shot) -> list[int]:
+def place(crop: Crop, shot: Segment) -> list[int]:
     """x, y, side of a crop in the frames of the file."""
     return [crop.x + shot.origin[0], crop.y + shot.origin[1], crop.side]
 

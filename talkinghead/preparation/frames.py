@@ -25,7 +25,7 @@ MEMORY = 512 << 20  # bytes of a folder's pictures that are kept decoded
 
 
 @dataclass(frozen=True)
-class Shot:
+class Segment:
     """Frames of one sample before cropping; `origin` is where they lie in the frames of the file."""
 
     images: "Pictures"
@@ -57,14 +57,14 @@ class Pictures(Sequence[Image]):
         return read_image(item) if isinstance(item, Path) else item
 
 
-class FaceTrack(NamedTuple):
+class GivenTrack(NamedTuple):
     """One of VoxCeleb's text files: the face's box (x, y, w, h) in each frame of a stretch of a video."""
 
     frames: Int[np.ndarray, " N"]
     boxes: Float[np.ndarray, "N 4"]
 
 
-def shots(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterator[Shot]:
+def read_segments(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterator[Segment]:
     """The samples of a unit. Raises OSError or av.FFmpegError when its file cannot be read."""
     if unit.kind == "stills":
         yield read_stills([Path(p) for p in unit.paths])
@@ -80,12 +80,12 @@ def shots(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterator[Shot]
             if track:
                 left, top, right, bottom = window(track, *images[0].shape[:2])
                 images = [np.ascontiguousarray(image[top:bottom, left:right]) for image in images]
-                yield Shot(Pictures(images), numbers, video.fps, (left, top))
+                yield Segment(Pictures(images), numbers, video.fps, (left, top))
             else:
-                yield Shot(Pictures(images), numbers, video.fps)
+                yield Segment(Pictures(images), numbers, video.fps)
 
 
-def read_stills(paths: Sequence[Path]) -> Shot:
+def read_stills(paths: Sequence[Path]) -> Segment:
     """Pictures of a folder as the frames of one sample; those that are none are named in `broken`."""
     images, left = Pictures(), MEMORY
     numbers: list[int] = []
@@ -99,10 +99,10 @@ def read_stills(paths: Sequence[Path]) -> Shot:
         left -= image.nbytes
         images.add(image if left >= 0 else path)
         numbers.append(number)
-    return Shot(images, numbers, 0.0, broken=broken)
+    return Segment(images, numbers, 0.0, broken=broken)
 
 
-def read_track(path: Path) -> FaceTrack:
+def read_track(path: Path) -> GivenTrack:
     """Read `FRAME X Y W H` lines. Raises OSError when there are none."""
     rows = [line.split() for line in path.read_text(errors="replace").splitlines()]
     values = [row for row in rows if len(row) == 5 and row[0].isdecimal()]
@@ -112,10 +112,10 @@ def read_track(path: Path) -> FaceTrack:
         raise OSError(f"{path} has a line that is not FRAME X Y W H: {error}") from error
     if not len(numbers):
         raise OSError(f"{path} has no lines FRAME X Y W H")
-    return FaceTrack(numbers[:, 0].astype(int), numbers[:, 1:])
+    return GivenTrack(numbers[:, 0].astype(int), numbers[:, 1:])
 
 
-def stretch(track: FaceTrack, video: Video) -> tuple[int, int]:
+def stretch(track: GivenTrack, video: Video) -> tuple[int, int]:
     """First frame of the track in the video, and the one after its last. Raises OSError when the video is too short."""
     first, stop = (round(n * video.fps / TRACK_FPS) for n in (track.frames.min(), track.frames.max() + 1))
     if first >= video.num_frames:
@@ -123,7 +123,7 @@ def stretch(track: FaceTrack, video: Video) -> tuple[int, int]:
     return first, min(stop, video.num_frames)
 
 
-def window(track: FaceTrack, height: int, width: int) -> tuple[int, int, int, int]:
+def window(track: GivenTrack, height: int, width: int) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of the region in which the face moves, in pixels of the video."""
     fractions = track.boxes.max() <= 2.0
     scale = np.array([width, height] * 2) if fractions else np.full(4, height / TRACK_HEIGHT)

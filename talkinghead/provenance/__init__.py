@@ -5,7 +5,7 @@ whose signature covers the whole file.
 """
 
 from talkinghead.provenance.certificates import Signer
-from talkinghead.provenance.marking import CLAIM, Card, find_signer, mark, marked
+from talkinghead.provenance.marking import CLAIM, OriginStatement, find_signer, mark, marked
 from talkinghead.provenance.reading import read
 
-__all__ = ["CLAIM", "Card", "Signer", "find_signer", "mark", "marked", "read"]
+__all__ = ["CLAIM", "OriginStatement", "Signer", "find_signer", "mark", "marked", "read"]

@@ -26,7 +26,7 @@ _TINY = bytes.fromhex(  # one grey pixel as PNG: a signer is tried before hours 
 
 
 @dataclass(frozen=True)
-class Card:
+class OriginStatement:
     """What a file says about its making.
 
     composite   recorded or painted pixels are in it too: a pasted face, panels of source and driver
@@ -69,13 +69,13 @@ def find_signer(kind: str = "auto", certificate: Path | None = None) -> Signer |
         return None
     signer = read_signer(path)
     try:
-        _sign(_TINY, Card(), signer)
+        _sign(_TINY, OriginStatement(), signer)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return signer
 
 
-def mark(path: Path, card: Card, signer: Signer | None = None) -> None:
+def mark(path: Path, card: OriginStatement, signer: Signer | None = None) -> None:
     """Let a finished PNG, JPEG or MP4 say that it was generated. A failure leaves the file as it was.
 
     The file is held in memory. Raises ValueError for other files, and for one that says so already.
@@ -83,7 +83,7 @@ def mark(path: Path, card: Card, signer: Signer | None = None) -> None:
     write_atomic(path, marked(path.read_bytes(), card, signer))
 
 
-def marked(content: bytes, card: Card, signer: Signer | None = None) -> bytes:
+def marked(content: bytes, card: OriginStatement, signer: Signer | None = None) -> bytes:
     """The bytes of a picture or video that say it was generated."""
     media_type(content)
     if any(statement["generated"] and statement["kind"] != "comment" for statement in read(content)):
@@ -92,7 +92,7 @@ def marked(content: bytes, card: Card, signer: Signer | None = None) -> bytes:
     return content if signer is None else _sign(content, card, signer)
 
 
-def xmp_packet(card: Card) -> bytes:
+def xmp_packet(card: OriginStatement) -> bytes:
     """IPTC's digital source type, the program and the card, as XMP."""
     spaces = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in SPACES.items())
     values = {
@@ -124,7 +124,7 @@ def _with_xmp(content: bytes, packet: bytes) -> bytes:
     return content + struct.pack(">I", 24 + len(packet)) + b"uuid" + _XMP_BOX + packet  # at the end: no offset changes
 
 
-def _sign(content: bytes, card: Card, signer: Signer) -> bytes:
+def _sign(content: bytes, card: OriginStatement, signer: Signer) -> bytes:
     import c2pa  # noqa: PLC0415, an optional dependency
 
     action = {"action": "c2pa.created", "digitalSourceType": card.source_type, "description": CLAIM}

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from talkinghead.reenactment.face_model import FaceModel, load_facemodel
+from talkinghead.reenactment.face_model import FaceModel, load_face_model
 from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
 
 Mode = Literal["relative", "absolute", "raw"]
@@ -67,7 +67,7 @@ def adapt(
     check(driver, source, mode, reference, anchor)
     if mode == "raw":
         return driver.copy()
-    model = model or load_facemodel()
+    model = model or load_face_model()
     person, mover = face_of(model, source), fit_clip(model, driver)
     as_driver = replace(mover, identity=person.fit.identity, perspective=person.fit.perspective)
     shown = slice(None) if anchor is None else [anchor]

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from talkinghead.faces.crop import cut
 from talkinghead.faces.landmark_image import draw_landmarks
 from talkinghead.options import Range, check_numbers
-from talkinghead.provenance import Card, Signer
+from talkinghead.provenance import OriginStatement, Signer
 from talkinghead.reenactment.adaptation import Mode, adapt
 from talkinghead.reenactment.driver import Driver
 from talkinghead.reenactment.moving_crop import bounded
@@ -21,7 +21,7 @@ from talkinghead.reenactment.smoothing import smooth
 from talkinghead.reenactment.source import Portrait, as_frames, as_pictures
 from talkinghead.storage import write_atomic
 from talkinghead.types import Frames, Reenactor
-from talkinghead.video.writer import Movie
+from talkinghead.video.writer import VideoWriter
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 BATCH = 8  # frames drawn at once
@@ -99,19 +99,21 @@ def animate(
     height, width = compose(blank, np.zeros((size, size, 3), np.uint8)).shape[:2]
     moments = set(np.linspace(0, len(points) - 1, look.sheet).round().astype(int).tolist())
     columns: list[Column] = []
-    card = Card(look.paste or look.side_by_side, about or {})
-    with Movie(
-        output, width, height, timeline.rate, timeline.time_base, driver.reel.path if look.sound else None,
+    card = OriginStatement(look.paste or look.side_by_side, about or {})
+    with VideoWriter(
+        output, width, height, timeline.rate, timeline.time_base, driver.video.path if look.sound else None,
         float(timeline.pts[0] * timeline.time_base), look.crf, card, signer,
-    ) as movie:  # fmt: skip
+    ) as writer:  # fmt: skip
         for n, (image, x_hat) in enumerate(drawn(reenact, driver, points, size, device, batch)):
             driving = cut(image, driver.crop_of(n), view)
-            movie.write(compose(driving, x_hat), timeline.pts[n] - timeline.pts[0])
+            writer.write(compose(driving, x_hat), timeline.pts[n] - timeline.pts[0])
             if n in moments:
                 columns.append(Column(driving, draw_landmarks(zoomed(points[n], size, view), view), x_hat))
             tick()
         if columns:  # made before the video has its name: whoever stops the work meanwhile finds neither
-            content = sheet_of(compose.source, columns, card=Card(True, about or {}), signer=signer, label=look.mark)
+            content = sheet_of(
+                compose.source, columns, card=OriginStatement(True, about or {}), signer=signer, label=look.mark
+            )
     if not columns:
         return None
     sheet = output.with_suffix(".png")

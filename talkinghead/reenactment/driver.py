@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, UInt8
 
 from talkinghead.faces.crop import Crop, Framing, clip_crop, face_box, to_crop
 from talkinghead.faces.detectors import Detector
-from talkinghead.faces.face_track import Magnified, track_face
+from talkinghead.faces.face_track import UpscalingDetector, track_face
 from talkinghead.faces.tiled_detection import closer
 from talkinghead.reenactment.moving_crop import stays, walk
-from talkinghead.video.cached_reader import Reel
+from talkinghead.video.cached_reader import CachedVideo
 from talkinghead.video.reader import Video, reason
 from talkinghead.video.timeline import Timeline
-from talkinghead.video.writer import Movie
+from talkinghead.video.writer import VideoWriter
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 MAX_LOST = 1.0  # seconds that a face may be away and still be the same
@@ -28,7 +28,7 @@ MAX_LOST = 1.0  # seconds that a face may be away and still be the same
 class Driver(NamedTuple):
     """A driving video whose face is known."""
 
-    reel: Reel
+    video: CachedVideo
     timeline: Timeline
     points: Float[np.ndarray, "F 68 2"]  # pixels of the frames
     seen: Bool[np.ndarray, " F"]  # False: interpolated
@@ -49,7 +49,7 @@ class Driver(NamedTuple):
     def images(self) -> Iterator[Image]:
         """All frames in order; one that cannot be decoded is the one before it."""
         shown, last = 0, None
-        for n, image in self.reel.read(range(len(self.points))):
+        for n, image in self.video.read(range(len(self.points))):
             yield from [image if last is None else last] * (n - shown)
             yield image
             shown, last = n + 1, image
@@ -77,11 +77,11 @@ def follow_driver(
             timeline = video.timeline._replace(pts=video.timeline.pts[:num_frames])
         if num_frames == 0:
             raise ValueError("the video has no frames")
-        reel, tick = Reel(path, num_frames), start(num_frames)
+        cached, tick = CachedVideo(path, num_frames), start(num_frames)
         gap = max(3, round(MAX_LOST * fps / every))
-        detector = closer(reel.read, num_frames, Magnified(detector))
-        points, seen = track_face(reel.read, num_frames, detector, face=face, every=every, max_gap=gap, tick=tick)
-        height, width = next(reel.read([int(np.argmax(seen))]))[1].shape[:2]
+        detector = closer(cached.read, num_frames, UpscalingDetector(detector))
+        points, seen = track_face(cached.read, num_frames, detector, face=face, every=every, max_gap=gap, tick=tick)
+        height, width = next(cached.read([int(np.argmax(seen))]))[1].shape[:2]
     except (av.FFmpegError, OSError, ValueError) as error:
         raise ValueError(f"{path}: {reason(error)}") from error
     sides = face_box(points)
@@ -91,7 +91,7 @@ def follow_driver(
     crop = clip_crop(points, width, height, framing)
     way = None if stays(points, crop) else walk(points, width, height, framing, fps)
     outside = ((points < -0.5) | (points > np.array([width, height]) - 0.5)).any(-1).mean(1) > 0.1
-    return Driver(reel, timeline, points, seen, crop, way, int(outside.sum()))
+    return Driver(cached, timeline, points, seen, crop, way, int(outside.sum()))
 
 
 def record(camera: int, seconds: float, path: Path, tell: Callable[[str], None] = print) -> None:
@@ -106,11 +106,11 @@ def record(camera: int, seconds: float, path: Path, tell: Callable[[str], None] 
         tell(f"recording {seconds:g} s, look into the camera")
         height, width = (side // 2 * 2 for side in image.shape[:2])
         start = time.monotonic()
-        with Movie(path, width, height, Fraction(30), Fraction(1, 1000)) as movie:
+        with VideoWriter(path, width, height, Fraction(30), Fraction(1, 1000)) as writer:
             last = -1
             while good and (now := round((time.monotonic() - start) * 1000)) < seconds * 1000:
                 if now > last:
-                    movie.write(np.ascontiguousarray(image[:height, :width, ::-1]), now)
+                    writer.write(np.ascontiguousarray(image[:height, :width, ::-1]), now)
                     last = now
                 good, image = capture.read()
     finally:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from talkinghead.reenactment.adaptation import check, face_of, uncrossed
-from talkinghead.reenactment.face_model import load_facemodel
+from talkinghead.reenactment.face_model import load_face_model
 from talkinghead.reenactment.fitting import turn
 
 SPREAD = 1.5  # of expressions, in the model's standard deviations: lips open up to a fifth of the eye distance
@@ -27,7 +27,7 @@ class Expressions:
     def __init__(self, points: Float[Tensor, "T 68 2"]) -> None:
         self._points = points.detach().cpu().float().numpy()
         check(self._points, self._points, "relative", None, None)
-        self._face = face_of(load_facemodel(), self._points)
+        self._face = face_of(load_face_model(), self._points)
 
     def sample(self, frames: Int[Tensor, " B"], pose: bool = False) -> Float[Tensor, "B 68 2"]:
         """The faces of these frames with random expressions, where `pose` also turned, shifted and resized; pixels.

@@ -45,7 +45,7 @@ class FaceModel(NamedTuple):
 
 
 @cache
-def load_facemodel(path: Path = FILE) -> FaceModel:
+def load_face_model(path: Path = FILE) -> FaceModel:
     """The model that ships with the package, or another file of `learn_facemodel`."""
     arrays = load_file(path)
     missing = set(FaceModel._fields) - set(arrays)

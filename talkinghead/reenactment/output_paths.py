@@ -11,7 +11,7 @@ from talkinghead.provenance.reading import SPACES
 from talkinghead.reenactment.source import IMAGE_SUFFIXES
 
 MARK = SPACES["talkinghead"].encode()  # in the XMP of all that this program writes
-LEFTOVER = re.compile(r"\.+[^/]+\.(mp4|png)(\.[0-9a-f]{8}\.tmp)+")  # as Movie and write_atomic name what is not ready
+LEFTOVER = re.compile(r"\.+[^/]+\.(mp4|png)(\.[0-9a-f]{8}\.tmp)+")  # as video.writer and write_atomic name them
 IDLE = 3600.0  # seconds after which nobody writes there any more
 
 

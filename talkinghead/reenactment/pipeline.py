@@ -73,7 +73,7 @@ class Settings:
 
 
 @runtime_checkable
-class Acquaintance(Protocol):
+class PersonSource(Protocol):
     """How a person becomes known.
 
     name    what the video's statement of origin calls it
@@ -102,7 +102,7 @@ class Method(Protocol):
 
 
 @final
-class Learned:
+class NewPerson:
     """A new person, from the source frames.
 
     name    ff or ft
@@ -139,7 +139,7 @@ class Learned:
 
 
 @final
-class Remembered:
+class KnownPerson:
     """A person learned before; a given source only says where its landmarks are."""
 
     name = "person"
@@ -158,7 +158,7 @@ class Remembered:
         return self.reenactor
 
 
-class Made(NamedTuple):
+class AnimationResult(NamedTuple):
     """What an animation leaves."""
 
     video: Path
@@ -181,8 +181,8 @@ class Pipeline:
         self.device, self.signer = device, signer
 
     def __call__(
-        self, sources: Sequence[Path | np.ndarray], driving: Path | int, person: Acquaintance, look: Look, output: Path
-    ) -> Made:
+        self, sources: Sequence[Path | np.ndarray], driving: Path | int, person: PersonSource, look: Look, output: Path
+    ) -> AnimationResult:
         """All phases. What fails, or is interrupted by an exception, leaves no file.
 
         sources     pictures, folders and videos; none where the person is known
@@ -192,8 +192,8 @@ class Pipeline:
         return self.animate(self.find_portraits(sources), driving, person, look, output)
 
     def animate(
-        self, portraits: Sequence[Portrait], driving: Path | int, person: Acquaintance, look: Look, output: Path
-    ) -> Made:
+        self, portraits: Sequence[Portrait], driving: Path | int, person: PersonSource, look: Look, output: Path
+    ) -> AnimationResult:
         """The phases that come after the source has been looked at."""
         given = self.settings
         with self.following(driving, person, portraits) as (driver, points), self.in_precision():
@@ -207,10 +207,10 @@ class Pipeline:
                     reenactor, driver, points, portraits[0] if portraits else None, output, look, person.size,
                     device=self.device, tick=step, about=about, signer=self.signer,
                 )  # fmt: skip
-        return Made(output, sheet)
+        return AnimationResult(output, sheet)
 
     def frames(
-        self, portraits: Sequence[Portrait], driving: Path | int, person: Acquaintance
+        self, portraits: Sequence[Portrait], driving: Path | int, person: PersonSource
     ) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
         """What the person does in each frame of the driver, in the networks' size, without a file."""
         with self.following(driving, person, portraits) as (driver, points), self.in_precision():
@@ -220,7 +220,7 @@ class Pipeline:
 
     @contextmanager
     def following(
-        self, driving: Path | int, person: Acquaintance, portraits: Sequence[Portrait]
+        self, driving: Path | int, person: PersonSource, portraits: Sequence[Portrait]
     ) -> Iterator[tuple[Driver, Float[np.ndarray, "F 68 2"]]]:
         """The driver, and its landmarks as they move this person."""
         given = self.settings

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from talkinghead.provenance import Card, Signer, marked
+from talkinghead.provenance import OriginStatement, Signer, marked
 from talkinghead.storage import write_atomic
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -52,7 +52,7 @@ def labelled(image: Image, text: str = "AI-generated") -> Image:
 
 
 def write_sheet(
-    path: Path, source: Image | None, columns: list[Column], tile: int = 160, *, card: Card | None = None,
+    path: Path, source: Image | None, columns: list[Column], tile: int = 160, *, card: OriginStatement | None = None,
     signer: Signer | None = None, label: bool = False,
 ) -> None:  # fmt: skip
     """Write what `sheet_of` makes."""
@@ -60,7 +60,7 @@ def write_sheet(
 
 
 def sheet_of(
-    source: Image | None, columns: list[Column], tile: int = 160, *, card: Card | None = None,
+    source: Image | None, columns: list[Column], tile: int = 160, *, card: OriginStatement | None = None,
     signer: Signer | None = None, label: bool = False,
 ) -> bytes:  # fmt: skip
     """A PNG file: the source at the left; driver, its adapted landmarks and the result below each other.
@@ -78,7 +78,7 @@ def sheet_of(
     good, content = cv2.imencode(".png", np.ascontiguousarray(sheet[..., ::-1]))
     if not good:
         raise ValueError("the contact sheet could not be encoded")
-    return marked(content.tobytes(), card or Card(composite=True), signer)
+    return marked(content.tobytes(), card or OriginStatement(composite=True), signer)
 
 
 def named(text: str, side: int) -> UInt8[np.ndarray, "side side 3"]:

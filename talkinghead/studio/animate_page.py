@@ -8,9 +8,9 @@ from typing import Any, no_type_check
 import gradio as gr
 
 from talkinghead.reenactment.animation import Look
-from talkinghead.studio.animator import Animator, Video, Wish
+from talkinghead.studio.animator import AnimateRequest, Animator, Video
 from talkinghead.studio.job import Stopped
-from talkinghead.studio.job_queue import Desk
+from talkinghead.studio.job_queue import JobQueue
 from talkinghead.studio.messages import UNEXPECTED, explain, translate
 from talkinghead.studio.uploads import Refused, check_picture, check_video
 from talkinghead.studio.view import draw_message, draw_state
@@ -39,17 +39,17 @@ class AnimatePage:
     Each answer is (panel, video, sheet, file of the video, file of the sheet, may run, may stop).
     """
 
-    def __init__(self, animator: Animator, desk: Desk, examples: Examples) -> None:
-        self.animator, self.desk, self.examples = animator, desk, examples
+    def __init__(self, animator: Animator, queue: JobQueue, examples: Examples) -> None:
+        self.animator, self.queue, self.examples = animator, queue, examples
 
     def enter(self, visitor: str) -> str:
         """A turn to wait for."""
-        return self.desk.enter(visitor)
+        return self.queue.enter(visitor)
 
-    def run(self, turn: str, wish: Wish) -> Iterator[tuple[Any, ...]]:
+    def run(self, turn: str, asked: AnimateRequest) -> Iterator[tuple[Any, ...]]:
         """Do it, and show how it goes; nothing where it was stopped before it began."""
         names: dict[Path, str] = {}
-        job = self.desk.begin(turn, lambda reports, folder: self.animator(wish, names, reports, folder))
+        job = self.queue.begin(turn, lambda reports, folder: self.animator(asked, names, reports, folder))
         try:
             for state in job.states() if job else ():
                 notes = [told for note in state.notes if (told := translate(note, names))]
@@ -62,11 +62,11 @@ class AnimatePage:
                 else:
                     yield answer(draw_message(explain(state.error, names), wrong=True))
         finally:
-            self.desk.end(turn)
+            self.queue.end(turn)
 
     def stop(self, visitor: str) -> tuple[Any, ...]:
         """End it."""
-        self.desk.stop(visitor)
+        self.queue.stop(visitor)
         return answer(draw_message(STOPPED))
 
     def look_at_portraits(self, given: Sequence[Path]) -> tuple[str, list[str]]:
@@ -99,7 +99,7 @@ def answer(panel: str, result: Video | None = None, *, busy: bool = False) -> tu
     )  # fmt: skip
 
 
-def build_animate(page: gr.Blocks, animator: Animator, desk: Desk, examples: Examples, about_model: str) -> None:
+def build_animate(page: gr.Blocks, animator: Animator, queue: JobQueue, examples: Examples, about_model: str) -> None:
     """Put it on a page; call it inside `with page:`."""
     gr.Markdown(f"# Bring a portrait to life\n{about_model}", elem_id="intro")
     with gr.Row(equal_height=False):
@@ -114,7 +114,7 @@ def build_animate(page: gr.Blocks, animator: Animator, desk: Desk, examples: Exa
             gr.Markdown(CONSENT, elem_id="consent")
         with gr.Column(scale=5, min_width=420):
             outputs = [*build_results(), go, stop]
-    connect(page, AnimatePage(animator, desk, examples), [portraits, driver, *options], outputs, chosen)
+    connect(page, AnimatePage(animator, queue, examples), [portraits, driver, *options], outputs, chosen)
 
 
 def build_portraits(examples: Examples) -> gr.Gallery:
@@ -217,14 +217,14 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
     @no_type_check  # Gradio must see that it is a generator, which it would not through a checking wrapper
     def run(turn, portraits, driver, steps, adapt, shown):
         look = Look(**dict.fromkeys(shown, True))
-        wish = Wish(tuple(files_of(portraits)), Path(driver) if driver else None, int(steps), adapt, look)
-        yield from behind.run(turn, wish)
+        asked = AnimateRequest(tuple(files_of(portraits)), Path(driver) if driver else None, int(steps), adapt, look)
+        yield from behind.run(turn, asked)
 
     def end(request: gr.Request) -> tuple[Any, ...]:
         return behind.stop(str(request.session_hash))
 
     def leave(request: gr.Request) -> None:
-        behind.desk.stop(str(request.session_hash))
+        behind.queue.stop(str(request.session_hash))
 
     quiet = {key: value for key, value in QUICK.items() if key != "queue"}
     running = go.click(wait, None, [turn, *outputs], **QUICK).then(

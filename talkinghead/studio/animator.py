@@ -16,9 +16,9 @@ from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import Detector
 from talkinghead.provenance import Signer
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.pipeline import Learned, Method, Pipeline, Settings
+from talkinghead.reenactment.pipeline import Method, NewPerson, Pipeline, Settings
 from talkinghead.reenactment.source import as_pictures, landmark_images
-from talkinghead.studio.job import Reports
+from talkinghead.studio.job import JobProgress
 from talkinghead.studio.uploads import Limits, Refused, admit_pictures, admit_video
 from talkinghead.types import Frames
 
@@ -26,7 +26,7 @@ Points = Float[np.ndarray, "F 68 2"]
 
 
 @dataclass(frozen=True)
-class Wish:
+class AnimateRequest:
     """What a visitor asks for; the files are as they came."""
 
     portraits: tuple[Path, ...]
@@ -45,7 +45,7 @@ class Video(NamedTuple):
 
 @final
 class Animator:
-    """From wish to video.
+    """From asked to video.
 
     method      a few-shot method that takes so many steps; 0: feed-forward
     size        of its pictures, pixels
@@ -65,32 +65,35 @@ class Animator:
         self.steps = steps
         self._alone = threading.Lock()
 
-    def __call__(self, wish: Wish, names: dict[Path, str], reports: Reports, folder: Path) -> Video:
+    def __call__(self, asked: AnimateRequest, names: dict[Path, str], reports: JobProgress, folder: Path) -> Video:
         """Make the video in the folder.
 
         names   is filled with what the visitor calls the files, for messages
 
         Raises Refused for what cannot be used, ValueError of the pipeline, and Stopped.
         """
-        if not 0 <= wish.steps <= self.limits.steps:
-            raise Refused(f"{wish.steps} steps: choose 0 to {self.limits.steps}.")
-        names |= admit_pictures(list(wish.portraits), folder, self.limits)
+        if not 0 <= asked.steps <= self.limits.steps:
+            raise Refused(f"{asked.steps} steps: choose 0 to {self.limits.steps}.")
+        names |= admit_pictures(list(asked.portraits), folder, self.limits)
         portraits = list(names)
-        names |= (driver := admit_video(wish.driver, folder, self.limits))
+        names |= (driver := admit_video(asked.driver, folder, self.limits))
         with self._alone:  # one who has been stopped may still be at its last step
             reports.check()
-            method = self.method(wish.steps)
-            person = Learned(
-                "ft" if wish.steps else "ff", method, self.size, watch=Glimpses(self.moments, self.every, reports.show)
+            method = self.method(asked.steps)
+            person = NewPerson(
+                "ft" if asked.steps else "ff",
+                method,
+                self.size,
+                watch=PreviewCallback(self.moments, self.every, reports.show),
             )
             pipeline = Pipeline(
-                Interruptible(self.detector, reports.check), self.framing, replace(self.settings, adapt=wish.adapt),
-                reports, self.device, self.signer,
+                CancellableDetector(self.detector, reports.check), self.framing,
+                replace(self.settings, adapt=asked.adapt), reports, self.device, self.signer,
             )  # fmt: skip
-            return Video(*pipeline(portraits, next(iter(driver)), person, wish.look, folder / "animation.mp4"))
+            return Video(*pipeline(portraits, next(iter(driver)), person, asked.look, folder / "animation.mp4"))
 
 
-class Interruptible:
+class CancellableDetector:
     """A detector before every use of which the work can be stopped."""
 
     def __init__(self, detector: Detector, check: Callable[[], None]) -> None:
@@ -116,7 +119,7 @@ class Interruptible:
         return self.detector.landmarks(image, box)
 
 
-class Glimpses:
+class PreviewCallback:
     """Pictures of a fine-tuning on the way: some moments of the driver, as the person would do them now.
 
     show    is given a strip of the moments, 128 px high

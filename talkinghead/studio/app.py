@@ -12,7 +12,7 @@ from talkinghead.studio import view
 from talkinghead.studio.animate_page import Examples, build_animate
 from talkinghead.studio.animator import Animator
 from talkinghead.studio.guard import Guard
-from talkinghead.studio.job_queue import Desk
+from talkinghead.studio.job_queue import JobQueue
 from talkinghead.study.page import build_study
 from talkinghead.study.study import Study
 
@@ -40,8 +40,8 @@ main.contain, .gradio-container { max-width: 1400px !important; margin: 0 auto; 
 
 
 def build_app(
-    animator: Animator, desk: Desk, examples: Examples, about_model: str, folder: Path, *, keep: float | int = 3600,
-    study: Study | None = None,
+    animator: Animator, queue: JobQueue, examples: Examples, about_model: str, folder: Path, *,
+    keep: float | int = 3600, study: Study | None = None,
 ) -> gr.Blocks:  # fmt: skip
     """The pages.
 
@@ -57,7 +57,7 @@ def build_app(
     with app:
         if study is not None:
             gr.Navbar(main_page_name="Animate")
-        build_animate(app, animator, desk, examples, about_model)
+        build_animate(app, animator, queue, examples, about_model)
     if study is not None:
         with app.route("User study", "/study") as page:
             build_study(page, study)

@@ -50,7 +50,7 @@ class State:
     over: bool = False
 
 
-class Reports:
+class JobProgress:
     """A `Reporter` that keeps a state; every report is also the moment at which the work can be stopped."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Reports:
 class Steps:
     """Counts the steps of the last phase."""
 
-    def __init__(self, reports: Reports) -> None:
+    def __init__(self, reports: JobProgress) -> None:
         self._reports = reports
 
     def __call__(self) -> None:
@@ -130,8 +130,8 @@ class Job:
     work    is given the reports and the folder; what it returns is the result
     """
 
-    def __init__(self, work: Callable[[Reports, Path], Any], folder: Path) -> None:
-        self.reports, self.folder, self._work = Reports(), folder, work
+    def __init__(self, work: Callable[[JobProgress, Path], Any], folder: Path) -> None:
+        self.reports, self.folder, self._work = JobProgress(), folder, work
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def states(self) -> Iterator[State]:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from talkinghead.studio.job import Job, Reports
+from talkinghead.studio.job import Job, JobProgress
 
 
-class Desk:
+class JobQueue:
     """Gives out turns. A visitor has one at most: who takes another gives up the one before.
 
     folder      of the jobs' folders
@@ -28,7 +28,7 @@ class Desk:
             self._turns[visitor] = turn = uuid.uuid4().hex
         return turn
 
-    def begin(self, turn: str, work: Callable[[Reports, Path], Any]) -> Job | None:
+    def begin(self, turn: str, work: Callable[[JobProgress, Path], Any]) -> Job | None:
         """The job of this turn; None where the visitor has stopped or left while it waited."""
         with self._lock:
             if turn not in self._turns.values():

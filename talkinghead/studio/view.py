@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.studio.job import Phase, State
 
 TITLES = {
@@ -89,4 +89,4 @@ def draw_row(kind: str, mark: str, title: str, right: str) -> str:
 def picture_url(picture: UInt8[np.ndarray, "H W 3"]) -> str:
     """A JPEG in the page itself, so that no file is left; it says that it was generated."""
     _, content = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return "data:image/jpeg;base64," + base64.b64encode(marked(content.tobytes(), Card())).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(marked(content.tobytes(), OriginStatement())).decode()

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from talkinghead.evaluation.outputs import KeptFrames, load_strip
+from talkinghead.evaluation.outputs import FrameStore, load_strip
 from talkinghead.evaluation.results import EVERYBODY, ResultKey, Results, Row
-from talkinghead.provenance.marking import Card, marked
+from talkinghead.provenance.marking import OriginStatement, marked
 from talkinghead.study.study import ANSWERS_FILE, Study, Triplet, name_of, save_study
 from talkinghead.study.user_score import condition_of, key_of
 
@@ -45,7 +45,7 @@ def make_study(
     """
     if (folder / ANSWERS_FILE).exists():
         raise ValueError(f"{folder} has answers already: make another study in another folder")
-    kept = KeptFrames(evaluation / "frames")
+    kept = FrameStore(evaluation / "frames")
     conditions = find_conditions(Results(evaluation / "results.csv").rows(), kept, methods, shots, data)
     if not conditions:
         raise ValueError(
@@ -65,7 +65,7 @@ def make_study(
 
 
 def find_conditions(
-    rows: Sequence[Row], kept: KeptFrames, methods: Sequence[str] | None, shots: Sequence[int] | None, data: str | None
+    rows: Sequence[Row], kept: FrameStore, methods: Sequence[str] | None, shots: Sequence[int] | None, data: str | None
 ) -> dict[ResultKey, list[str]]:
     """The people of each method and T of whom there are pictures."""
     found: dict[ResultKey, list[str]] = {}
@@ -89,7 +89,7 @@ def find_conditions(
 
 
 def make_triplets(
-    condition: ResultKey, clips: Sequence[str], count: int, seed: int, kept: KeptFrames, videos: bool
+    condition: ResultKey, clips: Sequence[str], count: int, seed: int, kept: FrameStore, videos: bool
 ) -> list[Triplet]:
     """Of one method and T: each clip and each position as often as another."""
     random = Random(repr((seed, condition)))
@@ -132,7 +132,7 @@ def with_other_videos(clips: Sequence[str]) -> list[str]:
     return found
 
 
-def draw_triplet(triplet: Triplet, kept: KeptFrames) -> bytes:
+def draw_triplet(triplet: Triplet, kept: FrameStore) -> bytes:
     """One JPEG of the three pictures; it says that generated pixels are in it, and not where."""
     fake = kept.load(triplet.key)
     real = {clip: load_strip(kept.target_path(replace(triplet.key, person=clip))) for clip in triplet.clips}
@@ -141,7 +141,7 @@ def draw_triplet(triplet: Triplet, kept: KeptFrames) -> bytes:
     shown = zip(triplet.clips, triplet.frames, strict=True)
     chosen = [fake[n] if place == triplet.position else real[c][n] for place, (c, n) in enumerate(shown, start=1)]
     pixels = [enlarge(((one.movedim(0, -1).numpy() + 1) * 127.5).round().astype(np.uint8)) for one in chosen]
-    return marked(encode(np.concatenate(pixels, axis=1)), Card(composite=True))
+    return marked(encode(np.concatenate(pixels, axis=1)), OriginStatement(composite=True))
 
 
 def enlarge(picture: UInt8[np.ndarray, "S S 3"]) -> UInt8[np.ndarray, "L L 3"]:

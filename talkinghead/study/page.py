@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from talkinghead.study.session import Sitting, Turn
+from talkinghead.study.session import Session, Trial
 from talkinghead.study.study import Study
 from talkinghead.study.user_score import accuracy
 
@@ -66,7 +66,7 @@ def build_study(page: gr.Blocks, study: Study, per_participant: int = 30) -> gr.
     Nothing of a triplet but its picture leaves the server, and no file is served. Who takes part is a random number
     that the browser keeps, so a reload goes on where it was.
     """
-    sitting = Sitting(study, per_participant)
+    sitting = Session(study, per_participant)
     participant = gr.BrowserState(None, storage_key=f"talkinghead-{study.name}", secret=study.name)
     card = gr.HTML("", css_template=STYLE, js_on_load=SCRIPT, elem_id="study")
 
@@ -90,7 +90,7 @@ def build_study(page: gr.Blocks, study: Study, per_participant: int = 30) -> gr.
     return card
 
 
-def draw(sitting: Sitting, participant: str) -> str:
+def draw(sitting: Session, participant: str) -> str:
     """The next triplet, or the result."""
     turn = sitting.show(participant)
     return draw_result(sitting, participant) if turn.triplet is None else draw_turn(sitting.study, turn)
@@ -109,7 +109,7 @@ def draw_instructions(total: int) -> str:
     )
 
 
-def draw_turn(study: Study, turn: Turn) -> str:
+def draw_turn(study: Study, turn: Trial) -> str:
     """Three pictures, cut by the browser out of one."""
     assert turn.triplet is not None
     content = base64.b64encode(study.picture(turn.triplet).read_bytes()).decode()
@@ -126,7 +126,7 @@ def draw_turn(study: Study, turn: Turn) -> str:
     )
 
 
-def draw_result(sitting: Sitting, participant: str) -> str:
+def draw_result(sitting: Session, participant: str) -> str:
     """What a participant has found, of each method and T."""
     rows = sitting.rows(participant)
     correct = sum(row["correct"] == "1" for row in rows)

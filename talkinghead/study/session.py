@@ -15,7 +15,7 @@ from talkinghead.study.study import ANSWERS_FILE, Study, Triplet
 MAX_CLOCKS = 10_000  # of participants who look at a triplet; the oldest are forgotten
 
 
-class Turn(NamedTuple):
+class Trial(NamedTuple):
     """What a participant has before them: triplet `number` of `total`; no triplet when all are answered."""
 
     number: int
@@ -24,7 +24,7 @@ class Turn(NamedTuple):
 
 
 @final
-class Sitting:
+class Session:
     """A study that several participants take at once, each from a browser of their own.
 
     per_participant   triplets that each is shown
@@ -47,7 +47,7 @@ class Sitting:
         """Whether it is a number that `begin` may have given out: it comes back from a browser."""
         return isinstance(participant, str) and re.fullmatch("[0-9a-f]{16}", participant) is not None
 
-    def show(self, participant: str) -> Turn:
+    def show(self, participant: str) -> Trial:
         """The first triplet without an answer. Its time runs from when it was first shown, reloads included."""
         turn = self._turn(participant)
         if turn.triplet is not None:
@@ -76,10 +76,10 @@ class Sitting:
         """What a participant has answered."""
         return list(self.answers.of(self.study.name, participant).values())
 
-    def _turn(self, participant: str) -> Turn:
+    def _turn(self, participant: str) -> Trial:
         order = self.study.choose(participant, self.total)
         answered = self.answers.of(self.study.name, participant)
         for number, triplet in enumerate(order, start=1):
             if triplet.id not in answered:
-                return Turn(number, self.total, triplet)
-        return Turn(self.total, self.total, None)
+                return Trial(number, self.total, triplet)
+        return Trial(self.total, self.total, None)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from talkinghead.provenance import Card, marked
+from talkinghead.provenance import OriginStatement, marked
 from talkinghead.reenactment.output_paths import keep_others
 from talkinghead.storage import write_atomic
 from talkinghead.synthetic.body import load_body
@@ -24,7 +24,7 @@ from talkinghead.synthetic.motion import Motion, make_motion
 from talkinghead.synthetic.person import make_person
 from talkinghead.synthetic.renderer import Camera, Renderer
 from talkinghead.synthetic.scene import Picture, film, make_head
-from talkinghead.video.writer import Movie
+from talkinghead.video.writer import VideoWriter
 
 FIRST_PERSON = 800_000  # nobody of the data set's splits
 PORTRAITS = {"anna": 11, "bela": 6, "dayo": 3, "mira": 16}  # file name -> person
@@ -66,13 +66,13 @@ def write_all(folder: Path) -> None:
     drivers = {name: folder / "drivers" / f"{name}.mp4" for name in DRIVERS}
     for path in (*portraits.values(), *drivers.values()):
         keep_others(path)
-    card = Card(about={"method": "rendered"}, learned=False)
+    card = OriginStatement(about={"method": "rendered"}, learned=False)
     for name, person in PORTRAITS.items():
         image = np.ascontiguousarray(portrait(person).frames[0])
         content = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
         write_atomic(portraits[name], marked(content, card))
     for name, person in DRIVERS.items():
-        with Movie(drivers[name], DRIVER_SIZE, DRIVER_SIZE, Fraction(FPS), Fraction(1, FPS), card=card) as movie:
+        with VideoWriter(drivers[name], DRIVER_SIZE, DRIVER_SIZE, Fraction(FPS), Fraction(1, FPS), card=card) as movie:
             for n, image in enumerate(show(person, motion_of(person), DRIVER_SIZE).frames):
                 movie.write(np.ascontiguousarray(image), n)
 

@@ -12,7 +12,7 @@ Image = UInt8[np.ndarray, "_ _ 3"]
 MEMORY = 256 << 20  # bytes: 54 s of 256 px at 25 frames a second, 43 frames of full HD
 
 
-class Reel:
+class CachedVideo:
     """The first `num_frames` frames of a video file, numbered as `Video` numbers them.
 
     memory  so many bytes of them are kept, from the first frame on; later frames are decoded again each time

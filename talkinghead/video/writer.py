@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
-from talkinghead.provenance import CLAIM, Card, Signer, mark
+from talkinghead.provenance import CLAIM, OriginStatement, Signer, mark
 from talkinghead.video.container import open_media
 
 COPIED = {"aac", "mp3", "ac3", "alac"}  # sound that MP4 players know; any other becomes AAC
@@ -25,7 +25,7 @@ BT709, LIMITED = 1, 1  # FFmpeg's numbers of the colours that players expect
 _logger = logging.getLogger(__name__)
 
 
-class Movie:
+class VideoWriter:
     """A video file being written; a context manager. Leaving it by an exception leaves no file.
 
     width, height   even numbers
@@ -40,7 +40,7 @@ class Movie:
 
     def __init__(
         self, path: Path, width: int, height: int, rate: Fraction, time_base: Fraction, sound: Path | None = None,
-        sound_start: float = 0.0, crf: int = 18, card: Card | None = None, signer: Signer | None = None,
+        sound_start: float = 0.0, crf: int = 18, card: OriginStatement | None = None, signer: Signer | None = None,
     ) -> None:  # fmt: skip
         self.path, self._time_base, self._card, self._signer = path, time_base, card, signer
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -56,7 +56,7 @@ class Movie:
             self._video.codec_context.color_primaries = BT709
             self._video.codec_context.color_trc = BT709
             self._video.codec_context.color_range = LIMITED
-            self._sound = Sound(sound, self._container, sound_start) if sound else None
+            self._sound = AudioTrack(sound, self._container, sound_start) if sound else None
         except BaseException:
             self._discard()
             raise
@@ -64,7 +64,7 @@ class Movie:
         self._step = max(1, round(1 / (rate * time_base)))
         self._last: int | None = None
 
-    def __enter__(self) -> "Movie":
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def write(self, image: UInt8[np.ndarray, "H W 3"], pts: int) -> None:
@@ -109,7 +109,7 @@ class Movie:
         self._temporary.unlink(missing_ok=True)
 
 
-class Sound:
+class AudioTrack:
     """The first sound track of a file: its packets are copied where MP4 takes them, else encoded as AAC.
 
     Sound that cannot be read ends early, with a warning: the picture is worth more.

@@ -160,7 +160,7 @@ def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
     assert tuner.weights["fm"] == 10
     assert config(files, "learner@finetune=finetune").finetune.lr_generator == 5e-5
     model, _ = model_of(config(files, "method=ft", "loss=synthetic"))
-    content, _ = model.newcomers.loss
+    content, _ = model.checkpoint.loss
     assert any("facenet_synthetic" in name for name, _ in content.named_modules()), "not the checkpoint's"
 
 

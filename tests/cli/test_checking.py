@@ -19,7 +19,7 @@ from wandb.errors import CommError
 
 from talkinghead.cli.checking import check_account, check_flags, check_options, check_seed, found, missing_package
 from talkinghead.cli.early import CONF
-from talkinghead.cli.ending import go_on, of_this_job, told, what_it_left, without_noise
+from talkinghead.cli.ending import errors_in_one_line, go_on, of_this_job, what_it_left, without_noise
 from talkinghead.processes import end_with_parent, stopping_at_once
 
 WITHOUT = {"prepare": ("paths",), "animate": ("finetune", "method"), "studio": ("finetune",)}
@@ -106,7 +106,7 @@ def test_an_account_is_asked_for_before_any_work(monkeypatch: pytest.MonkeyPatch
 
 def test_what_weights_and_biases_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    with pytest.raises(SystemExit) as stop, told("evaluate.py"):
+    with pytest.raises(SystemExit) as stop, errors_in_one_line("evaluate.py"):
         raise CommError("Error uploading run. ")
     line = "logger=wandb: Error uploading run; without account or network logger.wandb.offline=true"
     assert str(stop.value.code).endswith(line)
@@ -131,11 +131,11 @@ def test_a_missing_package_is_named_with_its_extra() -> None:
 
 def test_mistakes_end_in_one_line_and_interruptions_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    with pytest.raises(SystemExit, match=r"^train.py: lr=0: too small$"), told("train.py"):
+    with pytest.raises(SystemExit, match=r"^train.py: lr=0: too small$"), errors_in_one_line("train.py"):
         raise ValueError("lr=0: too small")
-    with pytest.raises(ZeroDivisionError), told("train.py"):
+    with pytest.raises(ZeroDivisionError), errors_in_one_line("train.py"):
         raise ZeroDivisionError
-    with pytest.raises(SystemExit) as stop, told("train.py"):
+    with pytest.raises(SystemExit) as stop, errors_in_one_line("train.py"):
         raise KeyboardInterrupt
     assert stop.value.code == 130
 

@@ -19,11 +19,11 @@ from torch import nn
 
 from talkinghead.cli import evaluate
 from talkinghead.data.datamodule import EpisodeDataModule
-from talkinghead.evaluation.contact_sheets import PeopleSheets
+from talkinghead.evaluation.contact_sheets import ContactSheets
 from talkinghead.evaluation.frame_choice import FrameChoice
 from talkinghead.evaluation.harness import take, uncached_autocast
-from talkinghead.evaluation.outputs import KeptFrames, load_strip, save_strip
-from talkinghead.evaluation.protocol import Candidate, FewShotLearner, PeopleDataModule
+from talkinghead.evaluation.outputs import FrameStore, load_strip, save_strip
+from talkinghead.evaluation.protocol import Candidate, FewShotEvaluation, TaskDataModule
 from talkinghead.evaluation.results import EVERYBODY, Results, read_csv
 from talkinghead.evaluation.tasks import SelfReenactment
 from talkinghead.metrics.frechet import FrechetDistance
@@ -66,23 +66,25 @@ class Pixels(nn.Module):
         return x.mean((2, 3))
 
 
-def people(root: Path, count: int = 3) -> PeopleDataModule:
+def people(root: Path, count: int = 3) -> TaskDataModule:
     path = root / "tiny"
     if not path.exists():
         write_data_set(path, {"test": [[make_clip(n, 10) for n in range(count)]]})
     data = EpisodeDataModule(path, size=SIZE, num_shots=1, episodes_per_epoch=1, batch_size=1, num_workers=0, seed=0)
-    return PeopleDataModule(SelfReenactment(data, SIZE, CHOICE))
+    return TaskDataModule(SelfReenactment(data, SIZE, CHOICE))
 
 
-def learner(root: Path, method: nn.Module | None = None, shots: tuple[int, ...] = (1, 4), **options) -> FewShotLearner:
+def learner(
+    root: Path, method: nn.Module | None = None, shots: tuple[int, ...] = (1, 4), **options
+) -> FewShotEvaluation:
     candidates = [Candidate(NearestFrame(), "nearest"), Candidate(MeanFrame(), "mean")]
     if method is not None:
         candidates.append(Candidate(method, "ours", "FT", "0123456789ab"))
-    options = {"kept": KeptFrames(root / "frames")} | options
-    return FewShotLearner(candidates, "tiny/test", shots, ImageMetrics(), Results(root / "results.csv"), **options)
+    options = {"kept": FrameStore(root / "frames")} | options
+    return FewShotEvaluation(candidates, "tiny/test", shots, ImageMetrics(), Results(root / "results.csv"), **options)
 
 
-def run(learner: FewShotLearner, data: PeopleDataModule, *callbacks: L.Callback, **options) -> dict[str, float]:
+def run(learner: FewShotEvaluation, data: TaskDataModule, *callbacks: L.Callback, **options) -> dict[str, float]:
     trainer = L.Trainer(
         accelerator="cpu", callbacks=list(callbacks), logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
@@ -214,7 +216,7 @@ def test_half_a_kept_picture_is_made_again(tmp_path: Path) -> None:
 
 
 def test_contact_sheets_and_kept_pictures(tmp_path: Path) -> None:
-    run(learner(tmp_path, shots=(4,)), people(tmp_path), PeopleSheets(tmp_path / "people", num_rows=2))
+    run(learner(tmp_path, shots=(4,)), people(tmp_path), ContactSheets(tmp_path / "people", num_rows=2))
     sheets = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "people").rglob("*.png"))
     assert sheets == [f"people/tiny/test/T4/clip{n:03d}.png" for n in range(3)]
     images = torch.rand(3, 3, SIZE, SIZE) * 2 - 1
@@ -228,7 +230,7 @@ def test_what_is_asked_wrongly_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="inference_mode=False"):
         run(learner(tmp_path), people(tmp_path), inference_mode=True)
     with pytest.raises(ValueError, match="each may be given once"):
-        FewShotLearner([Candidate(MeanFrame(), "mean")] * 2, "d", [1], ImageMetrics(), Results(tmp_path / "r.csv"))
+        FewShotEvaluation([Candidate(MeanFrame(), "mean")] * 2, "d", [1], ImageMetrics(), Results(tmp_path / "r.csv"))
     write_data_set(tmp_path / "short/tiny", {"test": [[make_clip(0, 5)]]})
     with pytest.raises(ValueError, match="none has the 6 frames"), pytest.warns(UserWarning, match="too few"):
         run(learner(tmp_path), people(tmp_path / "short"))

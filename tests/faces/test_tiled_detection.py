@@ -9,7 +9,7 @@ import pytest
 
 from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import shrink
-from talkinghead.faces.tiled_detection import PARTS, Tiled, closer, starts, tiles
+from talkinghead.faces.tiled_detection import PARTS, TiledDetector, closer, starts, tiles
 from talkinghead.preparation.clip import prepare_clip
 from talkinghead.preparation.sources import Unit
 from talkinghead.reenactment.driver import follow_driver
@@ -42,7 +42,7 @@ def test_a_small_face_is_found_wherever_it_is(x: int, y: int) -> None:
     detector = Shrinking()
     image = wide(x, y)
     assert not len(detector.boxes(image))
-    tiled = Tiled(detector)
+    tiled = TiledDetector(detector)
     (box,) = tiled.boxes(image)
     np.testing.assert_allclose(box, (x, y, x + 60, y + 60), atol=3)
     points = tiled.landmarks(image, box)
@@ -51,7 +51,7 @@ def test_a_small_face_is_found_wherever_it_is(x: int, y: int) -> None:
 
 def test_it_is_searched_where_it_was(tmp_path: Path) -> None:
     detector = Shrinking()
-    tiled = Tiled(detector)
+    tiled = TiledDetector(detector)
     tiled.boxes(wide(400, 200))
     first = detector.searched
     for n in range(5):
@@ -62,7 +62,7 @@ def test_it_is_searched_where_it_was(tmp_path: Path) -> None:
 
 
 def test_two_tiles_see_one_face() -> None:
-    boxes = Tiled(Shrinking()).boxes(wide(300, 150, 80))
+    boxes = TiledDetector(Shrinking()).boxes(wide(300, 150, 80))
     assert len(boxes) == 1
 
 

@@ -8,17 +8,17 @@ from typing import Any
 from talkinghead.cli import studio as command
 from talkinghead.cli.launch import VERBS
 from talkinghead.reenactment.inputs import file_arguments
-from talkinghead.studio.animator import Animator, Wish
-from talkinghead.studio.job_queue import Desk
+from talkinghead.studio.animator import AnimateRequest, Animator
+from talkinghead.studio.job_queue import JobQueue
 
 PORTRAIT, DRIVER = map(Path, sys.argv[-2:])
 sys.argv[1:] = file_arguments(sys.argv[1:-2], VERBS["studio"].files)
 
 
-def work(animator: Animator, desk: Desk) -> None:
+def work(animator: Animator, queue: JobQueue) -> None:
     """Learn for as long as it is let, and say so once it has begun."""
-    wish = Wish((PORTRAIT,), DRIVER, steps=animator.limits.steps)
-    job = desk.begin(desk.enter("a visitor"), lambda reports, folder: animator(wish, {}, reports, folder))
+    asked = AnimateRequest((PORTRAIT,), DRIVER, steps=animator.limits.steps)
+    job = queue.begin(queue.enter("a visitor"), lambda reports, folder: animator(asked, {}, reports, folder))
     assert job is not None
     for state in job.states():
         if state.preview is not None:
@@ -28,7 +28,7 @@ def work(animator: Animator, desk: Desk) -> None:
 
 if __name__ == "__main__":
     made: dict[str, Any] = {}
-    build, plain = command.build_animator, command.Desk
+    build, plain = command.build_animator, command.JobQueue
     command.build_animator = lambda cfg: made.setdefault("animator", build(cfg))
 
     class Busy(plain):
@@ -38,5 +38,5 @@ if __name__ == "__main__":
             super().__init__(folder)
             threading.Thread(target=work, args=(made["animator"], self), daemon=True).start()
 
-    command.Desk = Busy
+    command.JobQueue = Busy
     command.main()

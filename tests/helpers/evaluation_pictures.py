@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from talkinghead.evaluation.outputs import KeptFrames
+from talkinghead.evaluation.outputs import FrameStore
 from talkinghead.evaluation.results import EVERYBODY, ResultKey, Results
 
 REAL, FAKE = -0.6, 0.6  # grey levels
@@ -15,7 +15,7 @@ def write_evaluation(
     root: Path, people: int = 4, shots: tuple[int, ...] = (1, 8), side: int = 16, names: Sequence[str] = ()
 ) -> Path:
     """Methods ours/FF, ours/FT and nearest on `people` persons, or those named, with 12 hold-out frames each."""
-    kept, results = KeptFrames(root / "frames"), Results(root / "results.csv")
+    kept, results = FrameStore(root / "frames"), Results(root / "results.csv")
     methods = [("ours", "FF", "0123456789ab"), ("ours", "FT", "0123456789ab"), ("nearest", "-", "-")]
     for person in names or [f"person{n}" for n in range(people)]:
         kept.save_target(ResultKey("tiny/test", "-", "-", 1, person), torch.full((12, 3, side, side), REAL))

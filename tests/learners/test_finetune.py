@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from talkinghead.evaluation.finetune_previews import StepPreviews
+from talkinghead.evaluation.finetune_previews import FinetunePreviews
 from talkinghead.evaluation.results import ResultKey
 from talkinghead.learners.finetune import FeedForward, FineTuner, FineTuningFailed, PersonReenactor, Progress, embed
 from talkinghead.learners.shots import shuffled_batches
@@ -215,7 +215,9 @@ def test_watch_sees_every_step(networks) -> None:
 
 def test_previews_show_the_way_and_change_nothing(networks, tmp_path: Path) -> None:
     person = Person("mona", shots(3), shots(5), shots(5))
-    watch = StepPreviews(tmp_path, every=2, num_frames=4).watch(ResultKey("set/test", "ours", "FT", 3, "mona"), person)
+    watch = FinetunePreviews(tmp_path, every=2, num_frames=4).watch(
+        ResultKey("set/test", "ours", "FT", 3, "mona"), person
+    )
     outputs = []
     for spectator in (None, watch):
         torch.manual_seed(1)

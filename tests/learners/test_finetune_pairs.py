@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from talkinghead.evaluation.tasks import draw_frames
 from talkinghead.learners.finetune import FineTuner, PersonReenactor, groups
 from talkinghead.learners.finetune_defaults import PAPERS, WARP_GUIDED
-from talkinghead.learners.finetune_pairs import Motion, Practice, augmented, boxes, drawn, mirrored
+from talkinghead.learners.finetune_pairs import MotionConsistency, PairSampler, augmented, boxes, drawn, mirrored
 from talkinghead.metrics.motion import LIDS, LIPS, opening
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
 from talkinghead.models.guide import head_points
@@ -102,7 +102,7 @@ def test_mirrored_points_are_in_order_again() -> None:
 def test_pairs_without_augmentation_are_the_shots(kind: str) -> None:
     method, shots = tuner(kind), faces(3)
     generator, _ = method.personalize(shots)
-    x, y, condition = Practice(generator, shots)(shots)
+    x, y, condition = PairSampler(generator, shots)(shots)
     assert torch.equal(x, shots.images)
     assert torch.equal(y, shots.landmarks)
     assert torch.equal(condition[:, :3], y)
@@ -112,12 +112,12 @@ def test_augmented_pairs_have_the_landmark_images_of_their_pictures() -> None:
     method, shots = tuner("warp"), faces(3)
     generator, _ = method.personalize(shots)
     torch.manual_seed(0)
-    pair = Practice(generator, shots, ["affine", "mirror", "colour"])(shots)
+    pair = PairSampler(generator, shots, ["affine", "mirror", "colour"])(shots)
     assert pair.condition.shape == (3, 12, SIZE, SIZE)
     assert torch.equal(pair.condition[:, :3], pair.y)
     assert not torch.equal(pair.y, shots.landmarks)
     with pytest.raises(ValueError, match=r"no \['blur'\]; choose from mirror, affine, colour"):
-        Practice(generator, shots, ["blur"])
+        PairSampler(generator, shots, ["blur"])
 
 
 def test_boxes_hold_mouth_and_eyes() -> None:
@@ -135,7 +135,7 @@ def test_motion_is_kept(kind: str) -> None:
     shots = faces(1)
     start, _ = tuner(kind).personalize(shots)
     torch.manual_seed(2)
-    motion = Motion(start, shots)
+    motion = MotionConsistency(start, shots)
     assert motion(start.eval()).item() < 1e-5
     left = []
     for weight in (0.0, 100.0):

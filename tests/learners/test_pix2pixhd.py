@@ -25,9 +25,9 @@ from talkinghead.models.pix2pixhd import (
     GlobalGenerator,
     LocalEnhancer,
     MultiScaleDiscriminator,
+    MultiScaleOutput,
     PatchDiscriminator,
     PlainInstanceNorm,
-    Verdict,
     WeightedLayers,
 )
 from talkinghead.types import Episode, Frames
@@ -158,9 +158,9 @@ def test_least_squares_by_hand() -> None:
 
 
 def test_matching_sums_over_layers_and_averages_over_scales() -> None:
-    def verdict(*levels: float) -> Verdict:
+    def verdict(*levels: float) -> MultiScaleOutput:
         layers = [torch.full((1, 2, n, n), level) for n, level in enumerate(levels, start=1)]
-        return Verdict([], [layers[:2], layers[2:]])
+        return MultiScaleOutput([], [layers[:2], layers[2:]])
 
     loss = multi_scale_matching(verdict(0, 0, 0, 0), verdict(1, 2, 3, 4))
     assert float(loss) == pytest.approx(((1 + 2) + (3 + 4)) / 2)

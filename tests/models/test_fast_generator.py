@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from talkinghead.models.fast_generator import QuickGenerator, interleaved
+from talkinghead.models.fast_generator import FastGenerator, depth_to_space
 from talkinghead.models.fsth import Generator, PersonalGenerator
 from talkinghead.precision import fast_dtype
 
@@ -36,7 +36,7 @@ def landmarks(count: int = 3, size: int = SIZE) -> torch.Tensor:
 def test_the_same_pictures(preset: dict, spectral_norm: bool) -> None:
     exact, y = person(preset, spectral_norm).double(), landmarks().double()
     before = {name: value.clone() for name, value in exact.state_dict().items()}
-    quick = QuickGenerator(exact, torch.float64)
+    quick = FastGenerator(exact, torch.float64)
     with torch.no_grad():
         expected = exact(y)
     assert expected.std() > 0.05
@@ -45,15 +45,15 @@ def test_the_same_pictures(preset: dict, spectral_norm: bool) -> None:
 
 
 def test_pictures_do_not_depend_on_those_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick, y = QuickGenerator(person(PRESETS[0])), landmarks(5)
+    quick, y = FastGenerator(person(PRESETS[0])), landmarks(5)
     together = quick(y)
     for pixels in (1, 2 * SIZE * SIZE):  # one at a time, two at a time
-        monkeypatch.setattr("talkinghead.models.fast_generator.CROWD", pixels)
+        monkeypatch.setattr("talkinghead.models.fast_generator.PIXELS_AT_ONCE", pixels)
         torch.testing.assert_close(quick(y), together, atol=1e-5, rtol=0)
 
 
 def test_any_memory_format_and_no_gradients_even_under_autocast() -> None:
-    quick, y = QuickGenerator(person(PRESETS[0])), landmarks(2)
+    quick, y = FastGenerator(person(PRESETS[0])), landmarks(2)
     expected = quick(y)
     assert not expected.requires_grad
     assert expected.dtype == torch.float32
@@ -63,7 +63,7 @@ def test_any_memory_format_and_no_gradients_even_under_autocast() -> None:
 
 def test_bfloat16_is_near() -> None:
     exact, y = person(PRESETS[0]), landmarks()
-    difference = QuickGenerator(exact, torch.bfloat16)(y) - QuickGenerator(exact)(y)
+    difference = FastGenerator(exact, torch.bfloat16)(y) - FastGenerator(exact)(y)
     assert 0 < difference.square().mean().sqrt() < 0.05
 
 
@@ -72,7 +72,7 @@ def test_two_thirds_of_the_multiplications() -> None:
     paper = Generator(256, **sizes, attention_down=32, attention_up=64, spectral_norm=False).eval()
     exact = paper.personalize(torch.randn(1, 512)).fold()
     counts = []
-    for generator in (exact, QuickGenerator(exact)):
+    for generator in (exact, FastGenerator(exact)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             generator(landmarks(1, 256))
         counts.append(counter.get_total_flops())
@@ -81,7 +81,7 @@ def test_two_thirds_of_the_multiplications() -> None:
 
 def test_four_phases_make_a_picture() -> None:
     h = torch.arange(4.0).repeat_interleave(2)[None, :, None, None] + torch.zeros(1, 8, 4, 3)
-    picture = interleaved(h)
+    picture = depth_to_space(h)
     assert picture.shape == (1, 2, 6, 4)
     assert picture[0, 0, :2, :2].tolist() == [[0, 1], [2, 3]]
     assert torch.equal(picture[:, :, ::2, ::2], torch.zeros(1, 2, 3, 2))

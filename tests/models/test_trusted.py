@@ -11,7 +11,7 @@ import torch
 
 from talkinghead.learners.checkpoints import load_weights, networks
 from talkinghead.learners.export import shrink
-from talkinghead.learners.load import Newcomers
+from talkinghead.learners.load import LoadedCheckpoint
 from talkinghead.models.fsth import Embedder
 from talkinghead.models.trusted import TARGETS, arguments_of, inside, section_of, trusted
 from talkinghead.reenactment.inputs import MODELS
@@ -67,7 +67,7 @@ def crafted(shipped: dict[str, Any], place: str, value: Any, path: Path) -> Path
 
 def use(path: Path) -> None:
     """All that is built of a checkpoint when a person is learned."""
-    people = Newcomers(path, {})
+    people = LoadedCheckpoint(path, {})
     assert people.size
     assert people.loss
 

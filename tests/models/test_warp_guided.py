@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenactor, embed
-from talkinghead.models.fast_generator import QuickWarpGuidedGenerator
+from talkinghead.models.fast_generator import FastWarpGuidedGenerator
 from talkinghead.models.fsth import Discriminator, Embedder
 from talkinghead.models.guide import (
     INNER_LIP,
@@ -245,7 +245,7 @@ def test_a_quick_generator_draws_the_same_with_less_work(widths: tuple[int, ...]
     generator = WarpGuidedGenerator(SIZE, N, widths, num_residual=2, spectral_norm=True).eval()
     nn.init.normal_(parametrized_weight(generator.to_parts), std=0.02)
     person = generator.personalize(torch.randn(1, N), frames(2)).fold()
-    quick, y = QuickWarpGuidedGenerator(person), person.condition(frames(3))
+    quick, y = FastWarpGuidedGenerator(person), person.condition(frames(3))
     counts = []
     for one in (person, quick):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -254,6 +254,6 @@ def test_a_quick_generator_draws_the_same_with_less_work(widths: tuple[int, ...]
     assert counts[1] < 0.9 * counts[0]
     assert (quick(y) - person(y)).abs().mean() < 1e-5
     assert torch.allclose(quick(y), person(y), atol=1e-3)
-    assert (QuickWarpGuidedGenerator(person, torch.bfloat16)(y) - person(y)).square().mean().sqrt() < 0.15
+    assert (FastWarpGuidedGenerator(person, torch.bfloat16)(y) - person(y)).square().mean().sqrt() < 0.15
     with torch.autocast("cpu", torch.bfloat16):
         assert PersonReenactor(person)(frames(3)).dtype == torch.float32

@@ -10,9 +10,9 @@ import simplejpeg
 from PIL import Image as Picture
 
 from talkinghead.faces.crop import Crop, Framing, clip_crop, cut, face_box, measure_framing, to_crop
-from talkinghead.faces.tracking import Sight, best_chain, follow, overlap
+from talkinghead.faces.tracking import Detection, best_chain, follow, overlap
 from talkinghead.preparation.clip import Settings, prepare_clip
-from talkinghead.preparation.frames import FaceTrack, read_track, window
+from talkinghead.preparation.frames import GivenTrack, read_track, window
 from talkinghead.preparation.plan import make_plan
 from talkinghead.preparation.sources import Folder, Stills, Unit, VoxCeleb1, VoxCeleb2, hold_out, keys
 from talkinghead.video.reader import Video, segments, spread
@@ -111,8 +111,8 @@ def test_spread_and_segments():
 
 def test_the_face_that_is_seen_longest_is_followed():
     """A larger face that is there in few frames must not win, nor may the chain jump to it."""
-    small = [Sight(n, np.array([10.0 + n, 10, 30 + n, 30])) for n in range(10)]
-    large = [Sight(n, np.array([60.0, 10, 100, 50])) for n in range(3)]
+    small = [Detection(n, np.array([10.0 + n, 10, 30 + n, 30])) for n in range(10)]
+    large = [Detection(n, np.array([60.0, 10, 100, 50])) for n in range(3)]
     sights = [[*large[n : n + 1], small[n]] for n in range(10)]
     assert best_chain(sights, max_gap=3) == small
 
@@ -120,7 +120,7 @@ def test_the_face_that_is_seen_longest_is_followed():
 def test_gaps_are_bridged_and_long_ones_end_the_chain():
     box = np.array([10.0, 10, 30, 30])
     seen = [0, 1, 3, 4, 9, 10]
-    sights = [[Sight(n, box)] if n in seen else [] for n in range(11)]
+    sights = [[Detection(n, box)] if n in seen else [] for n in range(11)]
     assert [sight.frame for sight in best_chain(sights, max_gap=3)] == [0, 1, 3, 4]
 
 
@@ -300,7 +300,7 @@ def test_voxceleb1_looks_at_the_tracked_face_at_the_right_time(tmp_path: Path):
 
 
 def test_face_tracks_in_fractions_and_broken_ones(tmp_path: Path):
-    track = FaceTrack(np.array([5, 6]), np.array([[0.5, 0.25, 0.1, 0.2], [0.6, 0.25, 0.1, 0.2]]))
+    track = GivenTrack(np.array([5, 6]), np.array([[0.5, 0.25, 0.1, 0.2], [0.6, 0.25, 0.1, 0.2]]))
     left, top, right, bottom = window(track, 200, 400)
     assert left < 190
     assert 290 < right < 400

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 from talkinghead.cli import animate
-from talkinghead.provenance import Card, Signer, find_signer, mark, marked, read
+from talkinghead.provenance import OriginStatement, Signer, find_signer, mark, marked, read
 from talkinghead.provenance.__main__ import main
 from talkinghead.provenance.certificates import own_certificate, self_signed
 from talkinghead.reenactment.side_by_side import Column, labelled, write_sheet
-from talkinghead.video.writer import Movie
+from talkinghead.video.writer import VideoWriter
 from tests.cli.test_animate import config, files  # noqa: F401, the fixture
 
-CARD = Card(about={"method": "ft", "seed": 3})
+CARD = OriginStatement(about={"method": "ft", "seed": 3})
 IMAGE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
@@ -47,8 +47,8 @@ def plain(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def write_movie(path: Path, card: Card | None, signer: Signer | None) -> None:
-    with Movie(path, 64, 48, Fraction(25), Fraction(1, 25), card=card, signer=signer) as movie:
+def write_movie(path: Path, card: OriginStatement | None, signer: Signer | None) -> None:
+    with VideoWriter(path, 64, 48, Fraction(25), Fraction(1, 25), card=card, signer=signer) as movie:
         for n in range(4):
             movie.write(IMAGE, n)
 
@@ -77,7 +77,7 @@ def test_plain_metadata_needs_nothing_and_changes_no_pixel(plain: Path, capsys: 
 
 def test_a_signed_file_is_intact_and_its_signer_unknown(plain: Path, signer: Signer) -> None:
     before = pixels(plain)
-    mark(plain, Card(composite=True, about=CARD.about), signer)
+    mark(plain, OriginStatement(composite=True, about=CARD.about), signer)
     np.testing.assert_array_equal(pixels(plain), before)
     manifest, metadata = read(plain.read_bytes())
     assert (manifest["kind"], manifest["generated"], manifest["signer"]) == ("c2pa", True, "talkinghead, self-signed")
@@ -265,7 +265,7 @@ def test_what_cannot_be_read_is_not_told_as_broken(tmp_path: Path, capsys: pytes
 
 
 def test_a_remuxed_video_still_says_so_in_its_comment(tmp_path: Path) -> None:
-    with Movie(tmp_path / "a.mp4", 64, 48, Fraction(25), Fraction(1, 25), card=Card()) as movie:
+    with VideoWriter(tmp_path / "a.mp4", 64, 48, Fraction(25), Fraction(1, 25), card=OriginStatement()) as movie:
         for n in range(3):
             movie.write(IMAGE, n)
     with av.open(tmp_path / "a.mp4") as source, av.open(str(tmp_path / "b.mp4"), "w") as target:

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from talkinghead.evaluation.protocol import Candidate, FewShotLearner
+from talkinghead.evaluation.protocol import Candidate, FewShotEvaluation
 from talkinghead.evaluation.results import Results
 from talkinghead.faces.landmark_image import PARTS, draw_landmarks, interocular
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.reenactment import fitting
 from talkinghead.reenactment.adaptation import LIDS, MODES, Mode, adapt, shut, uncrossed
 from talkinghead.reenactment.adapted_task import AdaptedDriver
-from talkinghead.reenactment.face_model import FILE, FaceModel, load_facemodel
+from talkinghead.reenactment.face_model import FILE, FaceModel, load_face_model
 from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
 from talkinghead.reenactment.smoothing import smooth
 from talkinghead.types import Frames, Person
 
-MODEL = load_facemodel()
+MODEL = load_face_model()
 
 
 @cache
@@ -162,7 +162,7 @@ def test_a_person_is_learned_once_for_all_adaptations(tmp_path: Path) -> None:
         Candidate(method, "ours", "FF", config=mode, adaptation=mode, adapt=AdaptedDriver(mode)) for mode in MODES
     ]
     results = Results(tmp_path / "results.csv")
-    learner = FewShotLearner(candidates, "synthetic/cross", [1, 2], ImageMetrics(), results)
+    learner = FewShotEvaluation(candidates, "synthetic/cross", [1, 2], ImageMetrics(), results)
     outputs = learner.test_step(person, 0)
     assert method.learned == 2, "once for each T"
     assert {row["config"] for row in results.rows()} == set(MODES)
@@ -241,7 +241,7 @@ def test_another_file_is_no_model(tmp_path: Path) -> None:
 
     save_file({"mean": MODEL.mean}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="is no face model: it has no expression, identity, knots, pivot"):
-        load_facemodel(tmp_path / "other.safetensors")
+        load_face_model(tmp_path / "other.safetensors")
 
 
 def test_a_fit_finds_pose_and_who_it_is() -> None:

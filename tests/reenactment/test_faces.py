@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from talkinghead.faces.crop import Crop, Framing, face_box
-from talkinghead.faces.face_track import Magnified, find_face, track_face
+from talkinghead.faces.face_track import UpscalingDetector, find_face, track_face
 from talkinghead.reenactment.paste_back import Paste
 from talkinghead.reenactment.side_by_side import Column, even, side_by_side, write_sheet
 from talkinghead.reenactment.source import read_source, shots_of
@@ -37,7 +37,7 @@ def test_the_largest_face_is_taken_and_face_chooses_others() -> None:
 
 def test_small_pictures_are_looked_at_enlarged_and_answered_in_their_own_pixels() -> None:
     image, detector = green_frame(48, 64, 20, 10, 24), GreenFace()
-    glass = Magnified(detector, 256)
+    glass = UpscalingDetector(detector, 256)
     assert detector.boxes(np.repeat(np.repeat(image, 4, 0), 4, 1))[0][2] == 4 * 44
     np.testing.assert_allclose(glass.boxes(image), detector.boxes(image), atol=0.6)
     box = detector.boxes(image)[0]

@@ -9,11 +9,11 @@ import torch
 from talkinghead.faces.crop import Framing
 from talkinghead.learners import finetune
 from talkinghead.learners.finetune import PersonReenactor
-from talkinghead.models.fast_generator import QuickGenerator
+from talkinghead.models.fast_generator import FastGenerator
 from talkinghead.models.fsth import Generator, PersonalGenerator
 from talkinghead.progress import Phases
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.pipeline import Pipeline, Remembered, Settings
+from talkinghead.reenactment.pipeline import KnownPerson, Pipeline, Settings
 from talkinghead.types import Frames
 from tests.helpers.preparation_videos import GreenFace, write_clip
 
@@ -43,7 +43,7 @@ def test_auto_is_bf16_where_it_is_fast(
     write_clip(tmp_path / "clip.mp4", 3)
     witness, settings = Witness(), Settings(precision=precision, adapt="absolute")
     pipeline = Pipeline(GreenFace(), Framing(), settings, Phases())
-    pipeline([], tmp_path / "clip.mp4", Remembered(witness, SIZE, None), Look(size=None), tmp_path / "out.mp4")
+    pipeline([], tmp_path / "clip.mp4", KnownPerson(witness, SIZE, None), Look(size=None), tmp_path / "out.mp4")
     assert set(witness.bf16) == {bf16}
 
 
@@ -73,11 +73,11 @@ def test_a_person_is_drawn_as_g_draws_in_the_precision_around(generator: Persona
 def test_the_quick_generator_is_made_once(generator: PersonalGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[torch.dtype] = []
 
-    def make(person: PersonalGenerator, dtype: torch.dtype) -> QuickGenerator:
+    def make(person: PersonalGenerator, dtype: torch.dtype) -> FastGenerator:
         made.append(dtype)
-        return QuickGenerator(person, dtype)
+        return FastGenerator(person, dtype)
 
-    monkeypatch.setattr(finetune, "QuickGenerator", make)
+    monkeypatch.setattr(finetune, "FastGenerator", make)
     person = PersonReenactor(generator)
     for _ in range(3):
         person(frames())

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from talkinghead.provenance.reading import read
 from talkinghead.studio.animate_page import Examples
 from talkinghead.studio.app import build_app, launch
-from talkinghead.studio.job_queue import Desk
+from talkinghead.studio.job_queue import JobQueue
 from talkinghead.study.build import make_study
 from tests.helpers.browser import chromium, page  # noqa: F401, fixtures
 from tests.helpers.evaluation_pictures import write_evaluation
@@ -33,7 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     examples = write_examples(tmp_path_factory.mktemp("examples"))
-    app = build_app(make_animator(), Desk(folder / "work"), examples, "It has never seen a **face**.", folder / "files")
+    app = build_app(
+        make_animator(), JobQueue(folder / "work"), examples, "It has never seen a **face**.", folder / "files"
+    )
     yield launch(app, "127.0.0.1", None, LIMITS.megabytes, prevent_thread_lock=True)
     app.close()
 
@@ -164,7 +166,12 @@ def test_one_after_the_other_and_who_leaves_is_not_waited_for(studio: Page, url:
 def test_files_go_after_a_while_and_examples_stay(page: Page, files: Path, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "examples").mkdir()
     app = build_app(
-        make_animator(), Desk(tmp_path / "work"), write_examples(tmp_path / "examples"), "", tmp_path / "files", keep=1
+        make_animator(),
+        JobQueue(tmp_path / "work"),
+        write_examples(tmp_path / "examples"),
+        "",
+        tmp_path / "files",
+        keep=1,
     )
     url = launch(app, "127.0.0.1", None, LIMITS.megabytes, prevent_thread_lock=True)
     page.goto(url)
@@ -177,13 +184,13 @@ def test_files_go_after_a_while_and_examples_stay(page: Page, files: Path, tmp_p
 
 
 def test_a_broken_studio_says_so_and_is_not_stuck(page: Page, tmp_path: Path) -> None:  # noqa: F811
-    class Broken(Desk):
+    class Broken(JobQueue):
         def begin(self, turn: str, work: object) -> None:
             raise KeyError("a secret of the machine")
 
     (tmp_path / "examples").mkdir()
-    desk, examples = Broken(tmp_path / "work"), write_examples(tmp_path / "examples")
-    app = build_app(make_animator(), desk, examples, "", tmp_path / "files")
+    queue, examples = Broken(tmp_path / "work"), write_examples(tmp_path / "examples")
+    app = build_app(make_animator(), queue, examples, "", tmp_path / "files")
     page.goto(launch(app, "127.0.0.1", None, LIMITS.megabytes, prevent_thread_lock=True))
     page.locator("#go").click()
     expect(page.locator("#panel [role=alert]")).to_contain_text("Something went wrong that should not have.")
@@ -194,7 +201,7 @@ def test_a_broken_studio_says_so_and_is_not_stuck(page: Page, tmp_path: Path) ->
 
 def test_the_study_is_the_second_page(page: Page, tmp_path: Path) -> None:  # noqa: F811
     study = make_study(write_evaluation(tmp_path / "evaluation"), tmp_path / "study")
-    app = build_app(make_animator(), Desk(tmp_path / "work"), Examples({}, {}), "", tmp_path / "files", study=study)
+    app = build_app(make_animator(), JobQueue(tmp_path / "work"), Examples({}, {}), "", tmp_path / "files", study=study)
     page.goto(launch(app, "127.0.0.1", None, LIMITS.megabytes, prevent_thread_lock=True))
     expect(page.get_by_role("heading", name="Bring a portrait to life")).to_be_visible()
     page.get_by_role("link", name="User study").click()

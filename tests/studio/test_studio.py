@@ -24,10 +24,10 @@ from talkinghead.provenance.reading import read
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.inputs import SHIPPED, file_arguments
 from talkinghead.studio.animate_page import AnimatePage, Examples
-from talkinghead.studio.animator import Animator, Wish
+from talkinghead.studio.animator import AnimateRequest, Animator
 from talkinghead.studio.app import launch
-from talkinghead.studio.job import Job, Phase, Reports, State, Stopped
-from talkinghead.studio.job_queue import Desk
+from talkinghead.studio.job import Job, JobProgress, Phase, State, Stopped
+from talkinghead.studio.job_queue import JobQueue
 from talkinghead.studio.messages import OUT_OF_MEMORY, UNEXPECTED, explain
 from talkinghead.studio.uploads import Limits, Refused, admit_pictures, admit_video, check_picture, check_video
 from talkinghead.studio.view import draw_message, draw_state
@@ -45,8 +45,8 @@ def animator() -> Animator:
     return make_animator()
 
 
-def wish_for(examples: Examples, steps: int = 0, **look: bool) -> Wish:
-    return Wish((examples.portraits["ann"],), examples.drivers["calm"], steps, look=Look(size=64, **look))
+def wish_for(examples: Examples, steps: int = 0, **look: bool) -> AnimateRequest:
+    return AnimateRequest((examples.portraits["ann"],), examples.drivers["calm"], steps, look=Look(size=64, **look))
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -122,7 +122,7 @@ def test_the_usual_videos_are_taken(animator: Animator, tmp_path: Path, name: st
         container.mux(stream.encode())
     assert check_video(tmp_path / name, LIMITS) == suffix
     cv2.imwrite(str(tmp_path / "me.jpg"), green_frame(120, 120, 30, 30, 60)[..., ::-1])
-    state, _ = run(animator, Wish((tmp_path / "me.jpg",), tmp_path / name), tmp_path / "work")
+    state, _ = run(animator, AnimateRequest((tmp_path / "me.jpg",), tmp_path / name), tmp_path / "work")
     assert state.error is None
     assert state.phases[-1].done == 5
 
@@ -146,10 +146,12 @@ def test_uploads_are_limited_and_copied_under_plain_names(examples: Examples, tm
         Limits(seconds=0)
 
 
-def run(animator: Animator, wish: Wish, folder: Path, reports: Reports | None = None) -> tuple[State, dict[Path, str]]:
+def run(
+    animator: Animator, asked: AnimateRequest, folder: Path, reports: JobProgress | None = None
+) -> tuple[State, dict[Path, str]]:
     """One job to its end."""
     names: dict[Path, str] = {}
-    job = Job(lambda reports, folder: animator(wish, names, reports, folder), folder)
+    job = Job(lambda reports, folder: animator(asked, names, reports, folder), folder)
     job.reports = reports or job.reports
     return list(job.states())[-1], names
 
@@ -174,7 +176,7 @@ def test_learning_shows_previews_and_leaves_the_networks_as_they_were(examples: 
     parts = make_networks()
     before = {name: value.clone() for name, value in parts.state_dict().items()}
     animator, seen = make_animator(parts=parts), []
-    reports = Reports()
+    reports = JobProgress()
     show = reports.show
     reports.show = lambda preview: (seen.append(preview), show(preview))[1]  # type: ignore[method-assign]
     learned, _ = run(animator, wish_for(examples, 4), tmp_path / "a", reports)
@@ -187,7 +189,7 @@ def test_learning_shows_previews_and_leaves_the_networks_as_they_were(examples: 
     assert again.result.video.stat().st_size == learned.result.video.stat().st_size
 
 
-class StopIn(Reports):
+class StopIn(JobProgress):
     """Is told to stop by the first sign of a phase."""
 
     def __init__(self, phase: str, done: int) -> None:
@@ -228,7 +230,7 @@ def test_what_went_wrong_is_told_with_the_visitors_names(animator: Animator, tmp
     told = {}
     for portrait, driver in (("my wall.png", "my clip.mp4"), ("crowd.png", "my clip.mp4"), ("face.png", "nobody.mp4")):
         cv2.imwrite(str(tmp_path / "face.png"), green_frame(100, 100, 20, 20, 60))
-        state, names = run(animator, Wish((tmp_path / portrait,), tmp_path / driver), tmp_path / "work")
+        state, names = run(animator, AnimateRequest((tmp_path / portrait,), tmp_path / driver), tmp_path / "work")
         assert state.error is not None
         told[portrait] = explain(state.error, names)
         assert str(tmp_path) not in told[portrait]
@@ -262,7 +264,7 @@ def test_the_time_left_follows_the_pace() -> None:
 
 @pytest.fixture
 def behind(animator: Animator, examples: Examples, tmp_path: Path) -> AnimatePage:
-    return AnimatePage(animator, Desk(tmp_path / "work"), examples)
+    return AnimatePage(animator, JobQueue(tmp_path / "work"), examples)
 
 
 def test_the_page_hands_out_files_and_then_removes_them(
@@ -296,7 +298,7 @@ def test_a_visitor_stops_or_leaves_and_the_work_ends(behind: AnimatePage, exampl
 def test_the_end_of_the_studio_ends_the_work(behind: AnimatePage, examples: Examples, tmp_path: Path) -> None:
     going = behind.run(behind.enter("visitor"), wish_for(examples, ENDLESS))
     next(going)
-    behind.desk.close()
+    behind.queue.close()
     assert not list((tmp_path / "work").iterdir())
     assert "Stopped" in list(going)[-1][0]
 

@@ -21,7 +21,7 @@ from talkinghead.reporting.summary import Method, Table
 from talkinghead.reporting.tables import build_markdown, summarize
 from talkinghead.study.answers import COLUMNS, Answers
 from talkinghead.study.build import make_study
-from talkinghead.study.session import Sitting
+from talkinghead.study.session import Session
 from talkinghead.study.study import TRIPLETS_FILE, Study, load_study
 from talkinghead.study.user_score import Accuracy, accuracy, condition_of, fill
 from tests.helpers.evaluation_pictures import FAKE, REAL, write_evaluation
@@ -165,7 +165,7 @@ def test_each_participant_sees_each_condition_as_often(study: Study) -> None:
 
 def test_answers_are_written_as_they_are_given(study: Study) -> None:
     clock = Clock()
-    sitting = Sitting(study, 5, clock)
+    sitting = Session(study, 5, clock)
     me = sitting.begin()
     for number in range(1, 6):
         turn = sitting.show(me)
@@ -191,7 +191,7 @@ def test_answers_are_written_as_they_are_given(study: Study) -> None:
 
 def test_neither_reload_nor_a_second_key_or_window_gives_another_try(study: Study) -> None:
     clock = Clock()
-    sitting = Sitting(study, 3, clock)
+    sitting = Session(study, 3, clock)
     me = sitting.begin()
     first = sitting.show(me)
     clock.now += 10
@@ -205,7 +205,7 @@ def test_neither_reload_nor_a_second_key_or_window_gives_another_try(study: Stud
     assert not sitting.answer(me, 2, 4)
     (row,) = sitting.rows(me)
     assert (row["answer"], row["seconds"]) == ("2", "11.00")
-    again = Sitting(study, 3, clock)
+    again = Session(study, 3, clock)
     assert again.show(me).number == 2, "after a restart of the server it goes on"
     assert not Answers(study.folder / "answers.csv").add(study.name, me, first.triplet, 1, 0.0)
     assert not sitting.knows(None)
@@ -214,7 +214,7 @@ def test_neither_reload_nor_a_second_key_or_window_gives_another_try(study: Stud
 
 
 def test_participants_at_once_do_not_mix(study: Study) -> None:
-    sitting = Sitting(study, 6)
+    sitting = Session(study, 6)
     people = [sitting.begin() for _ in range(8)]
 
     def take(me: str) -> None:
@@ -233,7 +233,7 @@ def test_participants_at_once_do_not_mix(study: Study) -> None:
 
 
 def test_a_study_with_answers_is_not_made_anew(evaluation: Path, study: Study) -> None:
-    sitting = Sitting(study, 1)
+    sitting = Session(study, 1)
     me = sitting.begin()
     sitting.show(me)
     assert sitting.answer(me, 1, 1)
@@ -305,7 +305,7 @@ def test_the_commands(evaluation: Path, tmp_path: Path) -> None:
     made = run("talkinghead.study.build", evaluation, folder, "--shots", 8, "--methods", "ours/FT")
     assert made.returncode == 0, made.stderr
     assert "4 triplets" in made.stdout
-    sitting = Sitting(load_study(folder))
+    sitting = Session(load_study(folder))
     me = sitting.begin()
     turn = sitting.show(me)
     assert turn.triplet is not None

@@ -17,7 +17,7 @@ from talkinghead.studio.uploads import Limits, Refused, check_video
 from talkinghead.video.colours import ToRGB, display_size
 from talkinghead.video.container import MAX_PIXELS, VIDEO_SUFFIXES, NoVideo, open_media
 from talkinghead.video.reader import Video, reason
-from talkinghead.video.writer import Movie
+from talkinghead.video.writer import VideoWriter
 from tests.helpers.preparation_videos import GreenFace, green_frame, write_clip, write_video
 from tests.preparation.test_clip import SETTINGS
 from tests.video.test_writer import Fraction, driver_of, render, write_sounding
@@ -258,7 +258,7 @@ def test_scripts_and_playlists_open_no_other_file(tmp_path: Path, kind: str, nam
         read_source([tmp_path / name], GreenFace(), Framing())
     with (
         pytest.raises((NoVideo, av.FFmpegError)),
-        Movie(tmp_path / "o.mp4", 64, 64, Fraction(25), Fraction(1, 25), tmp_path / name),
+        VideoWriter(tmp_path / "o.mp4", 64, 64, Fraction(25), Fraction(1, 25), tmp_path / name),
     ):
         pass
     with pytest.raises(Refused):

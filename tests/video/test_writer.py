@@ -14,7 +14,7 @@ from talkinghead.faces.crop import Framing
 from talkinghead.reenactment.animation import Look, animate, driving_points
 from talkinghead.reenactment.driver import Driver, follow_driver, record
 from talkinghead.types import Frames
-from talkinghead.video.writer import Movie
+from talkinghead.video.writer import VideoWriter
 from tests.helpers.preparation_videos import GreenFace, green_frame, write_clip, write_video
 
 SIZE = 32
@@ -165,7 +165,7 @@ def test_an_interrupted_video_leaves_no_file_and_an_old_one_as_it_was(tmp_path: 
 def test_a_movie_without_frames_is_an_error_and_no_file(tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match="no frame"),
-        Movie(tmp_path / "a.mp4", 64, 64, Fraction(25), Fraction(1, 25)),
+        VideoWriter(tmp_path / "a.mp4", 64, 64, Fraction(25), Fraction(1, 25)),
     ):
         pass
     assert not list(tmp_path.iterdir())

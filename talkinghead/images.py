@@ -6,8 +6,9 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
@@ -147,3 +148,18 @@ def turned(result: Image.Image, image: Image.Image) -> Image.Image:
     exif[ExifTags.Base.Orientation] = orientation
     result.info["exif"] = exif.tobytes()
     return ImageOps.exif_transpose(result)
+
+
+def resize(image: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture in another size: by areas where it shrinks, so that nothing flickers, else bicubically."""
+    if image.shape[:2] == (height, width):
+        return image
+    smaller = height < image.shape[0] or width < image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def rescale_points(
+    points: Float[np.ndarray, "*F 68 2"], factor: float | Float[np.ndarray, "*f 1 1"]
+) -> Float[np.ndarray, "*F 68 2"]:
+    """Points in a picture that was made `factor` times as large: pixel centres are whole numbers in both."""
+    return (points + 0.5) * factor - 0.5

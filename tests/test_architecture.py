@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [  # each may import those before it
     {"names", "processes", "types"},
     {"pretrained", "storage", "terminal", "progress", "precision", "machine", "options", "losses"},
-    {"images", "provenance"},
+    {"images", "pixels", "provenance"},
     {"video", "models"},
     {"faces"},
     {"data"},

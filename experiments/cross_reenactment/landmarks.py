@@ -17,7 +17,8 @@ from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.evaluation.frame_choice import FrameChoice
 from talkinghead.evaluation.tasks import CrossReenactment
 from talkinghead.faces.landmark_image import interocular
-from talkinghead.metrics.landmarks import find_detector, to_uint8
+from talkinghead.metrics.landmarks import find_detector
+from talkinghead.pixels import as_pictures
 from talkinghead.reenactment.adaptation import MODES, adapt, face_of, most_alike
 from talkinghead.reenactment.face_model import load_face_model
 from talkinghead.reenactment.fitting import fit_clip
@@ -109,7 +110,7 @@ def detect(frames: Frames) -> tuple[Points, np.ndarray]:
     detector = find_detector()
     if detector is None:
         raise SystemExit("dlib is needed: pip install 'talkinghead[offline]'")
-    found = [detector(picture) for picture in to_uint8((frames.images + 1) / 2)]
+    found = [detector(picture) for picture in as_pictures(frames.images)]
     seen = np.array([n for n, points in enumerate(found) if points is not None])
     return np.stack([found[n] for n in seen]), seen
 

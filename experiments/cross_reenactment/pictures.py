@@ -14,7 +14,7 @@ import numpy as np
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.evaluation.frame_choice import FrameChoice
 from talkinghead.evaluation.tasks import CrossReenactment
-from talkinghead.metrics.landmarks import to_uint8
+from talkinghead.pixels import as_pictures
 from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 
@@ -38,7 +38,7 @@ def draw(output: Path, data: Path) -> np.ndarray:
         person = source.load(path.stem)
         number = len(person.driving.images) // 2
         shown = [
-            to_uint8((images[[index]] + 1) / 2)[0, ..., ::-1]
+            as_pictures(images[[index]])[0, ..., ::-1]
             for images, index in ((person.shots.images, 0), (person.driving.images, number))
         ]
         strips = [newest(folder, f"ours_FT_*_{mode}_*/T{SHOTS}/{path.name}") for mode in MODES]

@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from talkinghead.metrics.suite import to_uint8
 from talkinghead.models.nearest_frame import nearest_frame
+from talkinghead.pixels import as_pictures
 from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 from talkinghead.types import Episode
@@ -117,7 +117,7 @@ def draw_column(name: str, images: Float[Tensor, "B 3 H W"], cell: int) -> UInt8
     cv2.putText(header, name, (2, HEADER_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     gap = np.full((GAP_PX, cell, 3), GROUND, np.uint8)
     rows = [header]
-    for image in to_uint8((images + 1) / 2):
+    for image in as_pictures(images):
         resized = image if image.shape[0] == cell else cv2.resize(image, (cell, cell), interpolation=cv2.INTER_CUBIC)
         rows += [resized, gap]
     return np.concatenate(rows[:-1])

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from talkinghead.data.reader import StoredClip, UnusableClip
 from talkinghead.faces.landmark_image import draw_landmarks, mirror_points
+from talkinghead.images import rescale_points, resize
+from talkinghead.pixels import to_float
 from talkinghead.types import Episode
 
 _LARGEST = 4096  # pixels of a stored frame's side
@@ -69,7 +71,7 @@ def make_sample(
     scaled = np.empty((len(frames), 68, 2), np.float32)
     for n, frame in enumerate(frames):
         image, factor = decode(clip, names[frame], size)
-        scaled[n] = (points[frame] + 0.5) * factor - 0.5  # pixel centres lie at integers
+        scaled[n] = rescale_points(points[frame], factor)
         images[n] = cv2.flip(image, 1) if flip else image
         scaled[n] = mirror_points(scaled[n], size) if flip else scaled[n]
         landmarks[n] = draw_landmarks(scaled[n], size)
@@ -93,8 +95,7 @@ def decode(clip: StoredClip, name: str, size: int) -> tuple[UInt8[np.ndarray, "s
     except ValueError as error:
         raise UnusableClip("corrupt JPEG", f"{where} ({error})") from error
     if image.shape[0] != size:
-        smaller = image.shape[0] > size
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+        image = resize(image, size, size)
     return image, size / height
 
 
@@ -129,7 +130,7 @@ def as_float(episode: Episode) -> Episode:
     """Images of 0 … 255 to [-1, 1]; an episode that is float already stays as it is."""
 
     def convert(image: Tensor) -> Tensor:
-        return image.float().div_(127.5).sub_(1) if image.dtype == torch.uint8 else image
+        return to_float(image) if image.dtype == torch.uint8 else image
 
     return episode._replace(
         shots=convert(episode.shots),

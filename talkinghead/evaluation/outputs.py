@@ -10,12 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from talkinghead.evaluation.results import ResultKey
 from talkinghead.names import as_path_part
+from talkinghead.pixels import as_pictures, as_tensor
 from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 
@@ -84,8 +84,7 @@ def is_whole(path: Path) -> bool:
 
 def save_strip(path: Path, images: Float[Tensor, "M 3 H W"], card: OriginStatement | None = None) -> None:
     """Write images in [-1, 1], whole or not at all; NaN becomes black. The card says that they are generated."""
-    levels = ((images.detach().float().nan_to_num(-1.0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    pixels = levels.permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy()
+    pixels = np.concatenate(as_pictures(images))
     _, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))
     write_atomic(path, marked(encoded.tobytes(), card) if card else encoded.tobytes())
 
@@ -97,4 +96,4 @@ def load_strip(path: Path) -> Float[Tensor, "M 3 H W"]:
         raise ValueError(f"{path} is no strip of square frames: delete it, and its row in results.csv")
     side = pixels.shape[1]
     frames = np.ascontiguousarray(pixels[..., ::-1]).reshape(-1, side, side, 3)
-    return torch.from_numpy(frames).movedim(-1, 1).float().div_(127.5).sub_(1)
+    return as_tensor(frames)

@@ -7,7 +7,6 @@ from pathlib import Path
 from random import Random
 from typing import final
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -15,7 +14,7 @@ from talkinghead.data.datasets import Skipped
 from talkinghead.data.reader import UnusableClip
 from talkinghead.evaluation.frame_choice import FrameChoice, evenly
 from talkinghead.evaluation.tasks import draw_frames, first_usable
-from talkinghead.images import IMAGE_SUFFIXES, UnreadableImage, read_image
+from talkinghead.images import IMAGE_SUFFIXES, UnreadableImage, read_image, rescale_points, resize
 from talkinghead.types import Frames, Person
 
 _logger = logging.getLogger(__name__)
@@ -138,9 +137,8 @@ class StillsReenactment:
             points = self.detector(image)
             if points is not None:
                 factor = self.size / len(image)
-                interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-                resized = cv2.resize(image, (self.size, self.size), interpolation=interpolation)
-                stills.append((resized, ((points + 0.5) * factor - 0.5).astype(np.float32)))
+                resized = resize(image, self.size, self.size)
+                stills.append((resized, rescale_points(points, factor).astype(np.float32)))
         return stills
 
     def _draw(self, stills: list["Still"]) -> Frames:

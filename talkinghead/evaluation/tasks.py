@@ -17,6 +17,7 @@ from talkinghead.data.episodes import is_decodable, make_sample, usable_frames
 from talkinghead.data.reader import ShardPool, StoredClip, UnusableClip
 from talkinghead.evaluation.frame_choice import FrameChoice
 from talkinghead.faces.landmark_image import draw_landmarks
+from talkinghead.pixels import as_tensor
 from talkinghead.types import Frames, Person
 
 
@@ -274,12 +275,8 @@ def first_usable(keys: list[str], count: int | None, check: Callable[[str], obje
 def as_frames(
     images: UInt8[np.ndarray, "N H W 3"], landmarks: UInt8[np.ndarray, "N H W 3"], points: Float[np.ndarray, "N 68 2"]
 ) -> Frames:
-    """Pictures of 0 … 255 to [-1, 1]; pixels stay last in memory, as convolutions like them best."""
-
-    def convert(pictures: UInt8[np.ndarray, "N H W 3"]) -> torch.Tensor:
-        return torch.from_numpy(pictures).movedim(-1, 1).float().div_(127.5).sub_(1)
-
-    return Frames(convert(images), convert(landmarks), torch.from_numpy(points))
+    """Pictures and landmark images of 0 … 255 to [-1, 1], with their points."""
+    return Frames(as_tensor(images), as_tensor(landmarks), torch.from_numpy(points))
 
 
 def draw_frames(images: UInt8[np.ndarray, "N H W 3"], points: Float[np.ndarray, "N 68 2"]) -> Frames:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from talkinghead.images import rescale_points, resize
 from talkinghead.options import Range, check_numbers
 
 # A face box has this many times the larger extent of the 68 points as its side, and its centre lies this many extents
@@ -85,11 +86,9 @@ def cut(image: UInt8[np.ndarray, "H W 3"], crop: Crop, size: int) -> UInt8[np.nd
     if left or top or right or bottom:
         image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REPLICATE)
     patch = image[crop.y + top : crop.y + top + crop.side, crop.x + left : crop.x + left + crop.side]
-    if crop.side == size:
-        return np.ascontiguousarray(patch)
-    return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if crop.side > size else cv2.INTER_CUBIC)
+    return np.ascontiguousarray(resize(patch, size, size))
 
 
 def to_crop(points: Float[np.ndarray, "*F 68 2"], crop: Crop, size: int) -> Float[np.ndarray, "*F 68 2"]:
     """Landmarks of the source frame as pixels of the stored picture (pixel centres are whole numbers in both)."""
-    return (points - np.array([crop.x, crop.y]) + 0.5) * (size / crop.side) - 0.5
+    return rescale_points(points - np.array([crop.x, crop.y]), size / crop.side)

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -75,8 +76,7 @@ class Dlib:
 
     def check(self) -> None:
         """dlib and its model file are there."""
-        if importlib.util.find_spec("dlib") is None or importlib.util.find_spec("face_recognition_models") is None:
-            raise ImportError("detector=dlib needs two packages: pip install 'talkinghead[offline]'")
+        dlib_files()
         self._model_file()
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
@@ -122,6 +122,18 @@ class Dlib:
         import dlib  # noqa: PLC0415 (an extra)
 
         return dlib.shape_predictor(str(self._model_file()))
+
+
+def dlib_files() -> tuple[ModuleType, ModuleType]:
+    """dlib and the package with its networks. Raises ImportError where the extra `offline` is not installed."""
+    try:
+        import dlib  # noqa: PLC0415 (an extra)
+        import face_recognition_models  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(
+            "dlib is not installed, which wants two packages: pip install 'talkinghead[offline]'"
+        ) from error
+    return dlib, face_recognition_models
 
 
 class FaceAlignment:

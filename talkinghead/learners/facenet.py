@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from talkinghead.data.labelled_frames import Faces, LabelledFrames
 from talkinghead.models.facenet import Face, FaceNet, to_bytes
+from talkinghead.pixels import to_float
 from talkinghead.storage import write_atomic
 
 
@@ -155,7 +156,7 @@ def start_at_mean(head: nn.Linear, values: Float[Tensor, "N ..."]) -> None:
 
 def to_images(batch: Faces) -> Float[Tensor, "B 3 H W"]:
     """Bytes to [-1, 1], channels last."""
-    return batch.images.float().div_(127.5).sub_(1).to(memory_format=torch.channels_last)
+    return to_float(batch.images).to(memory_format=torch.channels_last)
 
 
 def arcface(

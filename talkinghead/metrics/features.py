@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from talkinghead.pixels import to_uint8
 from talkinghead.pretrained import locate_for
 
 _logger = logging.getLogger(__name__)
@@ -38,8 +38,7 @@ class InceptionFeatures(nn.Module):
         self.network = FeatureExtractorInceptionV3("inception", ["2048"], str(weights))
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 2048"]:
-        levels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return self.network(levels)[0]
+        return self.network(to_uint8(x))[0]
 
 
 def find_inception(

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from talkinghead.metrics.landmarks import dlib_files, to_uint8
+from talkinghead.faces.detectors import dlib_files
+from talkinghead.images import rescale_points
+from talkinghead.pixels import as_pictures
 from talkinghead.pretrained import locate_for
 
 # Where ArcFace wants both eyes, the tip of the nose and both corners of the mouth in its picture of 112 px.
@@ -60,7 +62,7 @@ class IdentitySimilarity:
         return similarity.to(x.device).where(x_hat.isfinite().flatten(1).all(dim=1), torch.nan)
 
     def _embed(self, x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B D"]:
-        embeddings = self.recognizer(to_uint8((x + 1) / 2), points.float().cpu().numpy())
+        embeddings = self.recognizer(as_pictures(x), points.float().cpu().numpy())
         return torch.from_numpy(embeddings).float()
 
     def _embed_real(self, x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B D"]:
@@ -137,7 +139,7 @@ class DlibIdentity:
         scale = max(1.0, self.size / max(image.shape[:2]))
         if scale > 1:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        pixels = np.round((points + 0.5) * scale - 0.5).astype(int).tolist()
+        pixels = np.round(rescale_points(points, scale)).astype(int).tolist()
         height, width = image.shape[:2]
         parts = [self.dlib.point(x, y) for x, y in pixels]
         face = self.dlib.full_object_detection(self.dlib.rectangle(0, 0, width - 1, height - 1), parts)

@@ -3,16 +3,14 @@
 import functools
 import importlib.util
 import logging
-from types import ModuleType
 from typing import Protocol, runtime_checkable
 
-import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
-OUTER_EYE_CORNERS = (36, 45)  # of dlib's 68 points
+from talkinghead.faces.detectors import Dlib
+from talkinghead.faces.landmark_image import interocular
+from talkinghead.images import resize
 
 _logger = logging.getLogger(__name__)
 
@@ -32,10 +30,9 @@ class DlibLandmarks:
     """
 
     def __init__(self, size: int = 256) -> None:
-        dlib, models = dlib_files()
         self.size = size
-        self._find_faces = dlib.get_frontal_face_detector()
-        self._predict = dlib.shape_predictor(models.pose_predictor_model_location())
+        self._dlib = Dlib(longest=2 * size, threshold=0.0, jitters=1)
+        self._dlib.check()
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "68 2"] | None:
         points = self._detect(image, self.size)
@@ -43,25 +40,13 @@ class DlibLandmarks:
 
     def _detect(self, image: UInt8[np.ndarray, "H W 3"], size: int) -> Float[np.ndarray, "68 2"] | None:
         scale = size / max(image.shape[:2])
-        shrinks = scale < 1
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        resized = np.ascontiguousarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation))
-        faces = self._find_faces(resized, 0)
-        if not faces:
+        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        resized = np.ascontiguousarray(resize(image, width, height))
+        if not len(boxes := self._dlib.boxes(resized)):
             return None
-        shape = self._predict(resized, max(faces, key=lambda face: face.area()))
-        points = np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+        largest = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+        points = self._dlib.landmarks(resized, largest).astype(np.float32)
         return (points + 0.5) / np.float32(scale) - 0.5
-
-
-def dlib_files() -> tuple[ModuleType, ModuleType]:
-    """dlib and the package with its networks. ImportError where the extra `offline` is not installed."""
-    try:
-        import dlib  # noqa: PLC0415 (an extra)
-        import face_recognition_models  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError("dlib is not installed: pip install 'talkinghead[offline]'") from error
-    return dlib, face_recognition_models
 
 
 @functools.cache
@@ -78,14 +63,7 @@ def landmark_error(found: Float[np.ndarray, "68 2"], driver: Float[np.ndarray, "
 
     Raises ValueError where the driver's outer eye corners coincide.
     """
-    left, right = driver[list(OUTER_EYE_CORNERS)]
-    interocular = float(np.linalg.norm(left - right))
-    if not interocular > 0:
-        raise ValueError(f"the driver's outer eye corners are {interocular} pixels apart: its landmarks are not a face")
-    return float(np.linalg.norm(found - driver, axis=-1).mean()) / interocular
-
-
-def to_uint8(x: Float[Tensor, "B 3 H W"]) -> UInt8[np.ndarray, "B H W 3"]:
-    """Pictures of images in [0, 1]; NaN becomes black."""
-    levels = (x.detach().float().nan_to_num(0.0).clamp(0, 1) * 255).round()
-    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    apart = float(interocular(driver[None])[0])
+    if not apart > 0:
+        raise ValueError(f"the driver's outer eye corners are {apart} pixels apart: its landmarks are not a face")
+    return float(np.linalg.norm(found - driver, axis=-1).mean()) / apart

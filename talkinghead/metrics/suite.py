@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from talkinghead.metrics.landmarks import LandmarkDetector, landmark_error, to_uint8
+from talkinghead.metrics.landmarks import LandmarkDetector, landmark_error
 from talkinghead.metrics.motion import MOTION, STILLNESS, motion, stillness
+from talkinghead.pixels import as_pictures
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # of the window, in pixels
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
@@ -132,7 +133,7 @@ class ImageMetrics(nn.Module):
     def find(self, x_hat: Float[Tensor, "B 3 H W"]) -> Float[np.ndarray, "B 68 2"]:
         """The landmarks of outputs in [-1, 1], NaN where no face is found."""
         assert self.detector is not None
-        found = [self.detector(picture) for picture in to_uint8((x_hat.float().clamp(-1, 1) + 1) / 2)]
+        found = [self.detector(picture) for picture in as_pictures(x_hat)]
         none = np.full((68, 2), np.nan, np.float32)
         return np.stack([none if points is None else points for points in found]) if found else none[None][:0]
 

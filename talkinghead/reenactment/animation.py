@@ -10,7 +10,9 @@ from jaxtyping import Float, UInt8
 
 from talkinghead.faces.crop import cut
 from talkinghead.faces.landmark_image import draw_landmarks
+from talkinghead.images import rescale_points
 from talkinghead.options import Range, check_numbers
+from talkinghead.pixels import as_pictures
 from talkinghead.provenance import OriginStatement, Signer
 from talkinghead.reenactment.adaptation import Mode, adapt
 from talkinghead.reenactment.driver import Driver
@@ -18,7 +20,7 @@ from talkinghead.reenactment.moving_crop import bounded
 from talkinghead.reenactment.paste_back import Paste
 from talkinghead.reenactment.side_by_side import Column, even, labelled, sheet_of, side_by_side, to_height
 from talkinghead.reenactment.smoothing import smooth
-from talkinghead.reenactment.source import Portrait, as_frames, as_pictures
+from talkinghead.reenactment.source import Portrait, as_frames
 from talkinghead.storage import write_atomic
 from talkinghead.types import Frames, Reenactor
 from talkinghead.video.writer import VideoWriter
@@ -143,7 +145,7 @@ def drawn(
 
 def zoomed(points: Float[np.ndarray, "68 2"], size: int, view: int) -> Float[np.ndarray, "68 2"]:
     """Points of a `size` px picture in the same picture of `view` px."""
-    return (points + 0.5) * (view / size) - 0.5
+    return rescale_points(points, view / size)
 
 
 class Composer:

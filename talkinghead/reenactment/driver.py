@@ -15,6 +15,7 @@ from talkinghead.faces.crop import Crop, Framing, clip_crop, face_box, to_crop
 from talkinghead.faces.detectors import Detector
 from talkinghead.faces.face_track import UpscalingDetector, track_face
 from talkinghead.faces.tiled_detection import closer
+from talkinghead.images import rescale_points
 from talkinghead.reenactment.moving_crop import stays, walk
 from talkinghead.video.cached_reader import CachedVideo
 from talkinghead.video.reader import Video, reason
@@ -40,7 +41,7 @@ class Driver(NamedTuple):
         """The landmarks in pixels of the crops as the networks see them."""
         if self.way is None:
             return to_crop(self.points, self.crop, size)
-        return (self.points - self.way[:, None, :2] + 0.5) * (size / self.way[:, None, 2:]) - 0.5
+        return rescale_points(self.points - self.way[:, None, :2], size / self.way[:, None, 2:])
 
     def crop_of(self, frame: int) -> Crop:
         """The crop of a frame."""

@@ -46,7 +46,7 @@ class FaceModel(NamedTuple):
 
 @cache
 def load_face_model(path: Path = FILE) -> FaceModel:
-    """The model that ships with the package, or another file of `learn_facemodel`."""
+    """The model that ships with the package, or another file of `tools.learn_face_model`."""
     arrays = load_file(path)
     missing = set(FaceModel._fields) - set(arrays)
     if missing:

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from talkinghead.faces.crop import Crop
+from talkinghead.images import resize
 
 GRID = 32  # colours are compared in pictures of so many pixels
 REACH = 0.25  # crop sides over which they change
@@ -45,9 +46,7 @@ class Paste:
 
     def __call__(self, patch: UInt8[np.ndarray, "S S 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """The whole picture with this in the crop."""
-        smaller = len(patch) > self._side
-        interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-        new = cv2.resize(patch, (self._side, self._side), interpolation=interpolation)[self._inside]
+        new = resize(patch, self._side, self._side)[self._inside]
         if self._tint is not None:
             new = self._tint(new)
         whole = self.picture.copy()

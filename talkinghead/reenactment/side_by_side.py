@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from talkinghead.images import resize
 from talkinghead.provenance import OriginStatement, Signer, marked
 from talkinghead.storage import write_atomic
 
@@ -32,8 +33,7 @@ def to_height(image: Image, height: int) -> Image:
     if len(image) == height:
         return image
     width = max(1, round(image.shape[1] * height / len(image)))
-    interpolation = cv2.INTER_AREA if height < len(image) else cv2.INTER_CUBIC
-    return cv2.resize(image, (width, height), interpolation=interpolation)
+    return resize(image, width, height)
 
 
 def even(image: Image) -> Image:
@@ -91,8 +91,7 @@ def square(image: Image, side: int) -> UInt8[np.ndarray, "side side 3"]:
     """The whole picture in the middle of a white square."""
     factor = side / max(image.shape[:2])
     height, width = (max(1, round(extent * factor)) for extent in image.shape[:2])
-    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     canvas = np.full((side, side, 3), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
-    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=interpolation)
+    canvas[top : top + height, left : left + width] = resize(image, width, height)
     return canvas

@@ -14,6 +14,7 @@ from talkinghead.faces.detectors import Detector
 from talkinghead.faces.face_track import find_face
 from talkinghead.faces.landmark_image import draw_landmarks
 from talkinghead.images import IMAGE_SUFFIXES, is_image, read_image
+from talkinghead.pixels import as_tensor
 from talkinghead.types import Frames
 from talkinghead.video.reader import Video, reason, spread
 
@@ -153,14 +154,3 @@ def as_frames(images: UInt8[np.ndarray, "N S S 3"], points: Float[np.ndarray, "N
 def landmark_images(points: Float[np.ndarray, "N 68 2"], size: int) -> Float[torch.Tensor, "N 3 S S"]:
     """The landmarks drawn in pictures of `size` pixels, as the networks take them."""
     return as_tensor(np.stack([draw_landmarks(face, size) for face in points]))
-
-
-def as_tensor(pictures: UInt8[np.ndarray, "N S S 3"]) -> Float[torch.Tensor, "N 3 S S"]:
-    """0 … 255 to [-1, 1]; pixels stay last in memory, as convolutions like them best."""
-    return torch.from_numpy(pictures).movedim(-1, 1).float().div_(127.5).sub_(1)
-
-
-def as_pictures(x: Float[torch.Tensor, "N 3 S S"]) -> UInt8[np.ndarray, "N S S 3"]:
-    """[-1, 1] to 0 … 255."""
-    pixels = x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte().movedim(1, -1)
-    return np.ascontiguousarray(pixels.cpu().numpy())

@@ -14,10 +14,11 @@ from jaxtyping import Float, UInt8
 
 from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import Detector
+from talkinghead.pixels import as_pictures
 from talkinghead.provenance import Signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.pipeline import Method, NewPerson, Pipeline, Settings
-from talkinghead.reenactment.source import as_pictures, landmark_images
+from talkinghead.reenactment.source import landmark_images
 from talkinghead.studio.job import JobProgress
 from talkinghead.studio.uploads import Limits, Refused, admit_pictures, admit_video
 from talkinghead.types import Frames

@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 
 from talkinghead.evaluation.outputs import FrameStore, load_strip
 from talkinghead.evaluation.results import EVERYBODY, ResultKey, Results, Row
+from talkinghead.pixels import as_pictures
 from talkinghead.provenance.marking import OriginStatement, marked
 from talkinghead.study.study import ANSWERS_FILE, Study, Triplet, name_of, save_study
 from talkinghead.study.user_score import condition_of, key_of
@@ -140,7 +141,7 @@ def draw_triplet(triplet: Triplet, kept: FrameStore) -> bytes:
         raise ValueError(f"{kept.path(triplet.key)}: {len(fake)} outputs, not as many as hold-out frames")
     shown = zip(triplet.clips, triplet.frames, strict=True)
     chosen = [fake[n] if place == triplet.position else real[c][n] for place, (c, n) in enumerate(shown, start=1)]
-    pixels = [enlarge(((one.movedim(0, -1).numpy() + 1) * 127.5).round().astype(np.uint8)) for one in chosen]
+    pixels = [enlarge(as_pictures(one)) for one in chosen]
     return marked(encode(np.concatenate(pixels, axis=1)), OriginStatement(composite=True))
 
 
@@ -183,7 +184,7 @@ def main() -> None:
             chosen.videos,
         )
     except (ValueError, OSError) as error:
-        sys.exit(f"study_making: {error}")
+        sys.exit(f"talkinghead.study.build: {error}")
     print(f"{study.folder}: study {study.name}, {len(study.triplets)} triplets")
 
 

@@ -47,7 +47,7 @@ def main() -> None:
         if chosen.into is not None:
             fill(Results(chosen.into), found)
     except (ValueError, OSError) as error:
-        sys.exit(f"study_results: {error}")
+        sys.exit(f"talkinghead.study.results: {error}")
     print(as_lines(describe(found)) + f"\n{len({row['participant'] for row in rows})} participants")
 
 

@@ -14,10 +14,11 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from talkinghead import pretrained
-from talkinghead.metrics.landmarks import find_detector, landmark_error, to_uint8
+from talkinghead.metrics.landmarks import find_detector, landmark_error
 from talkinghead.metrics.lpips import LPIPS, find_lpips
 from talkinghead.metrics.suite import MAX_PSNR, ImageMetrics, psnr, ssim
 from talkinghead.models.nearest_frame import nearest_frame
+from talkinghead.pixels import as_pictures
 from talkinghead.types import Episode
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -201,7 +202,7 @@ def test_suite_on_a_face() -> None:
 
 def test_pictures_are_the_images() -> None:
     picture = face(32)
-    assert np.array_equal(to_uint8((as_images(picture) + 1) / 2)[0], picture)
+    assert np.array_equal(as_pictures(as_images(picture))[0], picture)
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,7 @@ def test_methods_and_shots_can_be_chosen_and_mistakes_are_said(evaluation: Path,
         make_study(evaluation, tmp_path / "two", methods=["x2face"])
     with pytest.raises(ValueError, match="no outputs"):
         make_study(tmp_path, tmp_path / "two")
-    with pytest.raises(FileNotFoundError, match=r"python -m talkinghead\.studio\.study_making"):
+    with pytest.raises(FileNotFoundError, match=r"python -m talkinghead\.study\.build"):
         load_study(tmp_path / "two")
     triplets = study.folder / TRIPLETS_FILE
     triplets.write_text(json.dumps({"name": "x", "triplets": [{"id": "1"}]}))

@@ -62,7 +62,7 @@ def landmark_table(rows: Rows, landmarks: str, truth: str) -> str:
                 below = "" if mode == "raw" else f"{100 * (value / raw - 1):+.0f} %"
                 cells += [f"{value:.3f}", f"{median(float(row[column]) for row in of(mode)):.3f}", below]
             lines.append("| " + " | ".join(cells) + " |")
-    people = len({row["person"] for row in chosen})
+    people = len({row["clip"] for row in chosen})
     return "\n".join(lines) + f"\n\n{people} pairs of people, up to 32 frames of each.\n"
 
 

@@ -41,7 +41,7 @@ def take_run(run: Path) -> None:
         method, variant = METHODS[row["method"]]
         metrics = {name: row[name] for name in METRICS if name in row}
         results.append({
-            "data": "synthetic", "method": method, "variant": variant, "T": row["T"], "person": "*", **metrics,
+            "data": "synthetic", "method": method, "variant": variant, "T": row["T"], "clip": "*", **metrics,
             "step": row["step"], "config": " ".join(overrides), "commit": checkpoint["config"]["git_commit"],
         })  # fmt: skip
     text = io.StringIO()

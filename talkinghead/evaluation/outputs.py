@@ -34,7 +34,7 @@ class FrameStore:
         parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash, seed_of(key))
         method = as_path_part("_".join(part for part in parts if part != "-"))
         shots = f"T={key.T}" if key.seed == "-" else f"T{key.T}"  # in folders of before there were seeds
-        return folder_of(self.folder, key) / method / shots / f"{as_path_part(key.person)}.png"
+        return folder_of(self.folder, key) / method / shots / f"{as_path_part(key.clip)}.png"
 
     def has(self, key: ResultKey) -> bool:
         """Whether its picture is there and whole; what is left of one is not."""
@@ -49,7 +49,7 @@ class FrameStore:
     def target_path(self, key: ResultKey) -> Path:
         """Where the hold-out frames lie that a row is about; another protocol or seed holds out others."""
         name = "_".join(["target", *(part for part in (key.protocol, seed_of(key)) if part != "-")])
-        return folder_of(self.folder, key) / as_path_part(name) / f"{as_path_part(key.person)}.png"
+        return folder_of(self.folder, key) / as_path_part(name) / f"{as_path_part(key.clip)}.png"
 
     def save_target(self, key: ResultKey, x: Float[Tensor, "M 3 H W"]) -> None:
         save_strip(self.target_path(key), x)
@@ -59,7 +59,7 @@ class FrameStore:
 
     def digest_targets(self, key: ResultKey, people: Iterable[str]) -> str:
         """SHA-256 of these people's targets: what statistics of real images are kept under."""
-        content = (self.target_path(replace(key, person=person)).read_bytes() for person in people)
+        content = (self.target_path(replace(key, clip=person)).read_bytes() for person in people)
         return hashlib.sha256(b"".join(hashlib.sha256(picture).digest() for picture in content)).hexdigest()
 
 

@@ -18,7 +18,7 @@ from talkinghead.data.loader import SkipReport
 from talkinghead.evaluation.finetune_previews import FinetunePreviews
 from talkinghead.evaluation.harness import number_of, take, timed, uncached_autocast
 from talkinghead.evaluation.outputs import FrameStore
-from talkinghead.evaluation.results import EVERYBODY, ResultKey, Results, name_people
+from talkinghead.evaluation.results import ALL_CLIPS, ResultKey, Results, name_clips
 from talkinghead.evaluation.tasks import People, PeopleSource
 from talkinghead.learners.finetune import FineTuner
 from talkinghead.metrics.frechet import FrechetDistance
@@ -200,8 +200,8 @@ class FewShotEvaluation(L.LightningModule):
 
     def _set_key(self, candidate: Candidate, num_shots: int) -> ResultKey:
         """Of all people of this run together: another number of people is another row."""
-        people = name_people(row["person"] for row in self._rows(candidate, num_shots))
-        return replace(self._key(candidate, num_shots, EVERYBODY), people=people)
+        people = name_clips(row["clip"] for row in self._rows(candidate, num_shots))
+        return replace(self._key(candidate, num_shots, ALL_CLIPS), clips=people)
 
     # All people.
 
@@ -229,15 +229,15 @@ class FewShotEvaluation(L.LightningModule):
         return bool(self._set_metrics and total and not known)
 
     def _add_set_metrics(self, kept: FrameStore, missing: Sequence[tuple[Candidate, int]]) -> None:
-        """Rows of person `*`. The distances ask all ranks: each comes to each of them, with people or without."""
-        people = sorted({row["person"] for row in self._rows(*missing[0])})
-        targets = self._key(missing[0][0], missing[0][1], EVERYBODY)
+        """Rows of clip `*`. The distances ask all ranks: each comes to each of them, with people or without."""
+        people = sorted({row["clip"] for row in self._rows(*missing[0])})
+        targets = self._key(missing[0][0], missing[0][1], ALL_CLIPS)
         content = kept.digest_targets(targets, people)
         for metric in self._set_metrics.values():
             metric.to(self.device).reset(real=True)
             if not metric.load_real(content):
                 for person in self._met:
-                    metric.update_real(kept.load_target(replace(targets, person=person)).to(self.device))
+                    metric.update_real(kept.load_target(replace(targets, clip=person)).to(self.device))
                 metric.save_real(content)
         for candidate, num_shots in missing:
             values = {}
@@ -257,8 +257,8 @@ class FewShotEvaluation(L.LightningModule):
     def _rows(self, candidate: Candidate, num_shots: int) -> list[dict[str, str]]:
         """What `results` has of this run's people, all ranks'."""
         everybody = set(self.trainer.datamodule.everybody)  # type: ignore[attr-defined]
-        rows = self.results.of(self._key(candidate, num_shots, EVERYBODY))
-        return [row for row in rows if row["person"] in everybody]
+        rows = self.results.of(self._key(candidate, num_shots, ALL_CLIPS))
+        return [row for row in rows if row["clip"] in everybody]
 
     def rows(self) -> list[dict[str, str]]:
         """What `results` has of this run: its people one by one, and all of them together."""

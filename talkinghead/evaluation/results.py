@@ -15,11 +15,12 @@ from talkinghead import machine
 from talkinghead.names import as_cell, of_cell
 from talkinghead.storage import write_atomic
 
-HEAD = ("data", "method", "variant", "T", "seed", "person", "identity", "num_targets")
-TAIL = ("learning_s", "ms_per_frame", "checkpoint", "config", "config_hash", "protocol", "people", "commit")
-REQUIRED = ("data", "method", "variant", "T", "person")
-EVERYBODY = "*"  # in the column person: a metric of a whole set, fid for one; the column people says of which
-OLD = {"seed": "-", "protocol": "-", "people": "-"}  # of rows written before there were these columns
+HEAD = ("data", "method", "variant", "T", "seed", "clip", "identity", "num_targets")
+TAIL = ("learning_s", "ms_per_frame", "checkpoint", "config", "config_hash", "protocol", "clips", "commit")
+REQUIRED = ("data", "method", "variant", "T", "clip")
+ALL_CLIPS = "*"  # in the column clip: a metric of a whole set, fid for one; the column clips says of which
+OLD = {"seed": "-", "protocol": "-", "clips": "-"}  # of rows written before there were these columns
+RENAMED = {"person": "clip", "people": "clips"}  # columns of older files
 
 Row = dict[str, str]
 
@@ -30,25 +31,25 @@ class ResultKey:
 
     method, variant   `ours` with `FF` or `FT`, other methods with `-`
     T                 number of shots
-    person            the unit of the protocol: key of a clip, name of a video or of a folder of pictures
+    clip              the unit of the protocol: key of a clip, name of a video or of a folder of pictures
     checkpoint        first 12 digits of the file's sha256, `-` for a method without one
     config            name of the experiment's row, `default` or an ablation; `config_hash` tells settings apart
     seed              of the choice of frames and of learning, `-` where it is not known
     protocol          unit, split, order of shots, most shots, hold-out frames: `clip_parts_random_32_32`
-    people            of a row of person `*`: how many and which, as `name_people` has it; `-` elsewhere
+    clips             of a row of clip `*`: how many and which, as `name_clips` has it; `-` elsewhere
     """
 
     data: str
     method: str
     variant: str
     T: int
-    person: str
+    clip: str
     checkpoint: str = "-"
     config: str = "default"
     config_hash: str = "-"
     seed: str = "-"
     protocol: str = "-"
-    people: str = "-"
+    clips: str = "-"
 
 
 class Results:
@@ -67,11 +68,11 @@ class Results:
 
     def find(self, key: ResultKey) -> Row | None:
         """The row of a key."""
-        return next((row for row in self.of(key) if row["person"] == key.person), None)
+        return next((row for row in self.of(key) if row["clip"] == key.clip), None)
 
     def of(self, key: ResultKey) -> list[Row]:
-        """The rows of all people that agree with the key in everything else."""
-        wanted = {name: value for name, value in as_text(asdict(key)).items() if name != "person"}
+        """The rows of all clips that agree with the key in everything else."""
+        wanted = {name: value for name, value in as_text(asdict(key)).items() if name != "clip"}
         return [row for row in self.rows() if same(row, wanted)]
 
     def add(self, key: ResultKey, values: Mapping[str, object]) -> None:
@@ -100,6 +101,8 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> list[Row]:
         return []
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
+        if "clip" in required and "clip" not in (names := list(reader.fieldnames or ())):
+            reader.fieldnames = [RENAMED.get(name, name) for name in names]
         rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no csv file ({error}): move it away, or give another") from error
@@ -121,14 +124,14 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     write_atomic(path, text.getvalue().encode())
 
 
-def name_people(keys: Iterable[str]) -> str:
-    """`8-3f2a1c`: how many people a set has, and six digits of who they are.
+def name_clips(keys: Iterable[str]) -> str:
+    """`8-3f2a1c`: how many clips a set has, and six digits of which.
 
-    >>> name_people(["b", "a"]) == name_people(["a", "b"])
+    >>> name_clips(["b", "a"]) == name_clips(["a", "b"])
     True
     """
-    people = sorted(set(keys))
-    return f"{len(people)}-{hashlib.sha256(repr(people).encode()).hexdigest()[:6]}"
+    clips = sorted(set(keys))
+    return f"{len(clips)}-{hashlib.sha256(repr(clips).encode()).hexdigest()[:6]}"
 
 
 def same(row: Row, wanted: Row) -> bool:

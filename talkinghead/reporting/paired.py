@@ -8,7 +8,7 @@ of the table.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from talkinghead.evaluation.results import EVERYBODY, Row
+from talkinghead.evaluation.results import ALL_CLIPS, Row
 from talkinghead.reporting.intervals import Interval, difference_interval, holm
 from talkinghead.reporting.summary import Method, by_identity, find_metric, number_in, seeds_of
 
@@ -51,10 +51,10 @@ class Gain(NamedTuple):
 
 
 def find_rows(rows: Iterable[Row], data: str, side: Side, metric: str) -> dict[tuple[str, str], Row]:
-    """(person, seed) -> row; those without a number are left out."""
+    """(clip, seed) -> row; those without a number are left out."""
     chosen = [row for row in rows if row["data"] == data and side.method.matches(row) and int(row["T"]) == side.shots]
-    known = [row for row in chosen if row["person"] != EVERYBODY and number_in(row, metric) == number_in(row, metric)]
-    return {(row["person"], row.get("seed", "-")): row for row in known}
+    known = [row for row in chosen if row["clip"] != ALL_CLIPS and number_in(row, metric) == number_in(row, metric)]
+    return {(row["clip"], row.get("seed", "-")): row for row in known}
 
 
 def find_gain(rows: Sequence[Row], data: str, claim: Claim, metric: str) -> Gain | None:

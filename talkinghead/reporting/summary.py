@@ -2,7 +2,7 @@
 
 Rows are those of the few-shot protocol: one per data set, method, variant, T, seed and person (a clip, a video or a
 folder of pictures), one column per metric. Means and intervals are over identities: what is measured of several clips
-of somebody, or with several seeds, is averaged first. Metrics of a whole test set (fid) stand in rows of person `*`.
+of somebody, or with several seeds, is averaged first. Metrics of a whole test set (fid) stand in rows of clip `*`.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from talkinghead.evaluation.results import EVERYBODY, Row, name_people
+from talkinghead.evaluation.results import ALL_CLIPS, Row, name_clips
 from talkinghead.reporting.intervals import mean_interval
 
 
@@ -121,7 +121,7 @@ def measure(table: Table, rows: Iterable[Row]) -> Lines:
 
 def counted_twice(rows: Iterable[Row]) -> list[str]:
     """Those with more than one row of a seed."""
-    people = [(row["person"], row.get("seed", "-")) for row in rows if row["person"] != EVERYBODY]
+    people = [(row["clip"], row.get("seed", "-")) for row in rows if row["clip"] != ALL_CLIPS]
     return sorted({person for person, seed in people if people.count((person, seed)) > 1})
 
 
@@ -131,7 +131,7 @@ def estimate(rows: Iterable[Row], metric: str) -> Estimate | None:
     of_the_set = estimate_set(rows, metric)
     if of_the_set is not None:
         return of_the_set
-    known = [row for row in rows if row["person"] != EVERYBODY and not math.isnan(number_in(row, metric))]
+    known = [row for row in rows if row["clip"] != ALL_CLIPS and not math.isnan(number_in(row, metric))]
     if not known:
         return None
     mean = mean_interval(list(by_identity(known, metric).values()))
@@ -146,14 +146,14 @@ def estimate_set(rows: Sequence[Row], metric: str) -> Estimate | None:
 
     It may have its bounds in columns `<metric>_low` and `<metric>_high` (user).
     """
-    sets = [row for row in rows if row["person"] == EVERYBODY and not math.isnan(number_in(row, metric))]
+    sets = [row for row in rows if row["clip"] == ALL_CLIPS and not math.isnan(number_in(row, metric))]
     if not sets:
         return None
     chosen = {}
     for seed in seeds_of(sets):
         of_seed = [row for row in sets if row.get("seed", "-") == seed]
-        people = [r["person"] for r in rows if r["person"] != EVERYBODY and r.get("seed", "-") == seed]
-        fitting = [row for row in of_seed if row.get("people") == name_people(people)]
+        people = [r["clip"] for r in rows if r["clip"] != ALL_CLIPS and r.get("seed", "-") == seed]
+        fitting = [row for row in of_seed if row.get("clips") == name_clips(people)]
         largest = max(of_seed, key=lambda row: number_in(row, "num_targets") if row.get("num_targets") else 0)
         chosen[seed] = fitting[0] if fitting else largest
     low, high, answers = (next(iter(chosen.values())).get(f"{metric}_{name}") for name in ("low", "high", "answers"))
@@ -166,8 +166,8 @@ def by_identity(rows: Iterable[Row], metric: str) -> dict[str, float]:
     """identity -> the mean over its clips and over seeds; those without a number are left out."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        if row["person"] != EVERYBODY and not math.isnan(value := number_in(row, metric)):
-            values.setdefault(row.get("identity") or row["person"], []).append(value)
+        if row["clip"] != ALL_CLIPS and not math.isnan(value := number_in(row, metric)):
+            values.setdefault(row.get("identity") or row["clip"], []).append(value)
     return {identity: fmean(numbers) for identity, numbers in sorted(values.items())}
 
 
@@ -177,7 +177,7 @@ def number_in(row: Row, name: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"row of {row['person']}, T={row['T']}: {name} is {text[:20]!r}, not a number") from None
+        raise ValueError(f"row of {row['clip']}, T={row['T']}: {name} is {text[:20]!r}, not a number") from None
 
 
 def seeds_of(rows: Iterable[Row]) -> tuple[str, ...]:

@@ -51,8 +51,8 @@ class SweepTable:
 
 def key_of(row: Row) -> tuple[str, ...]:
     """What a row is about: a later job's takes its place."""
-    names = ("data", "method", "variant", "T", "seed", "person", "checkpoint", "config", "config_hash", "protocol")
-    return (*(row.get(name, "-") for name in names), row.get("people", "-"))
+    names = ("data", "method", "variant", "T", "seed", "clip", "checkpoint", "config", "config_hash", "protocol")
+    return (*(row.get(name, "-") for name in names), row.get("clips", "-"))
 
 
 def finish(rows: Sequence[Row], folder: Path, of: str, loggers: Sequence[Logger] = ()) -> None:

@@ -8,7 +8,7 @@ from talkinghead.evaluation.results import Row, as_text, read_csv, write_csv
 from talkinghead.study.study import Triplet
 
 COLUMNS = (
-    "study", "participant", "triplet", "data", "method", "variant", "T", "person", "checkpoint", "config",
+    "study", "participant", "triplet", "data", "method", "variant", "T", "clip", "checkpoint", "config",
     "config_hash", "seed", "protocol", "position", "answer", "correct", "seconds",
 )  # fmt: skip
 NEWER = {"seed": "-", "protocol": "-"}  # columns that older files do not have
@@ -44,6 +44,6 @@ class Answers:
                 "position": triplet.position, "answer": answer, "correct": int(answer == triplet.position),
                 "seconds": f"{seconds:.2f}",
             }  # fmt: skip
-            del given["people"]  # of sets only
+            del given["clips"]  # of sets only
             write_csv(self.path, COLUMNS, [*rows, as_text(given)])
         return True

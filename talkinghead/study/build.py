@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from talkinghead.evaluation.outputs import FrameStore, load_strip
-from talkinghead.evaluation.results import EVERYBODY, ResultKey, Results, Row
+from talkinghead.evaluation.results import ALL_CLIPS, ResultKey, Results, Row
 from talkinghead.pixels import as_pictures
 from talkinghead.provenance.marking import OriginStatement, marked
 from talkinghead.study.study import ANSWERS_FILE, Study, Triplet, name_of, save_study
@@ -42,7 +42,7 @@ def make_study(
     data            data set and split, as in the rows; None: there is but one
     per_condition   triplets of each method and T; None: one of each clip
     videos          the real frames are of two other clips of the same person, whose name is what stands before the
-                    first `_` in the column `person`; else all three are of one clip
+                    first `_` in the column `clip`; else all three are of one clip
     """
     if (folder / ANSWERS_FILE).exists():
         raise ValueError(f"{folder} has answers already: make another study in another folder")
@@ -74,10 +74,10 @@ def find_conditions(
         key = key_of(row)
         label = key.method if key.variant == "-" else f"{key.method}/{key.variant}"
         wanted = key.method not in COPIES if methods is None else label in methods
-        if not wanted or (shots and key.T not in shots) or data not in (None, key.data) or key.person == EVERYBODY:
+        if not wanted or (shots and key.T not in shots) or data not in (None, key.data) or key.clip == ALL_CLIPS:
             continue
         if kept.has(key) and kept.target_path(key).is_file():
-            found.setdefault(condition_of(key), []).append(key.person)
+            found.setdefault(condition_of(key), []).append(key.clip)
     sets = {key.data for key in found}
     if len(sets) > 1:
         raise ValueError(f"outputs of {', '.join(sorted(sets))}: choose one with --data")
@@ -97,7 +97,7 @@ def make_triplets(
     order = islice(cycle(random.sample(clips, len(clips))), count)
     positions = [1, 2, 3] * (count // 3) + random.sample([1, 2, 3], count % 3)
     random.shuffle(positions)
-    totals = {clip: len(load_strip(kept.target_path(replace(condition, person=clip)))) for clip in clips}
+    totals = {clip: len(load_strip(kept.target_path(replace(condition, clip=clip)))) for clip in clips}
     triplets = []
     for number, (clip, position) in enumerate(zip(order, positions, strict=True)):
         if videos:
@@ -107,7 +107,7 @@ def make_triplets(
         else:
             shown, frames = [clip] * 3, spread(totals[clip], clip, random)
         name = hashlib.sha256(repr((seed, condition, clip, number)).encode()).hexdigest()[:12]
-        triplets.append(Triplet(name, replace(condition, person=clip), tuple(shown), tuple(frames), position))
+        triplets.append(Triplet(name, replace(condition, clip=clip), tuple(shown), tuple(frames), position))
     return triplets
 
 
@@ -136,8 +136,8 @@ def with_other_videos(clips: Sequence[str]) -> list[str]:
 def draw_triplet(triplet: Triplet, kept: FrameStore) -> bytes:
     """One JPEG of the three pictures; it says that generated pixels are in it, and not where."""
     fake = kept.load(triplet.key)
-    real = {clip: load_strip(kept.target_path(replace(triplet.key, person=clip))) for clip in triplet.clips}
-    if real[triplet.key.person].shape != fake.shape:
+    real = {clip: load_strip(kept.target_path(replace(triplet.key, clip=clip))) for clip in triplet.clips}
+    if real[triplet.key.clip].shape != fake.shape:
         raise ValueError(f"{kept.path(triplet.key)}: {len(fake)} outputs, not as many as hold-out frames")
     shown = zip(triplet.clips, triplet.frames, strict=True)
     chosen = [fake[n] if place == triplet.position else real[c][n] for place, (c, n) in enumerate(shown, start=1)]

@@ -27,7 +27,7 @@ class Triplet:
 
     id         of the picture; tells nothing
     key        the row of the evaluation that the fake belongs to
-    clips      whose hold-out frames these are (column `person`), in the order they are shown
+    clips      whose hold-out frames these are (column `clip`), in the order they are shown
     frames     which of them
     position   1, 2 or 3: the fake
     """
@@ -64,9 +64,9 @@ class Study:
         seen = Counter[str]()
         while len(chosen) < min(count, len(self.triplets)):
             for mine in filter(None, random.sample(list(conditions.values()), len(conditions))):
-                best = min(mine, key=lambda triplet: seen[triplet.key.person])
+                best = min(mine, key=lambda triplet: seen[triplet.key.clip])
                 mine.remove(best)
-                seen[best.key.person] += 1
+                seen[best.key.clip] += 1
                 chosen.append(best)
         return random.sample(chosen[:count], min(count, len(chosen)))
 

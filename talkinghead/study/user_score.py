@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
-from talkinghead.evaluation.results import EVERYBODY, HEAD, TAIL, ResultKey, Results, Row
+from talkinghead.evaluation.results import ALL_CLIPS, HEAD, TAIL, ResultKey, Results, Row
 from talkinghead.reporting.intervals import wilson_interval
 
-KEY = ("data", "method", "variant", "T", "person", "checkpoint", "config", "config_hash")
+KEY = ("data", "method", "variant", "T", "clip", "checkpoint", "config", "config_hash")
 NEWER = ("seed", "protocol")  # columns that older rows and answers do not have
 
 
@@ -34,7 +34,7 @@ def key_of(row: Row) -> ResultKey:
 
 def condition_of(key: ResultKey) -> ResultKey:
     """The key of all people together: what an accuracy is measured of."""
-    return replace(key, person=EVERYBODY)
+    return replace(key, clip=ALL_CLIPS)
 
 
 def accuracy(answers: Iterable[Row]) -> dict[ResultKey, Accuracy]:
@@ -48,7 +48,7 @@ def accuracy(answers: Iterable[Row]) -> dict[ResultKey, Accuracy]:
 
 
 def fill(results: Results, found: Mapping[ResultKey, Accuracy]) -> None:
-    """Put the accuracies into the rows of person `*`: columns user, user_low, user_high, user_answers.
+    """Put the accuracies into the rows of clip `*`: columns user, user_low, user_high, user_answers.
 
     What else is in these rows stays. Raises ValueError, before anything is written, for a method that has no rows.
     """

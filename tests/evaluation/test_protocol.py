@@ -24,7 +24,7 @@ from talkinghead.evaluation.frame_choice import FrameChoice
 from talkinghead.evaluation.harness import take, uncached_autocast
 from talkinghead.evaluation.outputs import FrameStore, load_strip, save_strip
 from talkinghead.evaluation.protocol import Candidate, FewShotEvaluation, TaskDataModule
-from talkinghead.evaluation.results import EVERYBODY, Results, read_csv
+from talkinghead.evaluation.results import ALL_CLIPS, Results, read_csv
 from talkinghead.evaluation.tasks import SelfReenactment
 from talkinghead.metrics.frechet import FrechetDistance
 from talkinghead.metrics.suite import ImageMetrics
@@ -161,7 +161,7 @@ def test_set_metrics_have_their_own_rows_and_survive_a_restart(tmp_path: Path) -
         return {"fd_pixels": FrechetDistance("fd_pixels", Pixels(), tmp_path / "statistics"), "fid": None}
 
     logged = run(learner(tmp_path, ColourLearner(), shots=(4,), set_metrics=distance()), people(tmp_path))
-    rows = [row for row in Results(tmp_path / "results.csv").rows() if row["person"] == EVERYBODY]
+    rows = [row for row in Results(tmp_path / "results.csv").rows() if row["clip"] == ALL_CLIPS]
     assert {row["method"]: row["num_targets"] for row in rows} == {"nearest": "12", "mean": "12", "ours": "12"}
     assert all(float(row["fd_pixels"]) > 0 and row["ssim"] == "" for row in rows)
     assert logged["test/T=4/mean/fd_pixels"] == pytest.approx(float(rows[1]["fd_pixels"]), rel=1e-4)
@@ -186,14 +186,14 @@ def test_the_distance_of_a_larger_set_is_not_overwritten(tmp_path: Path) -> None
 
     evaluated(None)
     path = tmp_path / "results.csv"
-    before = [row for row in Results(path).rows() if row["person"] == EVERYBODY]
+    before = [row for row in Results(path).rows() if row["clip"] == ALL_CLIPS]
     evaluated(2)
-    after = [row for row in Results(path).rows() if row["person"] == EVERYBODY]
+    after = [row for row in Results(path).rows() if row["clip"] == ALL_CLIPS]
     assert [row for row in after if row in before] == before
     assert sorted((row["method"], row["num_targets"]) for row in after) == [
         ("mean", "12"), ("mean", "8"), ("nearest", "12"), ("nearest", "8"),
     ]  # fmt: skip
-    assert {row["people"][:2] for row in after} == {"3-", "2-"}
+    assert {row["clips"][:2] for row in after} == {"3-", "2-"}
     evaluated(2, seed=1)
     rows = Results(path).rows()
     assert {row["seed"] for row in rows} == {"0", "1"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from talkinghead.evaluation.results import EVERYBODY, ResultKey, Results
+from talkinghead.evaluation.results import ALL_CLIPS, ResultKey, Results
 
 KEY = ResultKey("synthetic/test", "ours", "FT", 8, "anna", "0123456789ab", "default", "ba9876543210")
 
@@ -22,8 +22,8 @@ def test_columns_and_numbers(tmp_path: Path) -> None:
     results.add(KEY, {"num_targets": 32, "ssim": 0.123456789, "nme": float("nan"), "learning_s": 1.0, "commit": "c"})
     header, row = (tmp_path / "new" / "results.csv").read_text().splitlines()
     assert header == (
-        "data,method,variant,T,seed,person,identity,num_targets,ssim,nme,"
-        "learning_s,ms_per_frame,checkpoint,config,config_hash,protocol,people,commit"
+        "data,method,variant,T,seed,clip,identity,num_targets,ssim,nme,"
+        "learning_s,ms_per_frame,checkpoint,config,config_hash,protocol,clips,commit"
     )
     assert row == "synthetic/test,ours,FT,8,-,anna,,32,0.123457,nan,1,,0123456789ab,default,ba9876543210,-,-,c"
 
@@ -46,7 +46,7 @@ NO_CSV = {
     "binary": (b"\x89PNG\r\n\x1a\n\xff\x00\x01", "is no csv file"),
     "zeros": (b"data,method\0,variant\n", "is no csv file|no column"),
     "huge": (HEADER + b"a,b,-,1," + b"x" * 200_000 + b"\n", "field larger than field limit"),
-    "other": (b"a,b\n1,2\n", "no column data, method, variant, T, person"),
+    "other": (b"a,b\n1,2\n", "no column data, method, variant, T, clip"),
     "cells": (HEADER + b"a,b,-,1\n", "row 1 has not as many cells"),
     "shots": (HEADER + b"a,b,-,many,anna\n", "row 1: T is 'many'"),
 }
@@ -77,7 +77,7 @@ def test_a_new_metric_is_a_new_column_and_a_known_key_is_replaced(tmp_path: Path
     results.add(KEY, {"ssim": 0.1})
     results.add(bert, {"ssim": 0.2})
     results.add(KEY, {"ssim": 0.3, "lpips": 0.4})
-    assert [(row["person"], row["ssim"], row["lpips"]) for row in results.rows()] == [
+    assert [(row["clip"], row["ssim"], row["lpips"]) for row in results.rows()] == [
         ("anna", "0.3", "0.4"),
         ("bert", "0.2", ""),
     ]
@@ -86,16 +86,26 @@ def test_a_new_metric_is_a_new_column_and_a_known_key_is_replaced(tmp_path: Path
     assert found["ssim"] == "0.2"
 
 
+def test_older_files_say_person_and_people(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("data,method,variant,T,person,ssim,people\nd,ours,FT,8,anna,0.5,-\nd,ours,FT,8,*,,1-abc\n")
+    old = Results(path).rows()
+    assert [(row["clip"], row["clips"], row["seed"]) for row in old] == [("anna", "-", "-"), ("*", "1-abc", "-")]
+    Results(path).add(KEY, {"ssim": 0.1})
+    assert Results(path).rows()[:2] == old
+    assert "person" not in path.read_text()
+
+
 def test_rows_are_told_apart_by_every_part_of_the_key(tmp_path: Path) -> None:
     results = Results(tmp_path / "results.csv")
     results.add(KEY, {"ssim": 0.1})
     others = {"data": "x", "method": "x", "variant": "FF", "T": 1, "checkpoint": "x", "config": "x", "config_hash": "x",
-              "seed": "x", "protocol": "x", "people": "x"}  # fmt: skip
+              "seed": "x", "protocol": "x", "clips": "x"}  # fmt: skip
     for name, value in others.items():
         assert results.find(ResultKey(**{**KEY.__dict__, name: value})) is None, name
-    results.add(ResultKey(**{**KEY.__dict__, "person": "bert"}), {"ssim": 0.2})
-    together = results.of(ResultKey(**{**KEY.__dict__, "person": EVERYBODY}))
-    assert [row["person"] for row in together] == ["anna", "bert"]
+    results.add(ResultKey(**{**KEY.__dict__, "clip": "bert"}), {"ssim": 0.2})
+    together = results.of(ResultKey(**{**KEY.__dict__, "clip": ALL_CLIPS}))
+    assert [row["clip"] for row in together] == ["anna", "bert"]
 
 
 def add_many(path: Path, name: str, count: int) -> None:
@@ -115,7 +125,7 @@ def test_processes_lose_no_row_of_each_other(tmp_path: Path) -> None:
     assert [process.wait(timeout=120) for process in running] == [0, 0]
     rows = Results(path).rows()
     assert len(rows) == 80
-    assert {(row["method"], row["person"]) for row in rows} == {(m, f"person{n}") for m in "ab" for n in range(40)}
+    assert {(row["method"], row["clip"]) for row in rows} == {(m, f"person{n}") for m in "ab" for n in range(40)}
 
 
 def test_a_kill_leaves_whole_rows(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from talkinghead.evaluation.outputs import FrameStore
-from talkinghead.evaluation.results import EVERYBODY, ResultKey, Results
+from talkinghead.evaluation.results import ALL_CLIPS, ResultKey, Results
 
 REAL, FAKE = -0.6, 0.6  # grey levels
 
@@ -25,6 +25,6 @@ def write_evaluation(
                 kept.save(key, torch.full((12, 3, side, side), FAKE))
                 results.add(key, {"num_targets": 12, "ssim": 0.5, "learning_s": 1.0, "commit": "c0ffee"})
     for method, variant, checkpoint in methods:
-        key = ResultKey("tiny/test", method, variant, shots[0], EVERYBODY, checkpoint)
+        key = ResultKey("tiny/test", method, variant, shots[0], ALL_CLIPS, checkpoint)
         results.add(key, {"num_targets": 12 * people, "fid": 30.0, "commit": "c0ffee"})
     return root

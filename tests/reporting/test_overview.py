@@ -55,7 +55,7 @@ def test_rows_for_a_plot_by_T(tmp_path: Path) -> None:
 
 
 def test_settings_are_told_apart_only_where_they_must_be() -> None:
-    row = {"data": "d", "method": "ours", "variant": "FT", "T": "1", "seed": "0", "person": "a", "config": "c"}
+    row = {"data": "d", "method": "ours", "variant": "FT", "T": "1", "seed": "0", "clip": "a", "config": "c"}
     one, other = ({**row, "ssim": "1", "checkpoint": checkpoint} for checkpoint in "xy")
 
     def labels(*rows: dict[str, str]) -> list[str]:

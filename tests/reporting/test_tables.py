@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from talkinghead.evaluation.results import ResultKey, Results, name_people
+from talkinghead.evaluation.results import ResultKey, Results, name_clips
 from talkinghead.reporting.paired import (
     Claim,
     Orderings,
@@ -32,7 +32,7 @@ TABLE = Table("made_up", "set/test", (OURS, NEAREST), ("ssim", "nme", "fid"), ("
 def row(method: str, shots: int, person: str, **numbers: object) -> dict[str, str]:
     variant = {"ours": "FT"}.get(method, "-")
     kept = {name: "" if value is None else str(value) for name, value in numbers.items()}
-    return {"data": "set/test", "method": method, "variant": variant, "T": str(shots), "person": person, **kept}
+    return {"data": "set/test", "method": method, "variant": variant, "T": str(shots), "clip": person, **kept}
 
 
 def made_up() -> list[dict[str, str]]:
@@ -190,7 +190,7 @@ def test_a_claim_needs_identities_seeds_and_the_same_sign() -> None:
     assert holds(compared(8, ("0",)), CLAIM) == ["not clear"], "one seed"
     old = [{name: value for name, value in one.items() if name != "seed"} for one in compared(8, ("0",))]
     assert holds(old, CLAIM) == ["not clear"], "rows that do not say their seed are of one"
-    clips = [{**one, "identity": f"id{int(one['person'][1:]) // 2}"} for one in compared(8, ("0", "1"))]
+    clips = [{**one, "identity": f"id{int(one['clip'][1:]) // 2}"} for one in compared(8, ("0", "1"))]
     assert holds(clips, CLAIM) == ["not clear"], "two clips of each: four identities"
     mixed = compared(8, ("0",), 0.5) + compared(8, ("1",), -0.01)
     assert holds(mixed, CLAIM) == ["not clear"], "another sign with another seed"
@@ -209,7 +209,7 @@ def test_many_claims_are_judged_together() -> None:
     for entry in one:
         if entry["method"] == "ours":
             entry["ssim"] = str(float(entry["ssim"]) + 0.0015)
-        entry["nme"] = "0.1" if entry["person"] == "p0" else "0.2"
+        entry["nme"] = "0.1" if entry["clip"] == "p0" else "0.2"
     alone, among = holds(one, Claim(*CLAIM[:2], ("ssim",))), holds(one, *noise, Claim(*CLAIM[:2], ("ssim",)))
     assert alone == ["yes"]
     assert among[-1] == "not clear"
@@ -235,8 +235,8 @@ def test_seeds_and_clips_of_an_identity_count_as_one() -> None:
 def test_a_metric_of_the_set_is_of_the_people_of_the_table() -> None:
     rows = [row("ours", 1, name, ssim=0.5) for name in "ab"]
     rows += [
-        {**row("ours", 1, "*", fid=value, num_targets=count), "people": people}
-        for value, count, people in ((9.0, 320, name_people("abcd")), (4.0, 64, name_people("ab")), (7.0, 640, "-"))
+        {**row("ours", 1, "*", fid=value, num_targets=count), "clips": people}
+        for value, count, people in ((9.0, 320, name_clips("abcd")), (4.0, 64, name_clips("ab")), (7.0, 640, "-"))
     ]
     assert estimate(rows, "fid").mean == 4.0
     assert estimate(rows[1:], "fid").mean == 7.0, "no such set: the largest"
@@ -254,7 +254,7 @@ def test_blocks_of_a_readme() -> None:
 def test_a_folder_is_written(tmp_path: Path) -> None:
     results = Results(tmp_path / "results.csv")
     for entry in made_up()[:9]:
-        names = ("data", "method", "variant", "person")
+        names = ("data", "method", "variant", "clip")
         values = {name: value for name, value in entry.items() if name not in (*names, "T")}
         results.add(ResultKey(**{name: entry[name] for name in names}, T=int(entry["T"])), values)
     (tmp_path / "paper.csv").write_text("method,T,fid,csim,fid_verified\nours,1,43.0,0.15,yes\n")

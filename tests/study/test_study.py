@@ -55,7 +55,7 @@ def test_triplets_are_balanced_over_methods_shots_people_and_position(study: Stu
     for condition in conditions:
         mine = [triplet for triplet in study.triplets if condition_of(triplet.key) == condition]
         positions = Counter(triplet.position for triplet in mine)
-        people = Counter(triplet.key.person for triplet in mine)
+        people = Counter(triplet.key.clip for triplet in mine)
         assert sorted(positions.values()) == [2, 2, 3]
         assert sorted(people.values()) == [1, 2, 2, 2]
 
@@ -65,7 +65,7 @@ def test_the_fake_is_where_the_list_says_and_frames_are_far_apart(study: Study) 
     for triplet in study.triplets:
         expected = [FAKE if place == triplet.position else REAL for place in (1, 2, 3)]
         assert shown[triplet.id] == pytest.approx(expected, abs=0.02)
-        assert triplet.clips == (triplet.key.person,) * 3
+        assert triplet.clips == (triplet.key.clip,) * 3
         assert sorted(frame // 4 for frame in triplet.frames) == [0, 1, 2], "one of each third of the 12 frames"
     assert len({triplet.frames.index(min(triplet.frames)) for triplet in study.triplets}) == 3, "in no order of time"
 
@@ -78,8 +78,8 @@ def test_real_frames_can_be_of_other_videos_of_the_same_person(tmp_path: Path) -
     assert len(study.triplets) == 2 * 6, "of the third person there is one video only"
     for triplet in study.triplets:
         assert len(set(triplet.clips)) == 3
-        assert {clip.split("_")[0] for clip in triplet.clips} == {triplet.key.person.split("_")[0]}
-        assert triplet.clips[triplet.position - 1] == triplet.key.person
+        assert {clip.split("_")[0] for clip in triplet.clips} == {triplet.key.clip.split("_")[0]}
+        assert triplet.clips[triplet.position - 1] == triplet.key.clip
         expected = [FAKE if place == triplet.position else REAL for place in (1, 2, 3)]
         assert shown[triplet.id] == pytest.approx(expected, abs=0.02)
     with pytest.raises(ValueError, match="nobody has three clips"):
@@ -156,7 +156,7 @@ def test_each_participant_sees_each_condition_as_often(study: Study) -> None:
     orders = [study.choose(f"{n:016x}", 12) for n in range(20)]
     for order in orders:
         assert set(Counter(condition_of(triplet.key) for triplet in order).values()) == {3}
-        assert max(Counter(triplet.key.person for triplet in order).values()) <= 4
+        assert max(Counter(triplet.key.clip for triplet in order).values()) <= 4
         assert len({triplet.id for triplet in order}) == 12
     assert orders[0] == study.choose(f"{0:016x}", 12)
     assert len({tuple(triplet.id for triplet in order) for order in orders}) == 20
@@ -185,8 +185,8 @@ def test_answers_are_written_as_they_are_given(study: Study) -> None:
     by_id = {triplet.id: triplet for triplet in study.triplets}
     for row in rows:
         triplet = by_id[row["triplet"]]
-        told = (row["method"], row["variant"], row["T"], row["person"], row["position"])
-        assert told == ("ours", triplet.key.variant, str(triplet.key.T), triplet.key.person, str(triplet.position))
+        told = (row["method"], row["variant"], row["T"], row["clip"], row["position"])
+        assert told == ("ours", triplet.key.variant, str(triplet.key.T), triplet.key.clip, str(triplet.position))
 
 
 def test_neither_reload_nor_a_second_key_or_window_gives_another_try(study: Study) -> None:
@@ -264,11 +264,11 @@ def answer_row(key: ResultKey, correct: bool, participant: str = "a") -> dict[st
 
 def test_accuracy_counts_by_method_and_shots() -> None:
     ff, ft = (ResultKey("tiny/test", "ours", variant, 8, "person0", "0123456789ab") for variant in ("FF", "FT"))
-    others = [answer_row(replace(ft, person="person1"), True, "b"), answer_row(replace(ft, T=1), False)]
+    others = [answer_row(replace(ft, clip="person1"), True, "b"), answer_row(replace(ft, T=1), False)]
     found = accuracy([answer_row(ft, False), answer_row(ff, True), *others])
-    told = {(key.variant, key.T, key.person): one for key, one in found.items()}
+    told = {(key.variant, key.T, key.clip): one for key, one in found.items()}
     assert told == {("FF", 8, "*"): Accuracy(1, 1), ("FT", 1, "*"): Accuracy(0, 1), ("FT", 8, "*"): Accuracy(1, 2)}
-    assert found[replace(ft, person="*")].share == 0.5
+    assert found[replace(ft, clip="*")].share == 0.5
 
 
 def test_the_column_is_filled_and_printed_and_absent_without_answers(evaluation: Path, tmp_path: Path) -> None:
@@ -283,12 +283,12 @@ def test_the_column_is_filled_and_printed_and_absent_without_answers(evaluation:
     answers = [answer_row(ft, n < 40) for n in range(100)] + [answer_row(replace(ft, T=8), True)] * 4
     fill(results, accuracy(answers))
     fill(results, accuracy(answers))
-    row = results.find(replace(ft, person="*"))
+    row = results.find(replace(ft, clip="*"))
     assert row is not None
     low, high = wilson_interval(40, 100)
     assert [float(row[name]) for name in ("user", "user_low", "user_high")] == pytest.approx([0.4, low, high], abs=1e-5)
     assert (row["user_answers"], row["fid"], row["num_targets"], row["commit"]) == ("100", "30", "48", "c0ffee")
-    assert len([one for one in results.rows() if one["person"] == "*"]) == 4, "T = 8 has got one too, once"
+    assert len([one for one in results.rows() if one["clip"] == "*"]) == 4, "T = 8 has got one too, once"
     text = build_markdown(table, summarize(tmp_path, table, results.rows()))
     assert f"0.40 ({low:.2f} to {high:.2f})" in text
     assert "Wilson's 95 % interval of 4 to 100 answers" in text

@@ -92,7 +92,10 @@ def test_older_files_say_person_and_people(tmp_path: Path) -> None:
     old = Results(path).rows()
     assert [(row["clip"], row["clips"], row["seed"]) for row in old] == [("anna", "-", "-"), ("*", "1-abc", "-")]
     Results(path).add(KEY, {"ssim": 0.1})
-    assert Results(path).rows()[:2] == old
+    assert [(row["clip"], row["clips"], row["seed"]) for row in Results(path).rows()][:2] == [
+        ("anna", "-", "-"),
+        ("*", "1-abc", "-"),
+    ]
     assert "person" not in path.read_text()
 
 

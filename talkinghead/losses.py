@@ -11,8 +11,9 @@ from torch import Tensor, nn
 class ContentLoss(nn.Module):
     """L_CNT(x, x_hat) = sum over networks n of weight_n * sum over layers l of mean |phi_nl(x) - phi_nl(x_hat)|.
 
-    backbones   name -> frozen network, which maps images in [-1, 1] to a list of activations
-    weights     name -> weight; networks of weight 0 are not computed
+    Args:
+        backbones: name -> frozen network, which maps images in [-1, 1] to a list of activations
+        weights: name -> weight; networks of weight 0 are not computed
     """
 
     def __init__(self, backbones: Mapping[str, nn.Module], weights: Mapping[str, float | int]) -> None:

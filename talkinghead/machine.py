@@ -28,7 +28,8 @@ def lock(file: IO, wait: bool = True) -> None:
 
     Who waits for long says for what: the other process may hang, and only its end gives the lock free.
 
-    Raises OSError where another process has it and `wait` is False.
+    Raises:
+        OSError: where another process has it and `wait` is False.
     """
     if fcntl is None:
         return

@@ -10,8 +10,9 @@ from talkinghead.names import as_line
 class Range(NamedTuple):
     """What a number may be: from `least` to `most`, both included.
 
-    whole       no fractions
-    optional    None will do
+    Attributes:
+        whole: no fractions
+        optional: None will do
     """
 
     least: float
@@ -35,7 +36,8 @@ class Range(NamedTuple):
 def check_numbers(values: object | Mapping[str, Any], ranges: Mapping[str, Range], prefix: str = "") -> None:
     """Raise ValueError for the first of these fields, or entries, that is outside its range.
 
-    prefix      of the names, as the user types them: `look.`
+    Args:
+        prefix: of the names, as the user types them: `look.`
     """
     for name, allowed in ranges.items():
         value = values[name] if isinstance(values, Mapping) else getattr(values, name)

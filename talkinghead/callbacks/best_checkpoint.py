@@ -22,7 +22,8 @@ HIGHER_IS_BETTER = ("ssim", "psnr", "csim", "face_found")
 class BestCheckpoint(Checkpoint):
     """Saves `<dirpath>/best.ckpt` after each validation that is better than all before it.
 
-    metric   by its log name, e.g. lpips; null: nme where landmarks are measured, else ssim
+    Args:
+        metric: by its log name, e.g. lpips; null: nme where landmarks are measured, else ssim
 
     What decides is the mean of `val/T=…/<metric>` over the shot counts T. For nme an output without a face counts 1.
 

@@ -18,7 +18,8 @@ class TimeBudget(L.Callback):
     a validation, previews and checkpoints. An epoch that is too long by itself becomes shorter. The minutes are those
     of one start: a run that goes on has them anew. Rank 0's clock counts.
 
-    minutes     of training and validation together; None: only the estimate
+    Args:
+        minutes: of training and validation together; None: only the estimate
     """
 
     def __init__(self, minutes: float | int | None = None, skip: int = 3, steps: int = 10) -> None:

@@ -16,7 +16,8 @@ def save_whole(trainer: L.Trainer, path: Path) -> None:
     Lightning's own save goes through the folder for temporary files, and from another file system that is a copy,
     which a killed run leaves half done.
 
-    Raises TrainingCollapsed where weights are NaN or infinite: what was saved before stays.
+    Raises:
+        TrainingCollapsed: where weights are NaN or infinite: what was saved before stays.
     """
     bad = not_finite(trainer.lightning_module)
     if trainer.strategy.reduce_boolean_decision(bad is not None, all=False):

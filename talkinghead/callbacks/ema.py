@@ -18,7 +18,9 @@ TensorList = tuple[Tensor, ...] | list[Tensor]
 class EMA(L.Callback):
     """Averages the learner's submodules named in `parts` after every training step; W and D are not averaged.
 
-    decay   of the average; in the first steps less, (1 + n) / (10 + n) after n updates, so that short runs profit too
+    Args:
+        decay: of the average; in the first steps less, (1 + n) / (10 + n) after n updates, so that short runs profit
+            too
 
     A checkpoint's `state_dict` holds the weights that are trained; `checkpoint["ema"]["state_dict"]` the averaged ones
     under the same names, so `{**checkpoint["state_dict"], **checkpoint["ema"]["state_dict"]}` is the model to use.

@@ -27,13 +27,14 @@ class CollapseGuard(L.Callback):
 
     A run that is bad to its end, and too short for the limits, ends with the error all the same.
 
-    dirpath           folder for `collapse-step=….pt`, the batch that did it
-    min_spread        outputs are flat, or all the same, where they vary less than this share of what the targets vary
-    flat_steps        so many steps of that in a row end the run
-    saturated_loss    D has won where loss/dsc is below this and
-    saturated_gap     score/real - score/fake above this (2 is enough for a hinge loss of zero)
-    saturated_steps   so many steps of that in a row end the run
-    every             looking makes a GPU wait, so not after each step; a NaN is seen that much later
+    Args:
+        dirpath: folder for `collapse-step=….pt`, the batch that did it
+        min_spread: outputs are flat, or all the same, where they vary less than this share of what the targets vary
+        flat_steps: so many steps of that in a row end the run
+        saturated_loss: D has won where loss/dsc is below this and
+        saturated_gap: score/real - score/fake above this (2 is enough for a hinge loss of zero)
+        saturated_steps: so many steps of that in a row end the run
+        every: looking makes a GPU wait, so not after each step; a NaN is seen that much later
     """
 
     def __init__(

@@ -10,9 +10,10 @@ import pytorch_lightning as L
 class Schedule(L.Callback):
     """Sets every optimizer's rate and some loss weights before each step; a pure function of the step.
 
-    warmup      steps in which the rate rises to its full value
-    hold        share of the run at full rate; then half a cosine falls to `floor` of it at the run's end
-    fading      losses that are absent at first, and rise from the share `fade_from` of the run to `fade_to`
+    Args:
+        warmup: steps in which the rate rises to its full value
+        hold: share of the run at full rate; then half a cosine falls to `floor` of it at the run's end
+        fading: losses that are absent at first, and rise from the share `fade_from` of the run to `fade_to`
 
     The run is `max_epochs` of its batches: a run that is cut to a number of minutes ends its cosine where it is cut.
     """

@@ -40,7 +40,8 @@ EXTRAS = {"ray": "ray", "c2pa": "provenance", "gradio": "studio", "onnxruntime":
 def check_options(cfg: DictConfig, without: Sequence[str] = ()) -> None:
     """Raise ValueError for the first option of a section with a `_target_` that its class would not take.
 
-    without   sections that are not looked at
+    Args:
+        without: sections that are not looked at
 
     ImportError, with the command that installs it, where a class needs a package that is not there.
     """
@@ -131,8 +132,9 @@ def missing_package(error: ImportError) -> str:
 def check_call(target: Callable[..., Any], given: Mapping[str, Any], names: Mapping[str, str]) -> None:
     """Raise ValueError for a value that does not fit the annotation of its parameter, or has none.
 
-    given     values by parameter
-    names     how the user calls them, for the message
+    Args:
+        given: values by parameter
+        names: how the user calls them, for the message
     """
     try:
         parameters: dict[str, Any] = dict(inspect.signature(target).parameters)

@@ -36,9 +36,10 @@ PLUGINS = {  # of Hydra: launchers and sweepers
 def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None = None) -> None:
     """Print what is asked for and exit, or exit with one line that says which override is wrong; else return.
 
-    name      of the file in conf/ that the verb composes
-    command   how the verb is called, for the help text: `python train.py`
-    offers    of a group whose choices are not all for this verb, those that are
+    Args:
+        name: of the file in conf/ that the verb composes
+        command: how the verb is called, for the help text: `python train.py`
+        offers: of a group whose choices are not all for this verb, those that are
     """
     given = sys.argv[1:]
     if {"--help", "-h"} & set(given):

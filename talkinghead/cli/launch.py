@@ -13,10 +13,11 @@ from talkinghead.processes import program
 class Verb(NamedTuple):
     """A command.
 
-    about       one line for `talkinghead --help`
-    config      the file in conf/ that it composes; None: a module with arguments of its own
-    files       options that are names of files, though Hydra has groups of these names
-    offers      of a group whose choices are not all for this verb, those that are
+    Attributes:
+        about: one line for `talkinghead --help`
+        config: the file in conf/ that it composes; None: a module with arguments of its own
+        files: options that are names of files, though Hydra has groups of these names
+        offers: of a group whose choices are not all for this verb, those that are
     """
 
     about: str

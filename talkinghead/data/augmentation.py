@@ -23,13 +23,14 @@ FULL_SIZE = 256  # pixels of the side that lengths in pixels are meant for
 class Augmentation:
     """Draws the looks of an episode. Every argument is a share of episodes, or the strength of an error.
 
-    colours     exposure, contrast, saturation, colour cast; some of them black and white or sepia
-    soft        out of focus, or sharpened
-    grain       noise of the sensor
-    jpeg        blocks of strong compression
-    painted     brush strokes, canvas and a yellowed varnish
-    landmarks   standard deviation of the error of each landmark, and of each part of the face as a whole, in eye
-                distances; the exact points of rendered heads become as inexact as a detector's
+    Args:
+        colours: exposure, contrast, saturation, colour cast; some of them black and white or sepia
+        soft: out of focus, or sharpened
+        grain: noise of the sensor
+        jpeg: blocks of strong compression
+        painted: brush strokes, canvas and a yellowed varnish
+        landmarks: standard deviation of the error of each landmark, and of each part of the face as a whole, in eye
+            distances; the exact points of rendered heads become as inexact as a detector's
     """
 
     def __init__(

@@ -45,24 +45,25 @@ Loader = TypeVar("Loader", bound=EpisodeLoader)
 class EpisodeDataModule(L.LightningDataModule):
     """Episodes of a prepared data set.
 
-    path              directory or URL with `dataset.json`
-    size              pixels of the episodes' images; stored frames are resized
-    num_shots         K
-    episodes_per_epoch  over all ranks; rounded down to whole batches on every rank
-    batch_size        episodes per rank and step
-    num_workers       processes per rank; 0 loads in the training process
-    seed              of the order and the choice of frames
-    flip              mirror half of the training episodes
-    val_shots         shots of a validation or test episode
-    val_episodes      at most so many validation episodes, and so many test episodes, over all ranks
-    build             makes the data set when it is missing, called with its path
-    source_hint       what to tell a user whose data set is missing
-    window            so many shards are mixed at a time
-    episodes_over     videos (the paper): a video is drawn, then a clip of it; clips: every clip equally often
-    max_skipped       the run ends where more than this share of an epoch's episodes could not be read; None: never
-    enlarge           train on frames stored at less than 4/5 of `size` all the same
-    augmentation      faults of photographs and looks of paintings for training episodes; None: frames as they are
-    drawn_shots       K of each training batch is drawn from these, all at most `num_shots`; None: always `num_shots`
+    Args:
+        path: directory or URL with `dataset.json`
+        size: pixels of the episodes' images; stored frames are resized
+        num_shots: K
+        episodes_per_epoch: over all ranks; rounded down to whole batches on every rank
+        batch_size: episodes per rank and step
+        num_workers: processes per rank; 0 loads in the training process
+        seed: of the order and the choice of frames
+        flip: mirror half of the training episodes
+        val_shots: shots of a validation or test episode
+        val_episodes: at most so many validation episodes, and so many test episodes, over all ranks
+        build: makes the data set when it is missing, called with its path
+        source_hint: what to tell a user whose data set is missing
+        window: so many shards are mixed at a time
+        episodes_over: videos (the paper): a video is drawn, then a clip of it; clips: every clip equally often
+        max_skipped: the run ends where more than this share of an epoch's episodes could not be read; None: never
+        enlarge: train on frames stored at less than 4/5 of `size` all the same
+        augmentation: faults of photographs and looks of paintings for training episodes; None: frames as they are
+        drawn_shots: K of each training batch is drawn from these, all at most `num_shots`; None: always `num_shots`
     """
 
     def __init__(
@@ -160,7 +161,8 @@ class EpisodeDataModule(L.LightningDataModule):
     def check_build(self, splits: Sequence[str] | None = None) -> None:
         """Before anything is made: raise ValueError where that is not, or will not be, what was asked for.
 
-        splits      that will be looked at; None: all
+        Args:
+            splits: that will be looked at; None: all
         """
         if self.build is None or is_remote(self.path):
             return

@@ -25,8 +25,9 @@ class Faces(NamedTuple):
 class LabelledFrames(Dataset[Faces]):
     """Frames of one split. Every `stride`-th frame of a clip is used.
 
-    identities      names of the people, numbered by their place in this list
-    action_names    what the columns of `actions` are
+    Args:
+        identities: names of the people, numbered by their place in this list
+        action_names: what the columns of `actions` are
     """
 
     def __init__(self, path: str, split: str, size: int, stride: int = 1) -> None:

@@ -21,8 +21,9 @@ _LATEST = 4  # batches after a fault: Lightning fetches some ahead, and saves af
 class SkipReport:
     """Counts what was skipped by cause, and warns at the first one of each cause.
 
-    max_share   `fault` says so once more than this share of an epoch's episodes was skipped; None: never
-    fault       why the run must not go on; `callbacks.last` saves then and ends it
+    Args:
+        max_share: `fault` says so once more than this share of an epoch's episodes was skipped; None: never
+        fault: why the run must not go on; `callbacks.last` saves then and ends it
     """
 
     def __init__(self, max_share: float | int | None = None) -> None:

@@ -104,7 +104,8 @@ class StoredClip:
 def read_points(content: bytes, num_frames: int) -> Float[np.ndarray, "F 68 2"]:
     """Points out of an npy file, whose header is looked at before anything as large as it says is made.
 
-    Raises ValueError when it cannot be read, LookupError with the shape when that is not [num_frames, 68, 2].
+    Raises:
+        ValueError: when it cannot be read, LookupError with the shape when that is not [num_frames, 68, 2].
     """
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
@@ -173,8 +174,10 @@ class ShardReader:
     def __init__(self, url: str, entry: ShardEntry | None = None) -> None:
         """`entry`: what dataset.json says of it; a copy of a remote shard must be that.
 
-        Raises OSError when the shard cannot be opened or fetched, DataFault, ValueError when it is empty, no file, or
-        holds clips that dataset.json does not count: those would never be seen.
+        Raises:
+            OSError: when the shard cannot be opened or fetched, DataFault.
+            ValueError: when it is empty, no file, or holds clips that dataset.json does not count: those would never be
+                seen.
         """
         self.url = url
         with open_local(url, entry) as file:

@@ -49,7 +49,8 @@ def refuse_fault(error: Exception, url: str) -> None:
 def fetch(url: str, content: tuple[int, str] | None = None) -> BinaryIO:
     """A nameless temporary copy of a remote file, tried again after a pause where that may help.
 
-    content     bytes and sha256 that the file must have; None: whatever comes
+    Args:
+        content: bytes and sha256 that the file must have; None: whatever comes
 
     Raises DataFault at once where trying again cannot help any file, OSError when the file did not come.
     """

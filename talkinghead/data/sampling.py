@@ -22,7 +22,8 @@ class EpochOrder:
     shuffle while few shards are open at a time. Every lane walks its own contiguous part of the round. A lane that has
     come to the end of its part starts a new round, with other clips of the videos and other frames of the clips.
 
-    videos      number of the video of each clip
+    Args:
+        videos: number of the video of each clip
     """
 
     def __init__(

@@ -39,10 +39,11 @@ _INDEX_TAIL = 16  # bytes of the index's length and mark, the last ones of a sha
 class Clip:
     """One sample of a shard: the frames and landmarks of one clip.
 
-    key          unique in the data set; letters, digits, `_` and `-` only (webdataset splits names at the first dot)
-    meta         {"video", "identity", "clip", "video_index", "fps", "frame_numbers", "crop", ...}, JSON types
-    landmarks    float32 [F, 68, 2], pixels of the stored frames, x right, y down; NaN where no face was found
-    frames       F JPEG files
+    Attributes:
+        key: unique in the data set; letters, digits, `_` and `-` only (webdataset splits names at the first dot)
+        meta: {"video", "identity", "clip", "video_index", "fps", "frame_numbers", "crop", ...}, JSON types
+        landmarks: float32 [F, 68, 2], pixels of the stored frames, x right, y down; NaN where no face was found
+        frames: F JPEG files
     """
 
     key: str

@@ -19,7 +19,8 @@ from talkinghead.data.shards import VIDEOS_FILE, DatasetInfo, Videos
 def load_videos(location: str, info: DatasetInfo) -> Videos | None:
     """Read `videos.json`; None where there is none, as in data sets that were prepared before there was one.
 
-    Raises ValueError when it is not that of the data set.
+    Raises:
+        ValueError: when it is not that of the data set.
     """
     url = join(location, VIDEOS_FILE)
     try:
@@ -49,8 +50,9 @@ def match_rows(
 ) -> tuple[Float[Tensor, "V N"], int]:
     """A table of rows per video brought to another order of videos by their names, and how many were found.
 
-    rows, theirs    a row for each name
-    fresh           what the rows of `mine` that have no namesake become
+    Args:
+        rows, theirs: a row for each name
+        fresh: what the rows of `mine` that have no namesake become
     """
     place = {name: n for n, name in enumerate(theirs)}
     found: Int[Tensor, " V"] = torch.tensor([place.get(name, -1) for name in mine])

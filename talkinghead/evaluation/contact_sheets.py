@@ -16,7 +16,8 @@ from talkinghead.types import Person
 class ContactSheets(L.Callback):
     """Writes `<dirpath>/<data>/T8/<person>.png`: first shot | driving landmarks | target | each method.
 
-    num_rows    hold-out frames, spread evenly over those there are
+    Args:
+        num_rows: hold-out frames, spread evenly over those there are
     """
 
     def __init__(self, dirpath: Path | str, num_rows: int = 4) -> None:

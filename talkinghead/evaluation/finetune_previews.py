@@ -18,7 +18,8 @@ from talkinghead.types import Frames, Person
 class FinetunePreviews:
     """Writes `<folder>/<data>/T8/<person>.png`: a row of targets, then a row of outputs after every `every` steps.
 
-    num_frames  driving frames, spread evenly over those there are
+    Args:
+        num_frames: driving frames, spread evenly over those there are
     """
 
     def __init__(self, folder: Path, every: int, num_frames: int = 6) -> None:

@@ -18,12 +18,13 @@ SPLITS, ORDERS = ("parts", "mixed"), ("random", "even")
 class FrameChoice:
     """Which frames of a clip or video are shots, and which are held out.
 
-    max_shots    the largest T: as many frames of every clip are kept for learning, whatever T is in use
-    num_targets  frames to reproduce; of a clip with fewer than `max_shots` beside them, what it has
-    min_targets  a clip that leaves fewer than that is not used
-    split        parts: shots from the first part of the time, hold-out frames from the last; mixed: both from all
-                 of it, which is far easier: a hold-out frame then has a shot a moment before or after it
-    shots        random: the shots are chosen by chance; even: they are spread evenly over their time, for each T
+    Attributes:
+        max_shots: the largest T: as many frames of every clip are kept for learning, whatever T is in use
+        num_targets: frames to reproduce; of a clip with fewer than `max_shots` beside them, what it has
+        min_targets: a clip that leaves fewer than that is not used
+        split: parts: shots from the first part of the time, hold-out frames from the last; mixed: both from all of it,
+            which is far easier: a hold-out frame then has a shot a moment before or after it
+        shots: random: the shots are chosen by chance; even: they are spread evenly over their time, for each T
     """
 
     max_shots: int = 32
@@ -52,10 +53,12 @@ class FrameChoice:
     def __call__(self, frames: Sequence[int], key: str) -> tuple[list[int], list[int]]:
         """Shots in the order of their use, and hold-out frames in order of time.
 
-        frames  candidates in order of time
-        key     the clip's or video's
+        Args:
+            frames: candidates in order of time
+            key: the clip's or video's
 
-        Raises UnusableClip where there are too few.
+        Raises:
+            UnusableClip: where there are too few.
         """
         if len(frames) < self.needed:
             raise UnusableClip("too few usable frames", f"{key}: {len(frames)}, the protocol needs {self.needed}")

@@ -35,7 +35,8 @@ class StillsReenactment:
 
     Where fewer than `max_shots` pictures to learn from show a face, but half as many do, the first are seen twice.
 
-    detector    finds the 68 points in an RGB picture, as `metrics.landmarks.DlibLandmarks` does
+    Args:
+        detector: finds the 68 points in an RGB picture, as `metrics.landmarks.DlibLandmarks` does
     """
 
     def __init__(

@@ -53,7 +53,8 @@ class Shards:
     def prepare(self, splits: Sequence[str]) -> None:
         """Render synthetic heads that are missing.
 
-        Raises ValueError where in these splits there are others than asked for, or frames are far smaller than wanted.
+        Raises:
+            ValueError: where in these splits there are others than asked for, or frames are far smaller than wanted.
         """
         self.data.check_build(splits)
         self.data.prepare_data()
@@ -94,9 +95,10 @@ class PlacedFrame(NamedTuple):
 class SelfReenactment:
     """Each clip or video of a split drives itself: T of its frames to learn from, others of them to reproduce.
 
-    unit        clip: one clip each (of VoxCeleb, an utterance); video: all clips of a video together, in the order of
-                their keys, as the loader of the paper's first author lists them
-    num_people  so many of them at most: first one of each identity, then a second one, and so on; None: all
+    Args:
+        unit: clip: one clip each (of VoxCeleb, an utterance); video: all clips of a video together, in the order of
+            their keys, as the loader of the paper's first author lists them
+        num_people: so many of them at most: first one of each identity, then a second one, and so on; None: all
     """
 
     def __init__(

@@ -52,9 +52,10 @@ def shrink(image: UInt8[np.ndarray, "H W 3"], longest: int) -> tuple[UInt8[np.nd
 class Dlib:
     """HOG faces and dlib's 68-point regression trees; all from the package index (extra `offline`).
 
-    longest     a larger picture is searched for faces at this longest side (faces under 80 px there are not found)
-    threshold   faces below this score are not reported; below 0 finds more turned heads
-    jitters     landmarks are the median over this many slightly moved boxes: more is steadier and slower
+    Args:
+        longest: a larger picture is searched for faces at this longest side (faces under 80 px there are not found)
+        threshold: faces below this score are not reported; below 0 finds more turned heads
+        jitters: landmarks are the median over this many slightly moved boxes: more is steadier and slower
     """
 
     name = "dlib"
@@ -139,11 +140,12 @@ def dlib_files() -> tuple[ModuleType, ModuleType]:
 class FaceAlignment:
     """S3FD faces and the 2D-FAN-4 network of the package face-alignment: the paper's choice; wants a GPU.
 
-    weights_dir  folder with the two weight files; where they are not there: torch's cache, then a download
-    device       "cuda", "cpu" or "auto"
-    longest      a larger picture is searched for faces at this longest side
-    threshold    faces below this probability are not reported
-    flip         average with the mirrored picture: steadier, twice the time
+    Args:
+        weights_dir: folder with the two weight files; where they are not there: torch's cache, then a download
+        device: "cuda", "cpu" or "auto"
+        longest: a larger picture is searched for faces at this longest side
+        threshold: faces below this probability are not reported
+        flip: average with the mirrored picture: steadier, twice the time
     """
 
     name = "face_alignment"

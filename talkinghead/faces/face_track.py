@@ -21,7 +21,8 @@ NO_FACE = (
 class UpscalingDetector:
     """A `Detector` that looks at small pictures through a glass: HOG sees no face below 80 px.
 
-    least   pictures whose longest side is shorter are enlarged to about this, by a whole factor
+    Args:
+        least: pictures whose longest side is shorter are enlarged to about this, by a whole factor
     """
 
     def __init__(self, detector: Detector, least: int = 256) -> None:
@@ -98,10 +99,11 @@ def track_face(
 ) -> TrackedFace:  # fmt: skip
     """Follow the face that is large for longest, or the `face`-th such.
 
-    read        yields (number, picture) for ascending numbers; it is called twice
-    every       the detector searches each so-manyth frame; landmarks are found in all of them
-    max_gap     searched frames over which a lost face may come back elsewhere; where it was, it may after any time
-    tick        called `num_frames` times in all
+    Args:
+        read: yields (number, picture) for ascending numbers; it is called twice
+        every: the detector searches each so-manyth frame; landmarks are found in all of them
+        max_gap: searched frames over which a lost face may come back elsewhere; where it was, it may after any time
+        tick: called `num_frames` times in all
 
     Frames without landmarks are interpolated between their neighbours. Raises ValueError when there is no such face.
     """

@@ -43,7 +43,8 @@ MIRROR = np.array([
 def draw_landmarks(points: Float[np.ndarray, "68 2"], size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Landmark image of `points` (pixels of a `size` x `size` picture): RGB on black, line width 2 at 256 px.
 
-    Raises ValueError when a point is not finite.
+    Raises:
+        ValueError: when a point is not finite.
     """
     if not np.isfinite(points).all():
         raise ValueError("a landmark is NaN or infinite: skip this frame, or detect its face again")

@@ -71,7 +71,8 @@ def closer(
 ) -> Detector:
     """The detector, or `TiledDetector` where that alone sees a face in some frames spread over a video.
 
-    read    yields (number, picture) for ascending numbers
+    Args:
+        read: yields (number, picture) for ascending numbers
     """
     numbers = spread(num_frames, SAMPLE)
     if any(len(detector.boxes(image)) for _, image in read(numbers)):

@@ -21,7 +21,8 @@ def load_weights(learner: nn.Module, path: str | Path, option: str = "init_from"
 
     Rows of W are matched by the names of the videos; where those are not known, W starts anew if their number differs.
 
-    Raises ValueError when another weight is missing, unknown, of another shape or kind, or not finite.
+    Raises:
+        ValueError: when another weight is missing, unknown, of another shape or kind, or not finite.
     """
     checkpoint = read_checkpoint(path, option)
     state = weights_of(checkpoint, f"{option}={path}")

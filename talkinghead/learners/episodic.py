@@ -23,12 +23,13 @@ from talkinghead.types import Episode
 class EpisodicLearner(L.LightningModule):
     """Abstract: learns from episodes of K shots and one target, by manual optimisation.
 
-    content             L_CNT, frozen; None where the weights do not name it
-    weights             loss name -> weight in the sum; a loss of weight 0 or null counts nothing
-    metrics             prototype, copied for each shot count and for the nearest-frame baseline; None: no validation
-    validation_shots    numbers of shots T that validation and previews use
-    gradient_clip_norm  of all that one optimizer moves, before each of its steps; None: gradients are as they are
-    config              plain dict that goes into every checkpoint (it stays loadable with `weights_only=True`)
+    Args:
+        content: L_CNT, frozen; None where the weights do not name it
+        weights: loss name -> weight in the sum; a loss of weight 0 or null counts nothing
+        metrics: prototype, copied for each shot count and for the nearest-frame baseline; None: no validation
+        validation_shots: numbers of shots T that validation and previews use
+        gradient_clip_norm: of all that one optimizer moves, before each of its steps; None: gradients are as they are
+        config: plain dict that goes into every checkpoint (it stays loadable with `weights_only=True`)
     """
 
     players: Sequence[str]  # what each optimizer of `configure_optimizers` moves, for the log

@@ -21,8 +21,9 @@ from talkinghead.storage import write_atomic
 class FaceDataModule(L.LightningDataModule):
     """Labelled frames of a synthetic data set, in memory.
 
-    steps_per_epoch   batches per epoch, drawn with replacement
-    build             makes the data set at `path` when it is missing
+    Args:
+        steps_per_epoch: batches per epoch, drawn with replacement
+        build: makes the data set at `path` when it is missing
     """
 
     def __init__(
@@ -70,9 +71,10 @@ def as_is(batch: Any) -> Any:
 class FaceNetLearner(L.LightningModule):
     """Trains FaceNet and writes it, folded, to `output` at the end.
 
-    weights   identity, landmarks, actions: weight of each loss in the sum
-    margin    angle, in radians, that ArcFace (arXiv 1801.07698) adds between an image and its person
-    scale     of the cosines in ArcFace's softmax
+    Args:
+        weights: identity, landmarks, actions: weight of each loss in the sum
+        margin: angle, in radians, that ArcFace (arXiv 1801.07698) adds between an image and its person
+        scale: of the cosines in ArcFace's softmax
     """
 
     config: Mapping[str, Any] | None = None

@@ -94,22 +94,22 @@ class FeedForward(nn.Module):
 class FineTuner(nn.Module):
     """FT: psi, psi', theta, w' and b learn the T frames of one person; E is not used any more, and there is no L_MCH.
 
-    content         L_CNT, frozen
-    weights         loss name -> weight, whatever the checkpoint was trained with; null is 0, `mch` is not used;
-                    `motion` (`finetune_pairs.MotionConsistency`; not in the paper) is off where it is not named,
-                    null: as measured
-    epochs          passes over the T frames; None: as measured, and so many steps
-    batch_size      shots per step; None: as measured
-    max_steps       stop there; None: only the epochs count
-    num_discriminator_steps, lr_generator, lr_discriminator, betas     as in meta-learning
-                    lr_generator None: as measured, and lr_psi and lr_w too
-    lr_psi, lr_w    of psi', and of w' and b: rates of their own; None: those of the other weights (paper)
-    augment         what is done to the pairs at random, see `finetune_pairs.PairSampler`; nothing in the paper
-    frozen          names of parts of G' that keep their weights (`down`, `middle`, `up`, `to_image`, `psi`)
-    ema_decay       the result is the moving average of G'; None: its last state
-    init_psi        psi' <- P e_hat_NEW; "random": of the same mean and spread (an ablation)
-    init_w          w' <- w0 + e_hat_NEW "scaled" to the mean norm of W's rows; "embedding": as it is (paper); "w0"
-                    alone, or w0 and "random" noise of that norm (ablations)
+    Args:
+        content: L_CNT, frozen
+        weights: loss name -> weight, whatever the checkpoint was trained with; null is 0, `mch` is not used; `motion`
+            (`finetune_pairs.MotionConsistency`; not in the paper) is off where it is not named, null: as measured
+        epochs: passes over the T frames; None: as measured, and so many steps
+        batch_size: shots per step; None: as measured
+        max_steps: stop there; None: only the epochs count
+        num_discriminator_steps, lr_generator, lr_discriminator, betas: as in meta-learning lr_generator None: as
+            measured, and lr_psi and lr_w too
+        lr_psi, lr_w: of psi', and of w' and b: rates of their own; None: those of the other weights (paper)
+        augment: what is done to the pairs at random, see `finetune_pairs.PairSampler`; nothing in the paper
+        frozen: names of parts of G' that keep their weights (`down`, `middle`, `up`, `to_image`, `psi`)
+        ema_decay: the result is the moving average of G'; None: its last state
+        init_psi: psi' <- P e_hat_NEW; "random": of the same mean and spread (an ablation)
+        init_w: w' <- w0 + e_hat_NEW "scaled" to the mean norm of W's rows; "embedding": as it is (paper); "w0" alone,
+            or w0 and "random" noise of that norm (ablations)
     """
 
     def __init__(

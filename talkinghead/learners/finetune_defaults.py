@@ -10,9 +10,10 @@ from talkinghead.models.warp_guided import WarpGuidedGenerator
 class Measured(NamedTuple):
     """What `FineTuner` takes for a number that is null; `steps` are those of a user who asks for none.
 
-    epochs, max_steps, batch_size    passes over the shots, steps at most, shots per step
-    lr_generator, lr_psi, lr_w       of the weights, of psi', and of w' and b
-    motion                           weight of the loss
+    Attributes:
+        epochs, max_steps, batch_size: passes over the shots, steps at most, shots per step
+        lr_generator, lr_psi, lr_w: of the weights, of psi', and of w' and b
+        motion: weight of the loss
     """
 
     steps: int

@@ -42,8 +42,9 @@ class Pair(NamedTuple):
 class PairSampler:
     """Makes the pairs of a person.
 
-    augment     any of `mirror` (half of them), `affine` (a little turn, size and shift) and `colour` (contrast and
-                brightness of each channel): the same for the target and the picture that G' is shown
+    Args:
+        augment: any of `mirror` (half of them), `affine` (a little turn, size and shift) and `colour` (contrast and
+            brightness of each channel): the same for the target and the picture that G' is shown
     """
 
     def __init__(self, generator: AnyPersonalGenerator, shots: Frames, augment: Sequence[str] = ()) -> None:

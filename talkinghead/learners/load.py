@@ -24,9 +24,10 @@ LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.faces.landmark_image.dr
 class LoadedCheckpoint:
     """The networks of a checkpoint, loaded once, and what is learned with them.
 
-    numbers         of FineTuner, but for the number of steps; where `weights` is null, those of the loss
-    loss            L_CNT of fine-tuning and the weights that go with it; None: the checkpoint's
-    weights_dir     where pretrained networks of the checkpoint's loss lie
+    Args:
+        numbers: of FineTuner, but for the number of steps; where `weights` is null, those of the loss
+        loss: L_CNT of fine-tuning and the weights that go with it; None: the checkpoint's
+        weights_dir: where pretrained networks of the checkpoint's loss lie
     """
 
     def __init__(
@@ -77,8 +78,9 @@ class LoadedCheckpoint:
     ) -> dict[str, Any]:
         """How a person was learned, for the file of it.
 
-        points      of the first shot, in the networks' pictures
-        crop        margin and down, as the shots were cropped
+        Args:
+            points: of the first shot, in the networks' pictures
+            crop: margin and down, as the shots were cropped
         """
         return {
             "method": "ft" if steps else "ff", "num_shots": num_shots, "source_points": points.tolist(),

@@ -23,15 +23,16 @@ from talkinghead.types import Episode
 class MetaLearner(AdversarialLearner):
     """Learns E, G and D on episodes of K shots and one target. Without `weights.mch` it is the feed-forward variant.
 
-    num_discriminator_steps     updates of D per update of E and G
-    matching_moves_w    W follows e_hat too (paper); False: only e_hat follows W (authors' code)
-    matched_shot        L_MCH takes e_hat_i, the "mean" (paper), or e_i of the "first" shot (authors' code)
-    generator_first     E and G step before D (authors' code), not after it
-    fake_moves_w        in D's step, W learns from x and x_hat; False: from x only (authors' code)
-    first_visit         W_i <- e_hat_i when a video is drawn for the first time, in place of noise
-    lr_generator, lr_discriminator, betas, eps  Adam, Sec. 4
-    lr_w                of W; None: lr_discriminator
-    gradient_clip_norm  of E and G, of theta, w0 and b, and of W's rows: each alone
+    Args:
+        num_discriminator_steps: updates of D per update of E and G
+        matching_moves_w: W follows e_hat too (paper); False: only e_hat follows W (authors' code)
+        matched_shot: L_MCH takes e_hat_i, the "mean" (paper), or e_i of the "first" shot (authors' code)
+        generator_first: E and G step before D (authors' code), not after it
+        fake_moves_w: in D's step, W learns from x and x_hat; False: from x only (authors' code)
+        first_visit: W_i <- e_hat_i when a video is drawn for the first time, in place of noise
+        lr_generator, lr_discriminator, betas, eps: Adam, Sec. 4
+        lr_w: of W; None: lr_discriminator
+        gradient_clip_norm: of E and G, of theta, w0 and b, and of W's rows: each alone
     """
 
     players = ("generator", "discriminator", "rows")

@@ -29,12 +29,13 @@ class Pix2PixHDLearner(AdversarialLearner):
 
     It sees no shots while it is pretrained: it draws an average person, whoever drives.
 
-    lr, betas           Adam of G and of D
-    decay_from          share of the epochs after which lr falls linearly towards 0; 1: never
-    finetune_epochs     passes over the T frames
-    finetune_lr         Adam's, constant
-    finetune_batch_size     shots per step, where T is larger
-    gradient_clip_norm      of G and of D, each alone, in pretraining
+    Args:
+        lr, betas: Adam of G and of D
+        decay_from: share of the epochs after which lr falls linearly towards 0; 1: never
+        finetune_epochs: passes over the T frames
+        finetune_lr: Adam's, constant
+        finetune_batch_size: shots per step, where T is larger
+        gradient_clip_norm: of G and of D, each alone, in pretraining
     """
 
     players = ("generator", "discriminator")

@@ -19,10 +19,12 @@ def match_videos(
 ) -> None:
     """Reorder W, and what its optimizer remembers, in a checkpoint whose videos are others; tell how many.
 
-    mine    names of the videos of this run; None: not known, then only the number can be compared
-    own     the learner's state, whose rows new videos keep
+    Args:
+        mine: names of the videos of this run; None: not known, then only the number can be compared
+        own: the learner's state, whose rows new videos keep
 
-    Raises ValueError where rows differ in number and names are missing.
+    Raises:
+        ValueError: where rows differ in number and names are missing.
     """
     theirs, state = checkpoint.get("videos"), checkpoint.get("state_dict", {})
     if ROWS not in state or ROWS not in own or theirs == (None if mine is None else list(mine)):

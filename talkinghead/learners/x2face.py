@@ -21,9 +21,10 @@ AT_ONCE = 16  # frames, when a person is learnt or reenacted
 class X2FaceLearner(EpisodicLearner):
     """Learns to warp source frames to an embedded face, and that to the target, which is the driving frame (stage I).
 
-    weights     of `l1`, and of `cnt`, which needs `content`: a content loss on the same pictures
-    lr, betas   Adam
-    gradient_clip_norm  of both networks together
+    Args:
+        weights: of `l1`, and of `cnt`, which needs `content`: a content loss on the same pictures
+        lr, betas: Adam
+        gradient_clip_norm: of both networks together
     """
 
     players = ("generator",)

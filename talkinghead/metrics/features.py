@@ -62,9 +62,10 @@ def find_features(
 ) -> PooledFeatures | None:  # fmt: skip
     """Pooled features of a pretrained network whose file is found, else None and one notice; downloads nothing.
 
-    metric    log name of the distance, for the notice
-    network   whose file it is, in `talkinghead.pretrained`
-    build     makes the backbone, called with `path`
+    Args:
+        metric: log name of the distance, for the notice
+        network: whose file it is, in `talkinghead.pretrained`
+        build: makes the backbone, called with `path`
     """
     file = locate_for(metric, network, path, weights_dir)
     return PooledFeatures(build(path=file)) if file is not None else None

@@ -57,9 +57,10 @@ class FeatureSums(Metric):
 class FrechetDistance(nn.Module):
     """|mu - mu_hat|^2 + tr(C + C_hat - 2 (C C_hat)^(1/2)) of the features of real and fake images; lower is better.
 
-    name        log name: fid for Inception, fd_<network> for any other
-    features    images in [-1, 1] -> [B, D]; frozen; no submodule, so that it stays out of checkpoints
-    cache_dir   where statistics of real images are kept, on a disk that all ranks see; None: nowhere
+    Args:
+        name: log name: fid for Inception, fd_<network> for any other
+        features: images in [-1, 1] -> [B, D]; frozen; no submodule, so that it stays out of checkpoints
+        cache_dir: where statistics of real images are kept, on a disk that all ranks see; None: nowhere
 
     `fresh()` gives the distance of another method or shot count to the same real images: feed those once. What a
     distance holds are D x D numbers of 8 bytes, twice: 67 MB for Inception. Few images make it larger, so compare only
@@ -133,7 +134,8 @@ class FrechetDistance(nn.Module):
     def load_real(self, key: str) -> bool:
         """Take the statistics of the real images from disk; False where they are not there. All ranks have to call it.
 
-        key   what the images are: data set and its digest, split, people, frames, size. The network is added to it.
+        Args:
+            key: what the images are: data set and its digest, split, people, frames, size. The network is added to it.
         """
         path = self._cache_file(key)
         if not everyone(path is not None and path.is_file()) or path is None:

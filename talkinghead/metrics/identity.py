@@ -43,7 +43,8 @@ class IdentitySimilarity:
     that has no face scores low instead of being left out. The embeddings of the last real batch are kept, because the
     same targets follow for each method and shot count.
 
-    every   where recognition is slow: compares every n-th image of a batch only, from the first on
+    Args:
+        every: where recognition is slow: compares every n-th image of a batch only, from the first on
     """
 
     def __init__(self, recognizer: Recognizer, every: int = 1) -> None:

@@ -61,7 +61,8 @@ def find_detector(size: int = 256) -> DlibLandmarks | None:
 def landmark_error(found: Float[np.ndarray, "68 2"], driver: Float[np.ndarray, "68 2"]) -> float:
     """nme = mean_n |found_n - driver_n| / |driver_36 - driver_45|, 0 is perfect.
 
-    Raises ValueError where the driver's outer eye corners coincide.
+    Raises:
+        ValueError: where the driver's outer eye corners coincide.
     """
     apart = float(interocular(driver[None])[0])
     if not apart > 0:

@@ -42,9 +42,10 @@ def find_perceptual(
 ) -> PerceptualDistance | None:  # fmt: skip
     """The distance on a pretrained network whose file is found, else None and one notice; downloads nothing.
 
-    metric    its log name, for the notice
-    network   whose file it is, in `talkinghead.pretrained`
-    build     makes the backbone, called with `path`
+    Args:
+        metric: its log name, for the notice
+        network: whose file it is, in `talkinghead.pretrained`
+        build: makes the backbone, called with `path`
     """
     file = locate_for(metric, network, path, weights_dir)
     return PerceptualDistance(build(path=file)) if file is not None else None

@@ -59,10 +59,11 @@ def psnr(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[
 class ImageMetrics(nn.Module):
     """Means over images of `ssim`, `psnr`, one entry per distance and similarity given, `nme` and `face_found`.
 
-    detector        finds the landmarks of an output; without one there is neither `nme` nor `face_found`
-    distances       further distances by log name, each (x_hat, x) in [-1, 1] -> [B]; None entries are left out
-    max_detections  images per rank between two resets whose landmarks are looked for; None: all
-    similarities    of identity, by log name, each (x_hat, x, points) -> [B]; None entries are left out
+    Args:
+        detector: finds the landmarks of an output; without one there is neither `nme` nor `face_found`
+        distances: further distances by log name, each (x_hat, x) in [-1, 1] -> [B]; None entries are left out
+        max_detections: images per rank between two resets whose landmarks are looked for; None: all
+        similarities: of identity, by log name, each (x_hat, x, points) -> [B]; None entries are left out
 
     `nme` is the mean over the images where a face was found, NaN where there was none: read it beside `face_found`,
     their share. Sums are reduced over ranks in `compute`, so every rank has to call it; `measure` and `average` are

@@ -152,9 +152,10 @@ def activations_of(features: nn.Module, layers: Sequence[int], x: Tensor) -> lis
 class VGG(Backbone):
     """The convolutions of a VGG network, up to the deepest layer asked for; random until loaded (`vgg19`, …).
 
-    blocks      convolutions per block
-    layers      which layers' activations are returned, in torchvision's numbering of `features`
-    pooling     "max" as trained, or "avg" as the paper's authors use in their later code
+    Args:
+        blocks: convolutions per block
+        layers: which layers' activations are returned, in torchvision's numbering of `features`
+        pooling: "max" as trained, or "avg" as the paper's authors use in their later code
     """
 
     def __init__(self, blocks: Sequence[int], layers: Sequence[int], convention: str, pooling: str = "max") -> None:
@@ -222,8 +223,9 @@ def vggface(
 ) -> VGG:
     """VGG16 trained to recognise 2,622 faces (Parkhi et al., BMVC 2015). Its only public weights are Caffe's.
 
-    convention   `caffe_face`; `caffe` subtracts ImageNet's means, as the paper's authors do; `torchvision` or
-                 `caffe_folded` for a file, given by `path`, made for that input.
+    Args:
+        convention: `caffe_face`; `caffe` subtracts ImageNet's means, as the paper's authors do; `torchvision` or
+            `caffe_folded` for a file, given by `path`, made for that input.
     """
     file = pretrained.find(source_name("vggface", convention, path), path, weights_dir)
     return load_vgg(VGG(VGG16_BLOCKS, layers, convention, pooling), file, convention)

@@ -33,9 +33,10 @@ def pool(h: Float[Tensor, "B N h w"], pooling: Pooling) -> Float[Tensor, "B N"]:
 class Encoder(nn.Module):
     """Residual down blocks over picture and landmark image, to one vector: E itself, and V of D without its last block.
 
-    channels    widths after each block, which halves the size each; the last is N
-    attention   side of the feature map that self-attention works on; None: no self-attention
-    num_flat    residual blocks at the end that keep the size (V of D has one)
+    Args:
+        channels: widths after each block, which halves the size each; the last is N
+        attention: side of the feature map that self-attention works on; None: no self-attention
+        num_flat: residual blocks at the end that keep the size (V of D has one)
     """
 
     def __init__(

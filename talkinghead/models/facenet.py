@@ -34,9 +34,10 @@ class Face(NamedTuple):
 class FaceNet(nn.Module):
     """Five blocks of two 3 x 3 convolutions, halving the image between blocks; three linear heads. Images in [-1, 1].
 
-    embedding_size   length of the identity embedding
-    num_actions      facial actions predicted
-    normalise        batch normalisation after each convolution, for training; `fold` removes it
+    Args:
+        embedding_size: length of the identity embedding
+        num_actions: facial actions predicted
+        normalise: batch normalisation after each convolution, for training; `fold` removes it
     """
 
     def __init__(

@@ -64,10 +64,11 @@ class Embedder(nn.Module):
 class Synthesizer(nn.Module):
     """What G and G' share: landmark image and AdaIN values to picture (Sec. 4). BigGAN-like; psi are its weights.
 
-    down_channels   widths of the encoder; the first down block takes the landmark image
-    num_residual    residual blocks at the bottleneck
-    up_channels     widths of the decoder, as many as down_channels
-    attention_down, attention_up    side of the feature map that self-attention works on; None: no self-attention
+    Args:
+        down_channels: widths of the encoder; the first down block takes the landmark image
+        num_residual: residual blocks at the bottleneck
+        up_channels: widths of the decoder, as many as down_channels
+        attention_down, attention_up: side of the feature map that self-attention works on; None: no self-attention
     """
 
     def __init__(
@@ -125,10 +126,11 @@ class Synthesizer(nn.Module):
 class Generator(Synthesizer):
     """G(y, e_hat; psi, P) -> x_hat: landmark image to picture, told whom to draw by AdaIN (Sec. 3.1).
 
-    embedding_size  N; the other options are those of `Synthesizer`
-    gain            free factors after P, which spectral norm keeps at norm 1: "one", or one for each AdaIN "layer";
-                    None: none (paper)
-    gain_start      their value before training
+    Args:
+        embedding_size: N; the other options are those of `Synthesizer`
+        gain: free factors after P, which spectral norm keeps at norm 1: "one", or one for each AdaIN "layer"; None:
+            none (paper)
+        gain_start: their value before training
     """
 
     def __init__(
@@ -210,8 +212,9 @@ class Discriminator(nn.Module):
 
     W has one row per training video. Its gradient is sparse: a step touches the rows of its batch and no other.
 
-    spectral_norm   of V's layers; W and w0 are as they are learned unless
-    normalize_w     divides W by its largest singular value, and w0 by its norm (authors' code)
+    Args:
+        spectral_norm: of V's layers; W and w0 are as they are learned unless
+        normalize_w: divides W by its largest singular value, and w0 by its norm (authors' code)
     """
 
     def __init__(
@@ -267,10 +270,11 @@ class Discriminator(nn.Module):
     def personalize(self, e_hat: Float[Tensor, "1 N"], start: Start = "scaled") -> "PersonalDiscriminator":
         """D' of the person with this embedding: a copy that takes w' for W_i + w0 (Sec. 3.3).
 
-        embedding   w' = w0 + e_hat: the paper's, good where L_MCH has brought e_hat to W_i
-        scaled      w' = w0 + e_hat, shortened to the mean norm of W's rows: what theta was trained with
-        random      w' = w0 + noise of that norm
-        w0          w' = w0: knows nobody
+        Args:
+            embedding: w' = w0 + e_hat: the paper's, good where L_MCH has brought e_hat to W_i
+            scaled: w' = w0 + e_hat, shortened to the mean norm of W's rows: what theta was trained with
+            random: w' = w0 + noise of that norm
+            w0: w' = w0: knows nobody
         """
         if start not in get_args(Start):
             raise ValueError(f"init_w={start}: choose {', '.join(get_args(Start))}")

@@ -41,9 +41,10 @@ class HeadPoints(NamedTuple):
 class Guide(NamedTuple):
     """What G is shown beside the landmark image y.
 
-    warped      the shot, moved to the driving points
-    flow        where each pixel of the output comes from in the shot, as `grid_sample` wants it, x and y in [-1, 1]
-    known       1 where `warped` can be trusted, 0 where the shot cannot show what is there
+    Attributes:
+        warped: the shot, moved to the driving points
+        flow: where each pixel of the output comes from in the shot, as `grid_sample` wants it, x and y in [-1, 1]
+        known: 1 where `warped` can be trusted, 0 where the shot cannot show what is there
     """
 
     warped: Float[Tensor, "B 3 H W"]

@@ -243,9 +243,10 @@ class InstanceNorm(nn.Module):
 class DownBlock(nn.Module):
     """Pre-activation residual block: relu-conv3-relu-conv3-avgpool, skip conv1-avgpool.
 
-    instance_norm   a norm with its own affine before each ReLU (the generator's encoder)
-    first           no norm and no ReLU in front: the input is an image
-    downsample      halve the size; without it and with equal channels the skip is the identity
+    Args:
+        instance_norm: a norm with its own affine before each ReLU (the generator's encoder)
+        first: no norm and no ReLU in front: the input is an image
+        downsample: halve the size; without it and with equal channels the skip is the identity
     """
 
     def __init__(

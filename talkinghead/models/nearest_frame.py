@@ -15,7 +15,8 @@ def nearest_index(driving: Float[Tensor, "M 68 2"], shots: Float[Tensor, "T 68 2
 def nearest_frame(episode: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
     """Of the first `num_shots` shots, the one whose points are nearest to the target's in mean pixel distance.
 
-    Raises ValueError when the episode holds fewer shots.
+    Raises:
+        ValueError: when the episode holds fewer shots.
     """
     source = episode.take(num_shots)
     pairs = zip(episode.target_points, source.shots_points, source.shots, strict=True)

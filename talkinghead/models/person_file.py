@@ -37,8 +37,9 @@ def save_person(
 ) -> Path:
     """Write `<path>.safetensors` and `<path>.json`; each appears whole or not at all, the json last.
 
-    about   plain values; by convention: config, commit, checkpoint (sha256 of the parent), crop, landmarks
-    dtype   of the stored weights: bfloat16 halves the file
+    Args:
+        about: plain values; by convention: config, commit, checkpoint (sha256 of the parent), crop, landmarks
+        dtype: of the stored weights: bfloat16 halves the file
     """
     weights_file, json_file = files(path)
     folded = generator.fold()

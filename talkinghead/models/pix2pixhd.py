@@ -90,9 +90,10 @@ class GlobalGenerator(nn.Module):
 class LocalEnhancer(nn.Module):
     """{G1, G2}(y) -> x_hat: G1 works at half the size, G2 adds its features to its own at full size (Sec. 3.2).
 
-    width           of G2; G1 has twice as many channels
-    num_down, num_residual      of G1
-    num_residual_local          of G2
+    Args:
+        width: of G2; G1 has twice as many channels
+        num_down, num_residual: of G1
+        num_residual_local: of G2
     """
 
     def __init__(self, width: int = 32, num_down: int = 4, num_residual: int = 9, num_residual_local: int = 3) -> None:
@@ -119,7 +120,8 @@ class MultiScaleOutput(NamedTuple):
 class PatchDiscriminator(nn.Module):
     """D_k: C64-C128-C256-C512 and a score for each patch, of 70 x 70 px with three layers (Sec. 3.2, appendix).
 
-    num_layers      convolutions that halve the size
+    Args:
+        num_layers: convolutions that halve the size
     """
 
     def __init__(self, width: int = 64, num_layers: int = 3) -> None:

@@ -42,10 +42,11 @@ class Preset(NamedTuple):
 class WarpGuidedSynthesizer(nn.Module):
     """What G and G' share: the guide and AdaIN values to a picture. A U-Net that works at half size.
 
-    channels        widths at 1/2, 1/4, 1/8 … of the picture's side
-    num_residual    adaptive blocks at the bottleneck
-    corrected       G corrects the flow of the guide; False: an ablation
-    unwarped        G may copy from the shot as it is, for the background; False: an ablation
+    Args:
+        channels: widths at 1/2, 1/4, 1/8 … of the picture's side
+        num_residual: adaptive blocks at the bottleneck
+        corrected: G corrects the flow of the guide; False: an ablation
+        unwarped: G may copy from the shot as it is, for the background; False: an ablation
     """
 
     def __init__(

@@ -59,8 +59,9 @@ def double(h: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C H W"]:
 class SamplerNetwork(nn.Module):
     """Picture to sampler: the identity plus offsets in (-1, 1). A new network gives the identity itself.
 
-    channels    widths on the way down, where each layer halves the size, to 1 px; the last one is the latent's
-    skips       each layer of the way up sees what the way down had at its size (U-Net)
+    Args:
+        channels: widths on the way down, where each layer halves the size, to 1 px; the last one is the latent's
+        skips: each layer of the way up sees what the way down had at its size (U-Net)
     """
 
     def __init__(self, image_size: int, channels: Sequence[int], skips: bool) -> None:

@@ -32,15 +32,16 @@ NUMBERS = {
 class Settings:
     """What the samples are like.
 
-    image_size          side of the stored frames, pixels
-    frames_per_clip     frames of a sample
-    fps                 None: one sample per clip, its frames spread evenly over it; a rate: frames at that rate, and a
-                        clip with more than `frames_per_clip` of them becomes several samples of the same video
-    min_frames          samples with fewer usable frames are dropped (an episode of K = 8 needs 9)
-    min_face            samples whose median face box is narrower, in pixels of the source, are dropped
-    margin, down        framing of the crop: its side and the place of the face in it, in face boxes
-    quality             JPEG quality
-    search_every        the detector searches each so-manyth frame; landmarks are found in every frame
+    Attributes:
+        image_size: side of the stored frames, pixels
+        frames_per_clip: frames of a sample
+        fps: None: one sample per clip, its frames spread evenly over it; a rate: frames at that rate, and a clip with
+            more than `frames_per_clip` of them becomes several samples of the same video
+        min_frames: samples with fewer usable frames are dropped (an episode of K = 8 needs 9)
+        min_face: samples whose median face box is narrower, in pixels of the source, are dropped
+        margin, down: framing of the crop: its side and the place of the face in it, in face boxes
+        quality: JPEG quality
+        search_every: the detector searches each so-manyth frame; landmarks are found in every frame
     """
 
     image_size: int = 256

@@ -12,9 +12,10 @@ from talkinghead.preparation.workers import Counts, Results, Work
 class RayCluster:
     """Workers on a Ray cluster, whose machines all see the source and the output under the same paths.
 
-    address     of the cluster; None: the one that RAY_ADDRESS names, or else one of this machine alone
-    cpus, gpus  that each worker takes; a fraction of a GPU is possible
-    retries     how often a clip is tried again whose worker died (a machine that left, memory)
+    Args:
+        address: of the cluster; None: the one that RAY_ADDRESS names, or else one of this machine alone
+        cpus, gpus: that each worker takes; a fraction of a GPU is possible
+        retries: how often a clip is tried again whose worker died (a machine that left, memory)
     """
 
     def __init__(

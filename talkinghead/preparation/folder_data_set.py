@@ -11,7 +11,8 @@ from talkinghead.preparation.sources import Source
 class PreparedVideos:
     """The `build` of a data module: prepares a source into the path it is called with.
 
-    workers     as of `Runner`
+    Args:
+        workers: as of `Runner`
     """
 
     def __init__(self, source: Source, detector: Detector, settings: Settings, workers: int | None = None) -> None:

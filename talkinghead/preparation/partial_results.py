@@ -94,7 +94,8 @@ def block_file(output: Path, job: Job) -> Path:
 def finish_block(output: Path, jobs: list[Job], size: int) -> None:
     """Write the shard of a block from the results of all its jobs, then its description; delete the single results.
 
-    size    of the stored frames, pixels
+    Args:
+        size: of the stored frames, pixels
     """
     place = folder(output, jobs[0])
     clips, drops = [], []

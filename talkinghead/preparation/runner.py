@@ -25,13 +25,14 @@ from talkinghead.preparation.workers import Cluster, LocalProcesses, Work
 class Runner:
     """Prepares a source into a data set.
 
-    output              folder of the data set; a stopped preparation of the same options is continued there
-    workers             processes; 0 works in this one; None takes one per CPU there is
-    clips_per_shard     clips that become one shard, before some are dropped
-    command             stored in dataset.json
-    cluster             where the workers are; None: processes of this machine
-    max_deaths          so often a clip may end its worker before it is dropped as "crashed"
-    exclude             clips to leave out, by their names as in report.csv; they keep their row of W
+    Args:
+        output: folder of the data set; a stopped preparation of the same options is continued there
+        workers: processes; 0 works in this one; None takes one per CPU there is
+        clips_per_shard: clips that become one shard, before some are dropped
+        command: stored in dataset.json
+        cluster: where the workers are; None: processes of this machine
+        max_deaths: so often a clip may end its worker before it is dropped as "crashed"
+        exclude: clips to leave out, by their names as in report.csv; they keep their row of W
     """
 
     def __init__(

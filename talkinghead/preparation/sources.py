@@ -20,11 +20,12 @@ SPLITS = ("train", "val", "test")
 class Unit:
     """One clip to prepare, described by plain values: it can be sent to another process or machine.
 
-    split, identity, video, clip    names; clips with the same split and video share a row of W
-    paths       the video file, or the stills of a folder; empty where the file is missing
-    kind        "video" or "stills"
-    cropped     the frame is a face crop already and stays as it is
-    boxes       text file with the face's box for each frame (VoxCeleb1), None when the face has to be searched
+    Attributes:
+        split, identity, video, clip: names; clips with the same split and video share a row of W
+        paths: the video file, or the stills of a folder; empty where the file is missing
+        kind: "video" or "stills"
+        cropped: the frame is a face crop already and stays as it is
+        boxes: text file with the face's box for each frame (VoxCeleb1), None when the face has to be searched
     """
 
     split: str
@@ -51,9 +52,10 @@ class Source(Protocol):
 class Folder:
     """Any folder of videos: `<identity>/<clip>.mp4`, `<identity>/<video>/<clip>.mp4`, or flat: each file is a person.
 
-    splits          folder of each split below `root`, "." for root itself, None for no such split
-    cropped         the videos are square face crops already
-    val_identities  how many people to move from train to val, chosen by a hash of their names
+    Args:
+        splits: folder of each split below `root`, "." for root itself, None for no such split
+        cropped: the videos are square face crops already
+        val_identities: how many people to move from train to val, chosen by a hash of their names
     """
 
     name = "folder"
@@ -81,8 +83,9 @@ class Folder:
 class VoxCeleb2:
     """VoxCeleb2 as unpacked: `dev/mp4/<id>/<video>/<clip>.mp4` is train, `test/mp4/...` is test.
 
-    clips_per_video     take at most so many clips of a video, None for all
-    cropped             VoxCeleb2's own crops (224 px) are kept as they are
+    Args:
+        clips_per_video: take at most so many clips of a video, None for all
+        cropped: VoxCeleb2's own crops (224 px) are kept as they are
     """
 
     name = "voxceleb2"

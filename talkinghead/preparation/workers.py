@@ -54,7 +54,8 @@ class Cluster(Protocol):
     def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
         """Jobs with their counts, as they finish; their results are in the spool by then. Closing it ends the workers.
 
-        workers     how many; None: one per CPU there is
+        Args:
+            workers: how many; None: one per CPU there is
         """
         ...
 

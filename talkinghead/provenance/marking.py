@@ -29,9 +29,10 @@ _TINY = bytes.fromhex(  # one grey pixel as PNG: a signer is tried before hours 
 class OriginStatement:
     """What a file says about its making.
 
-    composite   recorded or painted pixels are in it too: a pasted face, panels of source and driver
-    about       how it was made; nothing that tells who made it or who is shown
-    learned     False: drawn by an algorithm that has learned from no pictures, as the synthetic heads are
+    Attributes:
+        composite: recorded or painted pixels are in it too: a pasted face, panels of source and driver
+        about: how it was made; nothing that tells who made it or who is shown
+        learned: False: drawn by an algorithm that has learned from no pictures, as the synthetic heads are
     """
 
     composite: bool = False

@@ -48,20 +48,23 @@ def adapt(
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
     """Landmarks that move as the driver's and belong to the source's face, in pixels of the source's crop.
 
-    absolute    pose and expression are the driver's
-    relative    the source's own pose and expression, changed as the driver's since its frame `reference`
-    raw         the driver's points as they are (the paper's way)
+    Args:
+        absolute: pose and expression are the driver's
+        relative: the source's own pose and expression, changed as the driver's since its frame `reference`
+        raw: the driver's points as they are (the paper's way)
 
-    source      one frame, or T frames of the person, from crops alike
-    reference   of mode relative; None: the frame most like the source frame in pose and expression
-    anchor      the source frame that is shown: mode relative starts at its place and size, mode absolute is there on
-                average over the clip. None: of mode relative the source frame that some driving frame is most like;
-                on average over the clip the face is where it is in all source frames, and as large
-    blinks      the driver's landmarks are a detector's, which sees shut eyes half open: they are shut
-    middle      where the crop rule puts the middle of a clip's landmarks, pixels: it is trusted more than a few source
-                frames. None: the source tells
+    Args:
+        source: one frame, or T frames of the person, from crops alike
+        reference: of mode relative; None: the frame most like the source frame in pose and expression
+        anchor: the source frame that is shown: mode relative starts at its place and size, mode absolute is there on
+            average over the clip. None: of mode relative the source frame that some driving frame is most like; on
+            average over the clip the face is where it is in all source frames, and as large
+        blinks: the driver's landmarks are a detector's, which sees shut eyes half open: they are shut
+        middle: where the crop rule puts the middle of a clip's landmarks, pixels: it is trusted more than a few source
+            frames. None: the source tells
 
-    Raises ValueError for landmarks that are none, and for a frame that is not there.
+    Raises:
+        ValueError: for landmarks that are none, and for a frame that is not there.
     """
     source = source.reshape(-1, 68, 2)
     check(driver, source, mode, reference, anchor)

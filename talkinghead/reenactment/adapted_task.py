@@ -15,8 +15,9 @@ from talkinghead.types import Frames, Person
 class AdaptedDriver:
     """Adapts the driver's landmarks to what the person's shots show, and draws them anew; images stay the driver's.
 
-    mode    see `adaptation.adapt`
-    middle  where the crop rule has the middle of a clip's landmarks, in sides of the picture; None: unknown
+    Args:
+        mode: see `adaptation.adapt`
+        middle: where the crop rule has the middle of a clip's landmarks, in sides of the picture; None: unknown
     """
 
     def __init__(self, mode: Mode, middle: Sequence[float] | None = None) -> None:

@@ -37,14 +37,15 @@ NUMBERS = {
 class Look:
     """What the video shows.
 
-    size            height of the result, pixels; None: the networks' own. With `paste` the picture's own size counts
-    side_by_side    source | driver | result
-    paste           the whole picture of the portrait, with the face moving in it
-    feather         soft seam of `paste`, in crop sides
-    sheet           moments on the contact sheet; 0: no sheet
-    sound           the driver's sound goes along
-    crf             quality of H.264: less is better and larger
-    mark            a small text in the corner says that it is generated
+    Attributes:
+        size: height of the result, pixels; None: the networks' own. With `paste` the picture's own size counts
+        side_by_side: source | driver | result
+        paste: the whole picture of the portrait, with the face moving in it
+        feather: soft seam of `paste`, in crop sides
+        sheet: moments on the contact sheet; 0: no sheet
+        sound: the driver's sound goes along
+        crf: quality of H.264: less is better and larger
+        mark: a small text in the corner says that it is generated
     """
 
     size: int | None = 256
@@ -68,11 +69,12 @@ def driving_points(
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
     """The driver's landmarks for this source, in pixels of the networks' pictures.
 
-    source_points   of the source frame, or of several; the first is the one that is shown. None: not known, and the
-                    driver's points stay as they are
-    reference       the driver's frame that corresponds to the source frame; None: the one that is most alike
-    steady          how much the driver's jitter is smoothed away; 0: not at all
-    blinks          eyes that a detector sees half open in a blink are shut
+    Args:
+        source_points: of the source frame, or of several; the first is the one that is shown. None: not known, and the
+            driver's points stay as they are
+        reference: the driver's frame that corresponds to the source frame; None: the one that is most alike
+        steady: how much the driver's jitter is smoothed away; 0: not at all
+        blinks: eyes that a detector sees half open in a blink are shut
     """
     points = smooth(driver.points_of(size), float(driver.timeline.rate), steady)
     if source_points is None:
@@ -90,10 +92,11 @@ def animate(
 ) -> Path | None:  # fmt: skip
     """Write the video, and the contact sheet beside it; the sheet's path is returned.
 
-    points      what moves the person, in pixels of the networks' `size` x `size` pictures
-    portrait    the source frame to show and to paste into; None: a person model without it
-    tick        called after each frame
-    about       how it was made, for the statement of origin that both files carry; `signer` signs it
+    Args:
+        points: what moves the person, in pixels of the networks' `size` x `size` pictures
+        portrait: the source frame to show and to paste into; None: a person model without it
+        tick: called after each frame
+        about: how it was made, for the statement of origin that both files carry; `signer` signs it
     """
     compose = Composer(portrait, look, size)
     timeline, view = driver.timeline, compose.view

@@ -64,9 +64,10 @@ def follow_driver(
 ) -> Driver:  # fmt: skip
     """Find and follow the face of a driving video.
 
-    face        1 is the face that is large for longest, 2 the next, ...
-    every       the detector searches each so-manyth frame
-    start       is told the number of frames, and returns what is called after each
+    Args:
+        face: 1 is the face that is large for longest, 2 the next, ...
+        every: the detector searches each so-manyth frame
+        start: is told the number of frames, and returns what is called after each
 
     Raises FileNotFoundError or ValueError that names the file.
     """

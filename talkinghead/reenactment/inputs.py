@@ -16,10 +16,11 @@ _ALSO = {"checkpoint": "model"}  # as evaluate.py calls it
 class Files:
     """The files of one animation, all there.
 
-    sources     pictures, folders and videos; none are needed where the model is a person
-    driving     a video, or the number of a camera
-    model       a checkpoint of train.py, or a person model
-    output      an mp4
+    Attributes:
+        sources: pictures, folders and videos; none are needed where the model is a person
+        driving: a video, or the number of a camera
+        model: a checkpoint of train.py, or a person model
+        output: an mp4
     """
 
     sources: tuple[Path, ...]

@@ -18,11 +18,13 @@ IDLE = 3600.0  # seconds after which nobody writes there any more
 def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str | None = None) -> None:
     """The files that will be written may be written.
 
-    inputs      all files and folders that are read
-    output      the video; `sheet`: its contact sheet lies beside it
-    person      the name of a person model to keep
+    Args:
+        inputs: all files and folders that are read
+        output: the video; `sheet`: its contact sheet lies beside it
+        person: the name of a person model to keep
 
-    Raises ValueError that names the first file that is an input, or that this program has not made.
+    Raises:
+        ValueError: that names the first file that is an input, or that this program has not made.
     """
     given = list(inputs)
     made = [output, *([output.with_suffix(".png")] if sheet else [])]

@@ -14,9 +14,10 @@ REACH = 0.25  # crop sides over which they change
 class Paste:
     """Puts pictures of the crop back where the crop was cut from.
 
-    feather     width of the soft seam, in crop sides; there is none where the crop ends with the picture. Around it the
-                colours are brought to the picture's, most at the border. 0: neither
-    longest     a larger picture is made so small: video players and encoders have limits
+    Args:
+        feather: width of the soft seam, in crop sides; there is none where the crop ends with the picture. Around it
+            the colours are brought to the picture's, most at the border. 0: neither
+        longest: a larger picture is made so small: video players and encoders have limits
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class Paste:
 class Tint:
     """Shifts a picture's colours towards those under it: wholly at the seams, not at all REACH crop sides inside.
 
-    under   what the picture will cover
-    seams   which of its top, bottom, left and right have more of the whole picture beyond them
-    side    of the crop, pixels
+    Args:
+        under: what the picture will cover
+        seams: which of its top, bottom, left and right have more of the whole picture beyond them
+        side: of the crop, pixels
     """
 
     def __init__(self, under: UInt8[np.ndarray, "h w 3"], seams: tuple[bool, bool, bool, bool], side: int) -> None:

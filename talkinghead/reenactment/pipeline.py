@@ -36,18 +36,19 @@ NUMBERS = {
 class Settings:
     """How faces are found and followed, and how the driver moves the person.
 
-    shots           at most so many source frames; None: all pictures, eight frames of a video
-    face            1 is the largest face of the source, 2 the second largest; `driving_face` likewise
-    min_face        pixels of a face box below which there is nothing to see
-    search_every    the face is searched in each so-manyth driving frame; landmarks are found in all
-    max_frames      of the driver
-    seconds         to record where the driver is a camera
-    adapt           how the driver's landmarks become the source's, see `adaptation.adapt`
-    reference       relative to this driving frame; None: the one most like the source
-    smooth          how much the driver's jitter is smoothed away; 0: not at all
-    blinks          a detector sees shut eyes half open: they are shut; False: as detected (and always with adapt=raw)
-    one_person      source frames of several people are refused; False: they are not compared
-    precision       fp32, bf16, or auto: bf16 where the device has units for it
+    Attributes:
+        shots: at most so many source frames; None: all pictures, eight frames of a video
+        face: 1 is the largest face of the source, 2 the second largest; `driving_face` likewise
+        min_face: pixels of a face box below which there is nothing to see
+        search_every: the face is searched in each so-manyth driving frame; landmarks are found in all
+        max_frames: of the driver
+        seconds: to record where the driver is a camera
+        adapt: how the driver's landmarks become the source's, see `adaptation.adapt`
+        reference: relative to this driving frame; None: the one most like the source
+        smooth: how much the driver's jitter is smoothed away; 0: not at all
+        blinks: a detector sees shut eyes half open: they are shut; False: as detected (and always with adapt=raw)
+        one_person: source frames of several people are refused; False: they are not compared
+        precision: fp32, bf16, or auto: bf16 where the device has units for it
     """
 
     shots: int | None = None
@@ -76,8 +77,9 @@ class Settings:
 class PersonSource(Protocol):
     """How a person becomes known.
 
-    name    what the video's statement of origin calls it
-    size    of the networks' pictures, pixels
+    Attributes:
+        name: what the video's statement of origin calls it
+        size: of the networks' pictures, pixels
     """
 
     name: str
@@ -105,10 +107,11 @@ class Method(Protocol):
 class NewPerson:
     """A new person, from the source frames.
 
-    name    ff or ft
-    method  on the device of the animation
-    keep    is given the person and the source frames
-    watch   is given the state after each step, and what will move the person
+    Args:
+        name: ff or ft
+        method: on the device of the animation
+        keep: is given the person and the source frames
+        watch: is given the state after each step, and what will move the person
     """
 
     def __init__(
@@ -169,8 +172,9 @@ class AnimationResult(NamedTuple):
 class Pipeline:
     """Reads the source, follows the driver, learns the person, draws the video.
 
-    signer      signs what the files say of their making; None: plain metadata
-    device      as torch names it
+    Args:
+        signer: signs what the files say of their making; None: plain metadata
+        device: as torch names it
     """
 
     def __init__(
@@ -185,9 +189,10 @@ class Pipeline:
     ) -> AnimationResult:
         """All phases. What fails, or is interrupted by an exception, leaves no file.
 
-        sources     pictures, folders and videos; none where the person is known
-        driving     a video, or the number of a camera
-        output      the video's name; the contact sheet lies beside it
+        Args:
+            sources: pictures, folders and videos; none where the person is known
+            driving: a video, or the number of a camera
+            output: the video's name; the contact sheet lies beside it
         """
         return self.animate(self.find_portraits(sources), driving, person, look, output)
 

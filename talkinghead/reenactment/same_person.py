@@ -16,7 +16,8 @@ USUAL = 0.52  # half of a person's pictures are nearer than this to the most usu
 def check_one_person(portraits: Sequence[Portrait], recognizer: Recognizer | None, furthest: float = FURTHEST) -> None:
     """Compare each portrait with the one that is nearest to all. None, or one portrait: nothing to compare.
 
-    Raises ValueError that names the portrait that is furthest away, where it is another person.
+    Raises:
+        ValueError: that names the portrait that is furthest away, where it is another person.
     """
     if recognizer is None or len(portraits) < 2:
         return

@@ -65,8 +65,9 @@ def sheet_of(
 ) -> bytes:  # fmt: skip
     """A PNG file: the source at the left; driver, its adapted landmarks and the result below each other.
 
-    card, signer    what the file says of its making; the card of None only says that it is generated in part
-    label           the result's pictures say so visibly
+    Args:
+        card, signer: what the file says of its making; the card of None only says that it is generated in part
+        label: the result's pictures say so visibly
     """
     gap = np.full((3 * tile, 4, 3), 255, np.uint8)
     last = named("result", tile) if source is None else square(source, tile)

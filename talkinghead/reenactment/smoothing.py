@@ -21,7 +21,8 @@ RATIO = {"jaw": 1.8, "left_eye": 1.3, "right_eye": 1.3, "outer_lip": 1.3, "inner
 def smooth(points: Float[np.ndarray, "F 68 2"], rate: float, strength: float = 1.0) -> Float[np.ndarray, "F 68 2"]:
     """The points of a clip of `rate` frames per second; `strength` 1 looks 0.2 s to either side, 0 changes nothing.
 
-    Raises ValueError for a strength below 0 and a rate that is not positive.
+    Raises:
+        ValueError: for a strength below 0 and a rate that is not positive.
     """
     if strength < 0 or not rate > 0:
         raise ValueError(f"smooth={strength}, {rate} frames per second: at least 0, and more than 0")

@@ -39,12 +39,13 @@ def read_source(
 ) -> list[Portrait]:  # fmt: skip
     """The portraits of pictures, of folders of pictures, and of frames spread over videos.
 
-    sources     files, folders, and pictures that are at hand
-    shots       at most so many; None: all pictures, and eight frames of a video
-    face        1 is the largest face of a picture, 2 the second largest, ...
-    min_face    pixels of a face box below which there is nothing to see
-    tell        is told of pictures that are left out
-    start       is told the number of files, and returns what is called after each
+    Args:
+        sources: files, folders, and pictures that are at hand
+        shots: at most so many; None: all pictures, and eight frames of a video
+        face: 1 is the largest face of a picture, 2 the second largest, ...
+        min_face: pixels of a face box below which there is nothing to see
+        tell: is told of pictures that are left out
+        start: is told the number of files, and returns what is called after each
 
     Raises ValueError or FileNotFoundError that names the file when none of them can be used.
     """

@@ -72,11 +72,12 @@ class Method(NamedTuple):
 class Table:
     """What to print: `methods` x T of one data set.
 
-    name            of the block in README.md, and of the files
-    data            column `data` of the rows
-    metrics         columns, by log name; one without any number is left out
-    paper_metrics   columns of the paper's numbers, by log name
-    counts          columns of seeds and identities
+    Attributes:
+        name: of the block in README.md, and of the files
+        data: column `data` of the rows
+        metrics: columns, by log name; one without any number is left out
+        paper_metrics: columns of the paper's numbers, by log name
+        counts: columns of seeds and identities
     """
 
     name: str

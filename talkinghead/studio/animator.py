@@ -48,12 +48,13 @@ class Video(NamedTuple):
 class Animator:
     """From asked to video.
 
-    method      a few-shot method that takes so many steps; 0: feed-forward
-    size        of its pictures, pixels
-    settings    how faces are found and followed; `adapt` is the visitor's
-    moments     of the driver that previews show
-    every       seconds between two previews
-    steps       of learning, for who does not care
+    Args:
+        method: a few-shot method that takes so many steps; 0: feed-forward
+        size: of its pictures, pixels
+        settings: how faces are found and followed; `adapt` is the visitor's
+        moments: of the driver that previews show
+        every: seconds between two previews
+        steps: of learning, for who does not care
     """
 
     def __init__(
@@ -69,9 +70,11 @@ class Animator:
     def __call__(self, asked: AnimateRequest, names: dict[Path, str], reports: JobProgress, folder: Path) -> Video:
         """Make the video in the folder.
 
-        names   is filled with what the visitor calls the files, for messages
+        Args:
+            names: is filled with what the visitor calls the files, for messages
 
-        Raises Refused for what cannot be used, ValueError of the pipeline, and Stopped.
+        Raises:
+            Refused: for what cannot be used, ValueError of the pipeline, and Stopped.
         """
         if not 0 <= asked.steps <= self.limits.steps:
             raise Refused(f"{asked.steps} steps: choose 0 to {self.limits.steps}.")
@@ -123,7 +126,8 @@ class CancellableDetector:
 class PreviewCallback:
     """Pictures of a fine-tuning on the way: some moments of the driver, as the person would do them now.
 
-    show    is given a strip of the moments, 128 px high
+    Args:
+        show: is given a strip of the moments, 128 px high
     """
 
     def __init__(self, moments: int, every: float, show: Callable[[UInt8[np.ndarray, "H W 3"]], None]) -> None:

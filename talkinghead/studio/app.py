@@ -45,9 +45,10 @@ def build_app(
 ) -> gr.Blocks:  # fmt: skip
     """The pages.
 
-    folder      for uploads and results
-    keep        seconds after which uploads and results are deleted
-    study       a user study at /study
+    Args:
+        folder: for uploads and results
+        keep: seconds after which uploads and results are deleted
+        study: a user study at /study
     """
     os.environ["GRADIO_TEMP_DIR"] = str(folder)  # Gradio asks for it when components are made
     every = max(1, round(keep / 6))

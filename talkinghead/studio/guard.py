@@ -26,8 +26,9 @@ CLOSED = ("/gradio_api/api/", "/gradio_api/call/", "/gradio_api/component_server
 class Guard:
     """ASGI middleware.
 
-    host        that the studio listens on
-    functions   the numbers of the functions that the pages call
+    Args:
+        host: that the studio listens on
+        functions: the numbers of the functions that the pages call
     """
 
     def __init__(self, app: ASGIApp, host: str, functions: Callable[[], Collection[int]]) -> None:

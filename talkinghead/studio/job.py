@@ -127,7 +127,8 @@ class Steps:
 class Job:
     """Does the work in a folder of its own, which goes away with it.
 
-    work    is given the reports and the folder; what it returns is the result
+    Args:
+        work: is given the reports and the folder; what it returns is the result
     """
 
     def __init__(self, work: Callable[[JobProgress, Path], Any], folder: Path) -> None:

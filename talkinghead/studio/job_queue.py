@@ -12,7 +12,8 @@ from talkinghead.studio.job import Job, JobProgress
 class JobQueue:
     """Gives out turns. A visitor has one at most: who takes another gives up the one before.
 
-    folder      of the jobs' folders
+    Args:
+        folder: of the jobs' folders
     """
 
     def __init__(self, folder: Path) -> None:

@@ -40,7 +40,8 @@ OUT_OF_MEMORY = "The computer has run out of memory. Try a shorter or smaller vi
 def explain(error: BaseException, names: Mapping[Path, str]) -> str:
     """One or two sentences. What was not foreseen is logged with all details, and told as that.
 
-    names   the visitor's names of the files in the error's text
+    Args:
+        names: the visitor's names of the files in the error's text
     """
     if isinstance(error, Refused):
         return str(error)

@@ -37,12 +37,13 @@ def make_study(
 ) -> Study:  # fmt: skip
     """Triplets from what evaluate.py has written with `keep_frames=true`, balanced over methods, T and position.
 
-    methods         `ours/FF`, `ours/FT`, `x2face` …; None: all but copied frames
-    shots           T; None: all
-    data            data set and split, as in the rows; None: there is but one
-    per_condition   triplets of each method and T; None: one of each clip
-    videos          the real frames are of two other clips of the same person, whose name is what stands before the
-                    first `_` in the column `clip`; else all three are of one clip
+    Args:
+        methods: `ours/FF`, `ours/FT`, `x2face` …; None: all but copied frames
+        shots: T; None: all
+        data: data set and split, as in the rows; None: there is but one
+        per_condition: triplets of each method and T; None: one of each clip
+        videos: the real frames are of two other clips of the same person, whose name is what stands before the first
+            `_` in the column `clip`; else all three are of one clip
     """
     if (folder / ANSWERS_FILE).exists():
         raise ValueError(f"{folder} has answers already: make another study in another folder")

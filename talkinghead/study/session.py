@@ -27,8 +27,9 @@ class Trial(NamedTuple):
 class Session:
     """A study that several participants take at once, each from a browser of their own.
 
-    per_participant   triplets that each is shown
-    clock             seconds
+    Args:
+        per_participant: triplets that each is shown
+        clock: seconds
     """
 
     def __init__(self, study: Study, per_participant: int = 30, clock: Callable[[], float] = time.monotonic) -> None:

@@ -25,11 +25,12 @@ ANSWERS_FILE = "answers.csv"
 class Triplet:
     """Three hold-out frames of one person, one of them reproduced.
 
-    id         of the picture; tells nothing
-    key        the row of the evaluation that the fake belongs to
-    clips      whose hold-out frames these are (column `clip`), in the order they are shown
-    frames     which of them
-    position   1, 2 or 3: the fake
+    Attributes:
+        id: of the picture; tells nothing
+        key: the row of the evaluation that the fake belongs to
+        clips: whose hold-out frames these are (column `clip`), in the order they are shown
+        frames: which of them
+        position: 1, 2 or 3: the fake
     """
 
     id: str

@@ -38,15 +38,16 @@ BODY, LEFT_EYE, RIGHT_EYE, UPPER_TEETH, LOWER_TEETH, TONGUE = range(len(GROUPS))
 class Body:
     """Shapes of every possible person; all vertex arrays share one order.
 
-    macro     gender x age (young, old) x muscle x weight
-    race      african, asian, caucasian x gender x age
-    changes   local face-shape changes, decrease and increase, as offsets
-    actions   ARKit-like facial actions, as offsets
-    follow    how far a vertex goes with the head: 0 shoulders ... 1 skull
-    groups    index into GROUPS per face
-    cavity    share of a vertex's faces that lie inside the mouth, an eye socket or a nostril
-    neck      the joint that the head turns about, in the template
-    original_index  number of each vertex in the MakeHuman mesh
+    Attributes:
+        macro: gender x age (young, old) x muscle x weight
+        race: african, asian, caucasian x gender x age
+        changes: local face-shape changes, decrease and increase, as offsets
+        actions: ARKit-like facial actions, as offsets
+        follow: how far a vertex goes with the head: 0 shoulders ... 1 skull
+        groups: index into GROUPS per face
+        cavity: share of a vertex's faces that lie inside the mouth, an eye socket or a nostril
+        neck: the joint that the head turns about, in the template
+        original_index: number of each vertex in the MakeHuman mesh
     """
 
     template: Float[np.ndarray, "V 3"]

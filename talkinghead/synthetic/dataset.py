@@ -64,18 +64,19 @@ class RenderPlan:
 class SyntheticDataset:
     """Renders the data set into a directory; called again it finds it complete, or goes on where it was stopped.
 
-    train, val, test        people per split; nobody is in two splits
-    clips_per_person        videos per person, each with its own room, light and motion (rows of W for train)
-    frames_per_clip         of train; `eval_frames` of val, where 32 shots and a target must fit; `test_frames` of test
-                            and cross, where 32 shots and 32 hold-out frames should (None: as many as of val)
-    cross_clips             for every test person, clips driven by that many other test people (split `cross`): frame n
-                            of `<person>_by_<mover>` is the person doing what the mover does in frame n of `<mover>_0`
-    image_size              pixels of the stored square frames
-    fps                     frames per second of the motion
-    seed                    other seed, other people
-    looks                   1: bare heads; 2: some wear glasses, hats, scarves, earrings, skin and hair have relief,
-                            rooms are in focus, and training frames are taken to extremes (`motion.widen`)
-    workers                 processes; None means one per core. With a CUDA device all is rendered in this process
+    Args:
+        train, val, test: people per split; nobody is in two splits
+        clips_per_person: videos per person, each with its own room, light and motion (rows of W for train)
+        frames_per_clip: of train; `eval_frames` of val, where 32 shots and a target must fit; `test_frames` of test and
+            cross, where 32 shots and 32 hold-out frames should (None: as many as of val)
+        cross_clips: for every test person, clips driven by that many other test people (split `cross`): frame n of
+            `<person>_by_<mover>` is the person doing what the mover does in frame n of `<mover>_0`
+        image_size: pixels of the stored square frames
+        fps: frames per second of the motion
+        seed: other seed, other people
+        looks: 1: bare heads; 2: some wear glasses, hats, scarves, earrings, skin and hair have relief, rooms are in
+            focus, and training frames are taken to extremes (`motion.widen`)
+        workers: processes; None means one per core. With a CUDA device all is rendered in this process
     """
 
     def __init__(  # noqa: PLR0917
@@ -122,7 +123,8 @@ class SyntheticDataset:
     def check(self, directory: Path, splits: Sequence[str] | None = None) -> None:
         """Raises ValueError when `directory` holds a data set of other parameters.
 
-        splits      that will be looked at: how many people and frames the others have does not matter; None: all
+        Args:
+            splits: that will be looked at: how many people and frames the others have does not matter; None: all
         """
         self._is_complete(directory, splits)
 

@@ -68,7 +68,8 @@ def make_hair(
 ) -> HairMesh | None:  # fmt: skip
     """The person's hair on the person's skull; None for bald heads.
 
-    hat     the elevation of its edge at azimuths, degrees: hair above it is pressed to the skull
+    Args:
+        hat: the elevation of its edge at azimuths, degrees: hair above it is pressed to the skull
     """
     if person.hair_style not in STYLES:
         return None

@@ -37,8 +37,9 @@ EXPRESSIONS: tuple[dict[str, float], ...] = (
 class Motion:
     """Frames of movement, for any head.
 
-    pose   degrees of yaw (positive: towards the picture's right), pitch (positive: up), roll (positive: clockwise)
-    sway   translation of the head and shoulders, metres
+    Attributes:
+        pose: degrees of yaw (positive: towards the picture's right), pitch (positive: up), roll (positive: clockwise)
+        sway: translation of the head and shoulders, metres
     """
 
     actions: Float[np.ndarray, "F A"]

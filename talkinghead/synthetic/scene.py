@@ -39,8 +39,9 @@ KINDS = np.array([SKIN, EYE, EYE, TEETH, TEETH, TONGUE_KIND])  # of the faces of
 class Head:
     """One person ready to move: neutral vertices (body, then hair), the facial actions' offsets, and what to paint.
 
-    follow  share of the head's rotation per vertex
-    pivot   the joint that the head turns about
+    Attributes:
+        follow: share of the head's rotation per vertex
+        pivot: the joint that the head turns about
     """
 
     person: Person
@@ -163,8 +164,9 @@ def film(
 ) -> Picture:  # fmt: skip
     """Draw a clip. `room` seeds light, background and camera; the crop is fixed for the clip.
 
-    ratio, camera   how wide the crop is, or the camera itself: that of another picture
-    in_focus        a sharp room behind the head, not a blurred one
+    Args:
+        ratio, camera: how wide the crop is, or the camera itself: that of another picture
+        in_focus: a sharp room behind the head, not a blurred one
     """
     vertices = move(head, motion)
     points = landmark_points(vertices, motion.pose[:, 0], head.body.original_index)

@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 class Solid:
     """A mesh in the body's frame, metres.
 
-    colours  linear RGB per vertex
-    kind     of its faces: raster.CLOTH or raster.GLOSSY
-    follow   share of the head's rotation per vertex
+    Attributes:
+        colours: linear RGB per vertex
+        kind: of its faces: raster.CLOTH or raster.GLOSSY
+        follow: share of the head's rotation per vertex
     """
 
     vertices: Float[np.ndarray, "V 3"]

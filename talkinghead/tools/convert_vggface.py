@@ -38,8 +38,9 @@ _NETWORKS = ("VGG_FACE.caffemodel", "VGG_FACE.t7")
 def convert(file: Path, output: Path) -> dict[str, str]:
     """Convert an archive, a .caffemodel or a .t7 file. Returns what is stored beside the weights: source and checksum.
 
-    Raises ValueError where the checksum, the format or the layers are not those of VGGFace, or the output is there
-    and was not made here.
+    Raises:
+        ValueError: where the checksum, the format or the layers are not those of VGGFace, or the output is there and
+            was not made here.
     """
     keep_others(output)
     content, name = read_network(file)

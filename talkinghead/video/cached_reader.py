@@ -15,7 +15,8 @@ MEMORY = 256 << 20  # bytes: 54 s of 256 px at 25 frames a second, 43 frames of 
 class CachedVideo:
     """The first `num_frames` frames of a video file, numbered as `Video` numbers them.
 
-    memory  so many bytes of them are kept, from the first frame on; later frames are decoded again each time
+    Args:
+        memory: so many bytes of them are kept, from the first frame on; later frames are decoded again each time
 
     Nobody may write into the pictures.
     """

@@ -22,8 +22,9 @@ WIDEST = 10.0  # shape of a pixel beyond which it is a mistake of the file
 class ToRGB:
     """Turns frames of one video into arrays, all of one size.
 
-    width, height   of the frames as stored, pixels; 0: as the first frame has them
-    pixel_shape     width of a pixel divided by its height: the picture is made wider, or higher
+    Args:
+        width, height: of the frames as stored, pixels; 0: as the first frame has them
+        pixel_shape: width of a pixel divided by its height: the picture is made wider, or higher
 
     HDR (PQ, HLG) is brought to SDR with its reference white (203 cd/m2) as white and what is brighter cut off, and wide
     primaries to those of BT.709. What is not tagged is taken as players take it: BT.709 for HD, BT.601 below.

@@ -32,7 +32,8 @@ class NoVideo(ValueError):
 def open_media(path: Path, demuxers: str = DEMUXERS) -> InputContainer:
     """Open a file for reading. Raises NoVideo, av.FFmpegError or OSError.
 
-    demuxers    FFmpeg's names of the formats that may be read
+    Args:
+        demuxers: FFmpeg's names of the formats that may be read
     """
     if not path.is_file():
         raise FileNotFoundError(2, "there is no such file", str(path))

@@ -32,9 +32,10 @@ class Stamp(NamedTuple):
 class Index(NamedTuple):
     """The frames of a file, numbered as they are shown.
 
-    timeline    when: strictly rising
-    numbers     the frames that carry a stamp; empty where stamps say nothing and frames are counted as they come
-    starts      numbers of frames at which decoding can start, with their stamps; the first is the file's beginning
+    Attributes:
+        timeline: when: strictly rising
+        numbers: the frames that carry a stamp; empty where stamps say nothing and frames are counted as they come
+        starts: numbers of frames at which decoding can start, with their stamps; the first is the file's beginning
     """
 
     timeline: Timeline
@@ -45,8 +46,9 @@ class Index(NamedTuple):
 def make_index(stamps: Sequence[Stamp], time_base: Fraction | None, rate: Fraction | None) -> Index:
     """The index of packets as they are stored.
 
-    time_base   of the stamps; None: they say nothing
-    rate        frames per second as the file has it; None: unknown
+    Args:
+        time_base: of the stamps; None: they say nothing
+        rate: frames per second as the file has it; None: unknown
     """
     wrong = find_wrong([stamp.pts for stamp in stamps]) if time_base else None
     if not stamps or time_base is None or wrong is None:

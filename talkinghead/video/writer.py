@@ -28,14 +28,15 @@ _logger = logging.getLogger(__name__)
 class VideoWriter:
     """A video file being written; a context manager. Leaving it by an exception leaves no file.
 
-    width, height   even numbers
-    rate            mean frames per second, a hint for the encoder
-    time_base       unit of the times given to `write`, in seconds: any frame may be shown at any time
-    sound           a video or sound file whose first sound track goes along; one without sound is fine
-    sound_start     second of that file at which the picture starts
-    crf             quality of H.264, less is better and larger
-    card            what the file says of its making; None: it is a recording, and says nothing
-    signer          signs that with C2PA; None: plain metadata
+    Args:
+        width, height: even numbers
+        rate: mean frames per second, a hint for the encoder
+        time_base: unit of the times given to `write`, in seconds: any frame may be shown at any time
+        sound: a video or sound file whose first sound track goes along; one without sound is fine
+        sound_start: second of that file at which the picture starts
+        crf: quality of H.264, less is better and larger
+        card: what the file says of its making; None: it is a recording, and says nothing
+        signer: signs that with C2PA; None: plain metadata
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Evaluate: `python evaluate.py checkpoint=FILE shots=[1,8,32] methods=[ff,ft,nearest] output=DIR`."""
+"""Evaluate: `python evaluate.py checkpoint=FILE shots=[1,8,32] method=[ff,ft,nearest] output=DIR`."""
 
 from talkinghead.cli.launch import launch
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from talkinghead.learners.finetune import FineTuner
 from talkinghead.precision import best_precision
@@ -26,8 +27,9 @@ ROOT = Path(__file__).parents[1]
 def build(model: str, epochs: int) -> FineTuner:
     """Random weights of a preset, with the content loss that needs no download."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("evaluate", [f"model={model}", "num_videos=1", "paths.root_dir=.", f"learner.epochs={epochs}"])
-    return instantiate(cfg.learner)
+        cfg = compose("evaluate", [f"model={model}", "num_videos=1", "paths.root_dir=.", f"finetune.epochs={epochs}"])
+    networks = {name: instantiate(cfg.model[name]) for name in cfg.method.ft.networks}
+    return instantiate(cfg.method.ft.learner, **networks, **OmegaConf.to_container(cfg.finetune, resolve=True))
 
 
 def noise(count: int, size: int) -> Frames:

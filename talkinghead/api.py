@@ -39,7 +39,7 @@ from talkinghead.reenactment.pipeline import AnimationResult, KnownPerson, NewPe
 from talkinghead.reenactment.source import Portrait, points_of
 
 Sources = str | Path | np.ndarray | Sequence[str | Path | np.ndarray]  # names, or pictures as uint8 [H, W, 3]
-FINETUNE: Mapping[str, Any] = {  # conf/learner/finetune_small.yaml; None: as measured for the kind of generator
+FINETUNE: Mapping[str, Any] = {  # conf/finetune/small.yaml; None: as measured for the kind of generator
     "lr_generator": None, "epochs": None, "batch_size": None, "num_discriminator_steps": 1,
     "weights": {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "motion": None},
 }  # fmt: skip

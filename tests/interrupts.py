@@ -139,7 +139,7 @@ def learning(folder: Path) -> list[Case]:
               "callbacks.budget=null"]  # fmt: skip
     evaluation = ["evaluate.py", *EVALUATION, f"paths.root_dir={folder}", f"data.path={many}"]
     save_model(folder / "model.ckpt")
-    finetuning = ["methods=[ft]", f"checkpoint={folder / 'model.ckpt'}", "learner.epochs=100000"]
+    finetuning = ["method=[ft]", f"checkpoint={folder / 'model.ckpt'}", "finetune.epochs=100000"]
     return [
         Case("train.py", [*common, f"hydra.run.dir={folder / 'one'}"], writes=folder / "one/checkpoints/last.ckpt"),
         Case("train.py, two ranks", [*common, "trainer=ddp_cpu", f"hydra.run.dir={folder / 'two'}"],

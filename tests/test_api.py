@@ -130,8 +130,8 @@ def test_the_example_in_the_docstring_runs() -> None:
 
 
 def test_fine_tuning_numbers_are_those_of_the_config() -> None:
-    small = yaml.safe_load((ROOT / "conf/learner/finetune_small.yaml").read_text())
-    full = yaml.safe_load((ROOT / "conf/learner/finetune.yaml").read_text())
+    small = yaml.safe_load((ROOT / "conf/finetune/small.yaml").read_text())
+    full = yaml.safe_load((ROOT / "conf/finetune/paper.yaml").read_text())
     merged = {**full, **small, "weights": {**full["weights"], **small["weights"]}}
     assert {name: merged[name] for name in FINETUNE} == FINETUNE
 

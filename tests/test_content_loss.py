@@ -172,7 +172,7 @@ def test_weights_of_the_wrong_scale_are_refused(tmp_path: Path) -> None:
         backbones.vgg16("caffe_folded", unit)
     with pytest.raises(ValueError, match="scale of Caffe's weights"):
         backbones.vgg16("torchvision", large)
-    with pytest.raises(ValueError, match="give the file by `path`"):
+    with pytest.raises(ValueError, match="path=FILE"):
         backbones.vgg19("caffe_folded")
     with pytest.raises(ValueError, match="does not hold the weights"):
         backbones.mobilenet_v2(unit)

@@ -40,7 +40,7 @@ def test_files_and_modules_are_there(page: Path) -> None:
     for name in re.findall(
         r"`((?:talkinghead|conf|tests|experiments|docs|slurm|notebooks|benchmarks)/[\w./*-]+)`", text
     ):
-        assert name == "conf/baseline/mine.yaml" or list(ROOT.glob(name)), name  # mine: what a reader would write
+        assert name == "conf/method/mine.yaml" or list(ROOT.glob(name)), name  # mine: what a reader would write
     for name in re.findall(r"python -m (talkinghead[\w.]*\w)", text):
         path = ROOT.joinpath(*name.split("."))
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name

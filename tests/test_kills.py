@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 EVALUATION = [
     "trainer=cpu", "logger=csv", "metrics=default", "metrics.detector=null", "metrics.distances=null", "data=folder",
     "set_metrics=none", "frame_choice.max_shots=4", "frame_choice.num_targets=4", "frame_choice.min_targets=2",
-    "methods=[nearest,mean]", "callbacks=none", "model.image_size=32", "shots=[1,4]",
+    "method=[nearest,mean]", "callbacks=none", "model.image_size=32", "shots=[1,4]",
 ]  # fmt: skip
 ENDS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT

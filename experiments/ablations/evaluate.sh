@@ -5,10 +5,10 @@
 set -euo pipefail
 outputs=${OUTPUTS:-outputs/ablations}
 # The shipped rows are of four people and of split=mixed; frame_choice.split=parts people.num_people=8 tell more.
-common=(trainer=cpu learner=finetune_small people.num_people=4 frame_choice.split=mixed output="$outputs/evaluation")
+common=(trainer=cpu finetune=small people.num_people=4 frame_choice.split=mixed output="$outputs/evaluation")
 for row in default no_mch no_fm no_facenet w_detached two_d_steps; do
   if [ -e "$outputs/$row/done" ]; then
-    "${PYTHON:-python}" evaluate.py row="$row" checkpoint="$outputs/$row/checkpoints/last.ckpt" "methods=[ff,ft]" "${common[@]}" "$@"
+    "${PYTHON:-python}" evaluate.py row="$row" checkpoint="$outputs/$row/checkpoints/last.ckpt" "method=[ff,ft]" "${common[@]}" "$@"
   fi
 done
 for row in random_psi random_w w0_start embedding_start; do

@@ -2,7 +2,7 @@
 
     python experiments/finetune_start/measure.py [--people 8] [--steps 80]
 
-Renders its people, learns each of them with the model that ships (`finetune_small`), writes trace.csv beside itself
+Renders its people, learns each of them with the model that ships (`finetune=small`), writes trace.csv beside itself
 and the table into README.md. About ten minutes of one core.
 """
 

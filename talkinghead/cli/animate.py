@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.api import Model, Person, load
 from talkinghead.cli import CONF, name_of
 from talkinghead.faces.crop import Framing
-from talkinghead.learners.load import PARTS, Loss
+from talkinghead.learners.load import Loss
 from talkinghead.processes import stopped, terminate_cleanly
 from talkinghead.progress import Phases
 from talkinghead.reenactment.animation import Look
@@ -27,10 +27,10 @@ from talkinghead.reenactment.pipeline import Settings
 def main(cfg: DictConfig) -> None:
     """Make the video."""
     terminate_cleanly()  # a cluster's end of time cleans up as Ctrl-C does
-    told(cfg)
+    run_or_exit(cfg)
 
 
-def told(cfg: DictConfig) -> None:
+def run_or_exit(cfg: DictConfig) -> None:
     """Make the video; what a user can mend ends the program with one line."""
     try:
         run(cfg)
@@ -78,11 +78,11 @@ def run(cfg: DictConfig) -> Path:
 
 def loaded(cfg: DictConfig, given: Files, phases: Phases) -> Model | Person:
     """The model or the person, with the options of the config."""
-    numbers = OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS])
+    numbers = {name: value for name, value in plain(cfg.finetune).items() if name != "steps"}
     return load(
         given.model, settings=Settings(**{field.name: cfg[field.name] for field in fields(Settings)}),
         framing=None if given.is_person else Framing(**cfg.framing), detector=instantiate(cfg.detector),
-        device=cfg.device, provenance=cfg.provenance, finetune=plain(numbers), loss=loss_of(cfg),
+        device=cfg.device, provenance=cfg.provenance, finetune=numbers, loss=loss_of(cfg),
         certificate=None if cfg.certificate is None else Path(cfg.certificate), weights_dir=cfg.paths.weights_dir,
         progress=phases,
     )  # fmt: skip

@@ -52,6 +52,9 @@ def check_options(cfg: DictConfig, without: Sequence[str] = ()) -> None:
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}: choices that do not go together?") from error
     check_section(values, OmegaConf.to_container(chosen, resolve=False))
+    if numbers := values.get("finetune"):
+        names = {name: f"finetune.{name}" for name in numbers}
+        check_call(found("talkinghead.learners.finetune.FineTuner", ""), numbers, names)
 
 
 def check_seed(cfg: DictConfig) -> None:
@@ -77,7 +80,7 @@ def check_account(cfg: DictConfig) -> None:
 
 def check_flags(cfg: DictConfig) -> None:
     """Raise ValueError for flags of the trainer that Lightning refuses where a learner steps by hand."""
-    by_hand = "gradient_clip_norm" in cfg.learner
+    by_hand = "gradient_clip_norm" in (cfg.learner or {})
     for name, instead in INSTEAD.items():
         value = cfg.trainer.get(name.split(".")[1])
         if by_hand and value not in (None, 1 if name.endswith("batches") else None):

@@ -24,7 +24,10 @@ INSTEAD = {  # of flags of Lightning's trainer, which wants its own optimisation
     "trainer.gradient_clip_val": "learner.gradient_clip_norm",
     "trainer.accumulate_grad_batches": "data.batch_size",
 }
-ELSEWHERE = {**INSTEAD, "hparams_search": "hydra/sweeper"}
+ELSEWHERE = {
+    **INSTEAD, "hparams_search": "hydra/sweeper", "methods": "method", "adaptations": "adaptation",
+    "baseline@method": "method", "learner@finetune": "finetune",
+}  # fmt: skip
 PLUGINS = {  # of Hydra: launchers and sweepers
     "submitit_slurm": "pip install -c constraints.txt -e '.[slurm]'",
     "submitit_local": "pip install -c constraints.txt -e '.[slurm]'",
@@ -144,6 +147,9 @@ def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[
         if match[2] in PLUGINS:
             return f"{match[1]}={match[2]}: its package is not installed: {PLUGINS[match[2]]}"
         there = list(offers.get(match[1], match[3].split()))
+        return f"{match[1]}={match[2]}: there is no such choice{nearest(match[2], there)}; there are {', '.join(there)}"
+    if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):  # of a group that takes a list
+        there = list(offers.get(match[1], sorted(path.stem for path in (CONF / match[1]).glob("*.yaml"))))
         return f"{match[1]}={match[2]}: there is no such choice{nearest(match[2], there)}; there are {', '.join(there)}"
     if match := re.search(r"You must specify '([^']+)'.*?Available options:(.*)", text, re.S):
         return f"{match[1]}=… is needed: {' | '.join(match[2].split())} (--help has examples)"

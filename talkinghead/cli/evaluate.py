@@ -1,5 +1,6 @@
-"""Evaluate: `python evaluate.py checkpoint=FILE shots=[1,8,32] methods=[ff,ft,nearest] output=DIR`."""
+"""Evaluate: `python evaluate.py checkpoint=FILE shots=[1,8,32] method=[ff,ft,nearest] output=DIR`."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -54,6 +55,7 @@ def test(cfg: DictConfig) -> float | None:
     loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
     try:
+        cfg = with_sections_of_checkpoint(cfg)
         data, learner = build(cfg)
     except (ValueError, FileNotFoundError, InstantiationException) as error:  # what a user can mend: no traceback
         mendable = not isinstance(error, InstantiationException) or isinstance(error.__cause__, (ValueError, OSError))
@@ -90,11 +92,6 @@ def conclude(cfg: DictConfig, data: TaskDataModule, learner: FewShotEvaluation, 
 
 def build(cfg: DictConfig) -> tuple[TaskDataModule, FewShotEvaluation]:
     """The people and the harness, from the config and the checkpoints."""
-    unknown = [name for name in cfg.methods if name not in cfg.method]
-    if unknown:
-        raise ValueError(f"methods={list(cfg.methods)}: no {', '.join(unknown)}; there are {', '.join(cfg.method)}")
-    check_harness(cfg)
-    adopt(cfg)
     data = TaskDataModule(instantiate(cfg.people))
     data.prepare_data()
     data.find()  # whoever is there to test, before anything is learned
@@ -102,7 +99,7 @@ def build(cfg: DictConfig) -> tuple[TaskDataModule, FewShotEvaluation]:
     results.rows()  # a file that is something else is said now
     output = Path(cfg.results).parent
     learner = FewShotEvaluation(
-        [one for name in cfg.methods for one in adapted(cfg, candidate(cfg, name))], data.source.name,
+        [one for name in cfg.method for one in adapted(cfg, candidate(cfg, name))], data.source.name,
         shots_of(cfg), instantiate(cfg.metrics), results,
         FrameStore(output / "frames") if cfg.keep_frames else None, instantiate(cfg.get("set_metrics")),
         FinetunePreviews(output / "previews", cfg.preview_every) if cfg.preview_every else None, cfg.seed,
@@ -137,23 +134,30 @@ def check_shots(shots: list[Any], most: int) -> None:
         )
 
 
-def adopt(cfg: DictConfig) -> None:
-    """Take the sections `from_checkpoint` from the config inside the first chosen method's checkpoint."""
-    files = [checkpoint_of(cfg, name) for name in cfg.methods]
+def with_sections_of_checkpoint(cfg: DictConfig) -> DictConfig:
+    """The config with the sections `from_checkpoint` as they are inside the first chosen method's checkpoint.
+
+    Raises:
+        ValueError: where a checkpoint has to be given, or the checkpoints draw pictures of different sizes.
+    """
+    check_harness(cfg)
+    files = [checkpoint_of(cfg, name) for name in cfg.method]
     sizes = {file: image_size_of(file) for file in files if file}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"checkpoints of different picture sizes cannot be compared: {sizes}")
     if not sizes:
-        return
+        return cfg
+    cfg = copy.deepcopy(cfg)
     cfg.model.image_size = next(iter(sizes.values()))
-    source = next((checkpoint_of(cfg, name) for name in cfg.methods if "networks" in cfg.method[name]), None)
+    source = next((checkpoint_of(cfg, name) for name in cfg.method if "networks" in cfg.method[name]), None)
     if source is None:  # baselines are built from their own checkpoints altogether
-        return
+        return cfg
     for section in cfg.from_checkpoint:
         cfg[section] = section_of(source, section, cfg.paths.weights_dir)
     log.info("%s as in the config inside %s", " and ".join(cfg.from_checkpoint), source)
     row = inside(source).get("row")
     cfg.row = cfg.row or (row if isinstance(row, str) and "${" not in row else None)
+    return cfg
 
 
 def candidate(cfg: DictConfig, name: str) -> Candidate:
@@ -163,7 +167,8 @@ def candidate(cfg: DictConfig, name: str) -> Candidate:
         built = instantiate(method.learner)
     elif "networks" in method:
         parts = networks(file)
-        built = instantiate(method.learner, **{part: parts[part] for part in method.networks})
+        given = {part: parts[part] for part in method.networks}
+        built = instantiate(method.learner, **given, **plain(method.get("numbers") or OmegaConf.create()))
     else:
         built = instantiate(
             OmegaConf.merge(section_of(file, "learner", cfg.paths.weights_dir), method.changes), metrics=None
@@ -174,19 +179,15 @@ def candidate(cfg: DictConfig, name: str) -> Candidate:
 
 
 def adapted(cfg: DictConfig, method: Candidate) -> list[Candidate]:
-    """The method once for each way `adaptations` to make the driver's landmarks the person's."""
-    if not cfg.adaptations:
+    """The method once for each way `adaptation` to make the driver's landmarks the person's."""
+    if not cfg.adaptation:
         return [method]
-    unknown = [name for name in cfg.adaptations if name not in cfg.adaptation]
-    if unknown:
-        there = ", ".join(cfg.adaptation)
-        raise ValueError(f"adaptations={list(cfg.adaptations)}: no {', '.join(unknown)}; there are {there}")
     return [
         method._replace(
             config=name, adaptation=name, adapt=instantiate(cfg.adaptation[name]),
             config_hash=hash_of({"method": method.config_hash, "adaptation": plain(cfg.adaptation[name])}),
         )
-        for name in cfg.adaptations
+        for name in cfg.adaptation
     ]  # fmt: skip
 
 
@@ -194,6 +195,7 @@ def settings(cfg: DictConfig, name: str) -> dict[str, Any]:
     """All that a method's rows depend on, but for the checkpoint and the data set."""
     method = plain(cfg.method[name])
     if "learner" in method:
+        method["learner"] |= method.pop("numbers", {})
         method["learner"] = {k: v for k, v in method["learner"].items() if k not in method.get("networks", ())}
     people = plain(cfg.people)
     if people["choice"]["seed"] == cfg.seed:  # the seed has a column of its own
@@ -209,7 +211,7 @@ def checkpoint_of(cfg: DictConfig, name: str) -> str | None:
     if method.checkpoint is None:
         ours = "init_from" if "init_from" in cfg else "checkpoint"  # train.py has the one, evaluate.py the other
         key = ours if "networks" in method else f"checkpoints.{name}"
-        raise ValueError(f"method {name} needs its trained networks: {key}=FILE, or leave it out of methods=[…]")
+        raise ValueError(f"method {name} needs its trained networks: {key}=FILE, or leave it out of method=[…]")
     if not Path(method.checkpoint).is_file():
         raise FileNotFoundError(f"method {name}: there is no checkpoint {method.checkpoint}")
     return str(method.checkpoint)

@@ -26,14 +26,13 @@ class Verb(NamedTuple):
     offers: Mapping[str, Sequence[str]] = {}
 
 
-FINETUNE = {"learner": ("finetune", "finetune_small")}
 VERBS = {
     "animate": Verb("a portrait moved by a driving video", "animate",
-                    ("source", "driving", "output", "model", "save_person"), {"method": ("ff", "ft"), **FINETUNE}),
+                    ("source", "driving", "output", "model", "save_person"), {"method": ("ff", "ft")}),
     "prepare": Verb("raw video to shards", "prepare"),
     "train": Verb("meta-learning, fine-tuning, the baselines", "config"),
     "evaluate": Verb("methods on new people, for T shots: rows and tables", "evaluate"),
-    "studio": Verb("pages in the browser", "studio", ("model", "study"), FINETUNE),
+    "studio": Verb("pages in the browser", "studio", ("model", "study")),
     "provenance": Verb("what a file says of how it was made"),
     "pretrained": Verb("networks of others: what is there, what is missing, download"),
 }  # fmt: skip

@@ -17,7 +17,6 @@ from talkinghead.api import Person, load
 from talkinghead.cli import CONF
 from talkinghead.cli.checking import missing_package
 from talkinghead.faces.crop import Framing
-from talkinghead.learners.load import PARTS
 from talkinghead.options import Range, check_numbers
 from talkinghead.reenactment.inputs import SHIPPED, find_model
 from talkinghead.reenactment.pipeline import Settings, find_device
@@ -37,10 +36,10 @@ def main(cfg: DictConfig) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    told(cfg)
+    run_or_exit(cfg)
 
 
-def told(cfg: DictConfig) -> None:
+def run_or_exit(cfg: DictConfig) -> None:
     """Serve; what a user can mend ends the program with one line."""
     try:
         serve(cfg)
@@ -89,7 +88,7 @@ def build_animator(cfg: DictConfig) -> Animator:
     checkpoint, device, limits = find_model(cfg.files.model), find_device(cfg.device), Limits(**cfg.limits)
     if not checkpoint.is_file():
         raise FileNotFoundError(f"model={checkpoint}: there is no such checkpoint")
-    numbers = plain(OmegaConf.masked_copy(cfg.finetune, [key for key in cfg.finetune if key not in PARTS]))
+    numbers = plain(cfg.finetune)
     loss = (instantiate(cfg.loss.content), plain(cfg.loss.weights)) if cfg.get("loss") else None
     detector, framing, settings = instantiate(cfg.detector), Framing(**cfg.framing), Settings(**cfg.settings)
     model = load(

@@ -61,7 +61,7 @@ def fit(cfg: DictConfig) -> float | None:
     data.prepare_data()
     if episodic:
         episodic.check(validates=cfg.trainer.limit_val_batches != 0)
-    cfg.num_videos = data.num_videos
+    cfg = with_videos(cfg, data.num_videos)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     learner = instantiate(cfg.learner)
@@ -81,9 +81,14 @@ def fit(cfg: DictConfig) -> float | None:
 
 def rehearse(cfg: DictConfig) -> None:
     """Build the learner and forget it: a number that does not fit, or a missing pretrained network, is told now."""
-    trial = copy.deepcopy(cfg)  # instantiate resolves interpolations for good, also in other sections
-    trial.num_videos = 1
-    instantiate(trial.learner)
+    instantiate(with_videos(cfg, 1).learner)
+
+
+def with_videos(cfg: DictConfig, num_videos: int) -> DictConfig:
+    """The config with so many rows of W; a copy, for `instantiate` resolves interpolations for good."""
+    cfg = copy.deepcopy(cfg)
+    cfg.num_videos = num_videos
+    return cfg
 
 
 def build_trainer(cfg: DictConfig) -> L.Trainer:

@@ -15,7 +15,6 @@ from talkinghead.learners.finetune_defaults import measured
 from talkinghead.models.trusted import built, inside, section_of
 from talkinghead.pretrained import digest
 
-PARTS = ("_target_", "embedder", "generator", "discriminator", "content", "steps")  # no numbers of FineTuner
 Loss = tuple[nn.Module, dict[str, float]]  # L_CNT, and weights by name
 LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.faces.landmark_image.draw_landmarks: lines 2 px wide at 256 px"
 

@@ -148,7 +148,7 @@ def test_steps_that_nobody_asks_for_are_those_measured(files: Path) -> None:
     model, steps = model_of(config(files, "method=ft"))
     tuner = model.method(steps)
     assert (tuner.max_steps, tuner.lr_generator, tuner.lr_psi) == (PAPERS.steps, PAPERS.lr_generator, PAPERS.lr_psi)
-    model, steps = model_of(config(files, "method=ft", "learner@finetune=finetune"))
+    model, steps = model_of(config(files, "method=ft", "finetune=paper"))
     paper = model.method(steps)
     assert (paper.lr_generator, paper.lr_psi, paper.lr_w, paper.weights["motion"]) == (5e-5, 5e-5, 2e-4, 0)
 
@@ -158,7 +158,7 @@ def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
     tuner = model.method(steps)
     assert (tuner.epochs, tuner.max_steps, tuner.lr_generator) == (7, 7, 3e-3)
     assert tuner.weights["fm"] == 10
-    assert config(files, "learner@finetune=finetune").finetune.lr_generator == 5e-5
+    assert config(files, "finetune=paper").finetune.lr_generator == 5e-5
     model, _ = model_of(config(files, "method=ft", "loss=synthetic"))
     content, _ = model.checkpoint.loss
     assert any("facenet_synthetic" in name for name, _ in content.named_modules()), "not the checkpoint's"
@@ -215,7 +215,7 @@ def test_the_command_ends_with_one_line(files: Path, tmp_path: Path, overrides: 
     overrides = [override.replace("clip", f"{files}/clip") for override in overrides]
     cfg = config(files, "method=ft", f"output={tmp_path}/out.mp4", *overrides)
     with pytest.raises(SystemExit, match=rf"animate\.py: .*{message}"):
-        animate.told(cfg)
+        animate.run_or_exit(cfg)
     assert not list(tmp_path.iterdir())
 
 
@@ -227,16 +227,16 @@ def test_an_interruption_is_no_error_to_trace(
 
     monkeypatch.setattr(pipeline, "follow_driver", interrupted)
     with pytest.raises(SystemExit, match="130"):
-        animate.told(config(files))
+        animate.run_or_exit(config(files))
     assert capsys.readouterr().err.endswith("animate.py: interrupted; no video was written\n")
 
 
-@pytest.mark.parametrize("where", ["panels.marked", "movie.mark"])
+@pytest.mark.parametrize("where", ["reenactment.side_by_side.marked", "video.writer.mark"])
 def test_a_kill_while_files_are_marked_leaves_none(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SIGTERM while the contact sheet, or the video, is told to say what it is."""
-    monkeypatch.setattr(f"talkinghead.reenactment.{where}", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(f"talkinghead.{where}", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         cfg = config(files, f"output={tmp_path}/out.mp4", "max_frames=2", "look.sheet=2")
@@ -257,7 +257,7 @@ def test_a_kill_after_the_video_is_told_as_it_is(
 
     monkeypatch.setattr("talkinghead.reenactment.animation.write_atomic", interrupted)
     with pytest.raises(SystemExit, match="130"):
-        animate.told(config(files, f"output={tmp_path}/out.mp4", "max_frames=2"))
+        animate.run_or_exit(config(files, f"output={tmp_path}/out.mp4", "max_frames=2"))
     assert capsys.readouterr().err.endswith(f"animate.py: interrupted; {tmp_path}/out.mp4 is whole\n")
     assert len(frames(tmp_path / "out.mp4")) == 2
 

@@ -142,8 +142,8 @@ def test_mistakes_end_in_one_line_and_interruptions_with_130(monkeypatch: pytest
 
 def test_sigterm_unwinds_and_exits_with_143(tmp_path: Path) -> None:
     program = (
-        "import os, signal\nfrom talkinghead.cli.ending import told\n"
-        "with told('x.py'):\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "import os, signal\nfrom talkinghead.cli.ending import errors_in_one_line\n"
+        "with errors_in_one_line('x.py'):\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        signal.pause()\n    finally:\n        print('tidied')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
@@ -154,10 +154,10 @@ def test_sigterm_unwinds_and_exits_with_143(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_lightnings_end_of_an_evaluation_is_one_line_too(how: signal.Signals, status: int, tmp_path: Path) -> None:
     program = (
-        "import os, signal, torch, pytorch_lightning as L\nfrom talkinghead.cli.ending import told\n"
+        "import os, signal, torch, pytorch_lightning as L\nfrom talkinghead.cli.ending import errors_in_one_line\n"
         "class Stopped(L.LightningModule):\n"
         f"    def test_step(self, batch, index): os.kill(os.getpid(), {int(how)}); signal.sigtimedwait([], 5)\n"
-        "with told('x.py'):\n"
+        "with errors_in_one_line('x.py'):\n"
         "    options = dict(accelerator='cpu', logger=False, enable_progress_bar=False, enable_checkpointing=False)\n"
         "    trainer = L.Trainer(**options)\n"
         "    trainer.test(Stopped(), torch.utils.data.DataLoader([0]), verbose=False)\n"

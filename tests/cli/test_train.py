@@ -77,7 +77,7 @@ def test_what_cannot_work_is_told_before_data_are_rendered(
     HydraConfig.instance().set_config(config)
     monkeypatch.setattr("talkinghead.data.datamodule.build_once", lambda *_: pytest.fail("rendered"))
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    with pytest.raises(SystemExit) as stop, train.told("train.py"):  # noqa: PT012
+    with pytest.raises(SystemExit) as stop, train.errors_in_one_line("train.py"):  # noqa: PT012
         given = train.OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         train.check_options(given)
         train.fit(given)

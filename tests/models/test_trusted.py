@@ -190,7 +190,7 @@ def test_every_verb_refuses_in_one_line(shipped: dict[str, Any], tmp_path: Path,
     bad = crafted(shipped, "model.embedder.channels", payloads(canary)["nested"], tmp_path / "bad.ckpt")
     commands = {
         "animate": ["animate.py", f"source={S}/portraits/anna.jpg", f"driving={S}/drivers/calm.mp4", f"model={bad}"],
-        "evaluate": ["evaluate.py", f"checkpoint={bad}", "methods=[ff]", f"output={tmp_path}/out"],
+        "evaluate": ["evaluate.py", f"checkpoint={bad}", "method=[ff]", f"output={tmp_path}/out"],
         "studio": ["-m", "talkinghead.studio", f"model={bad}"],
         "train": ["train.py", "experiment=finetune_synthetic", f"init_from={bad}", f"paths.outputs_dir={tmp_path}/out"],
     }

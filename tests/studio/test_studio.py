@@ -360,7 +360,7 @@ def test_the_command_loads_what_ships_and_says_what_it_is(tmp_path: Path) -> Non
 )
 def test_the_command_ends_with_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=f"studio: .*{message}"):
-        entry.told(configured(tmp_path, *overrides))
+        entry.run_or_exit(configured(tmp_path, *overrides))
 
 
 def test_a_taken_port_is_told() -> None:

@@ -80,7 +80,7 @@ def check_account(cfg: DictConfig) -> None:
 
 def check_flags(cfg: DictConfig) -> None:
     """Raise ValueError for flags of the trainer that Lightning refuses where a learner steps by hand."""
-    by_hand = "gradient_clip_norm" in (cfg.learner or {})
+    by_hand = "gradient_clip_norm" in (cfg.get("learner") or {})
     for name, instead in INSTEAD.items():
         value = cfg.trainer.get(name.split(".")[1])
         if by_hand and value not in (None, 1 if name.endswith("batches") else None):

@@ -55,6 +55,7 @@ def test(cfg: DictConfig) -> float | None:
     loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
     try:
+        check_harness(cfg)
         cfg = with_sections_of_checkpoint(cfg)
         data, learner = build(cfg)
     except (ValueError, FileNotFoundError, InstantiationException) as error:  # what a user can mend: no traceback
@@ -140,7 +141,6 @@ def with_sections_of_checkpoint(cfg: DictConfig) -> DictConfig:
     Raises:
         ValueError: where a checkpoint has to be given, or the checkpoints draw pictures of different sizes.
     """
-    check_harness(cfg)
     files = [checkpoint_of(cfg, name) for name in cfg.method]
     sizes = {file: image_size_of(file) for file in files if file}
     if len(set(sizes.values())) > 1:

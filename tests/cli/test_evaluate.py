@@ -126,7 +126,11 @@ def test_every_remedy_that_is_named_works(root: Path, wrong: list[str], message:
         (root / "faces/anna").mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(root / f"faces/anna/{number}.png"), np.full((SIZE, SIZE, 3), 7 * number, np.uint8))
     assert re.search(message, end_of(configure(root, *wrong)))
-    _, learner = evaluate.build(configure(root, *(text.replace("FACES", str(root / "faces")) for text in right)))
+    _, learner = evaluate.build(
+        evaluate.with_sections_of_checkpoint(
+            configure(root, *(text.replace("FACES", str(root / "faces")) for text in right))
+        )
+    )
     assert learner.candidates
 
 

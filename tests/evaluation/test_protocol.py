@@ -380,9 +380,10 @@ def test_a_baseline_alone_is_built_from_its_own_checkpoint(trained: tuple[Path, 
     config = compose_config(
         "evaluate", *options(root, f"checkpoints.x2face={root / 'x2face.ckpt'}", "method=[x2face]", "shots=4")
     )
+    given, config = config, evaluate.with_sections_of_checkpoint(config)
     _, learner = evaluate.build(config)
     assert [candidate.name for candidate in learner.candidates] == ["x2face"]
-    assert config.model.image_size == 16
+    assert (given.model.image_size, config.model.image_size) == (64, 16), "the config that was given stays as it was"
     logged = OmegaConf.masked_copy(config, [name for name in config if name != "hydra"])
     assert evaluate.plain(logged)["methods"] == ["x2face"], "goes to the loggers: nothing in it is left dangling"
 
@@ -422,8 +423,7 @@ def test_settings_have_a_hash_that_does_not_know_where_files_lie(trained: tuple[
     def hash_of(*overrides: str) -> str:
         mine = options(root, f"checkpoint={checkpoint}", "method=[ft]", *overrides)
         config = compose_config("evaluate", *mine)
-        evaluate.adopt(config)
-        return evaluate.hash_of(evaluate.settings(config, "ft"))
+        return evaluate.hash_of(evaluate.settings(evaluate.with_sections_of_checkpoint(config), "ft"))
 
     usual = hash_of()
     assert usual == hash_of("paths.root_dir=elsewhere", "people.num_people=3", "output=other")
@@ -443,7 +443,11 @@ def test_settings_have_a_hash_that_does_not_know_where_files_lie(trained: tuple[
 )
 def test_evaluate_says_what_is_missing(tmp_path: Path, overrides: list[str], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        evaluate.build(compose_config("evaluate", *options(tmp_path, "shots=[1,4]", *overrides)))
+        evaluate.build(
+            evaluate.with_sections_of_checkpoint(
+                compose_config("evaluate", *options(tmp_path, "shots=[1,4]", *overrides))
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -78,6 +78,15 @@ def test_files_say_what_they_are_and_stay_short(path: Path) -> None:
     assert text.count("\n") <= 400, f"{path}: split it, it has more than one idea"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_functions_stay_short(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[ast.get_docstring(node) is not None :] or node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1
+            assert lines <= 35, f"{path}: {node.name} has {lines} lines: which of its ideas has a name of its own?"
+
+
 def test_types_imports_torch_only() -> None:
     roots = {name.split(".")[0] for name in imported(PACKAGE / "types.py")}
     assert roots <= {"collections", "typing", "jaxtyping", "torch"}

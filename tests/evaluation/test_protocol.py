@@ -385,7 +385,7 @@ def test_a_baseline_alone_is_built_from_its_own_checkpoint(trained: tuple[Path, 
     assert [candidate.name for candidate in learner.candidates] == ["x2face"]
     assert (given.model.image_size, config.model.image_size) == (64, 16), "the config that was given stays as it was"
     logged = OmegaConf.masked_copy(config, [name for name in config if name != "hydra"])
-    assert evaluate.plain(logged)["methods"] == ["x2face"], "goes to the loggers: nothing in it is left dangling"
+    assert list(evaluate.plain(logged)["method"]) == ["x2face"], "goes to the loggers: nothing in it is left dangling"
 
 
 @pytest.mark.slow

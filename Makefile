@@ -20,8 +20,8 @@ types: setup
 setup: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else \
-	  "Python 3.11 or 3.12 is needed, %s is %d.%d: run make with PYTHON=/path/to/python3.12" % (("$(PYTHON)",) + v))'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 14) else \
+	  "Python 3.11 to 3.14 is needed, %s is %d.%d: run make with PYTHON=/path/to/python3.13" % (("$(PYTHON)",) + v))'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,offline,dev]'

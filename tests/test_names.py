@@ -46,7 +46,7 @@ def test_a_name_is_one_part_of_a_path_and_no_two_are_the_same(tmp_path: Path) ->
 @pytest.mark.parametrize("name", HOSTILE)
 def test_kept_pictures_lie_in_their_folder(name: str, tmp_path: Path) -> None:
     kept, key = FrameStore(tmp_path / "frames"), ResultKey("set/test", "ours", "FF", 1, "anna")
-    for field in ("data", "method", "variant", "person", "config", "protocol", "seed"):
+    for field in ("data", "method", "variant", "clip", "config", "protocol", "seed"):
         hostile = replace(key, **{field: name})
         for path in (kept.path(hostile), kept.target_path(hostile), folder_of(tmp_path / "frames", hostile) / "x"):
             assert path.resolve().is_relative_to((tmp_path / "frames").resolve())
@@ -106,7 +106,7 @@ def test_cells_compute_nothing_and_come_back(text: str, tmp_path: Path) -> None:
     results = Results(tmp_path / "results.csv")
     key = ResultKey("set/test", "ours", "FF", 1, text)
     results.add(key, {"ssim": -0.5})
-    assert [row["person"] for row in results.rows()] == [text]
+    assert [row["clip"] for row in results.rows()] == [text]
     assert results.find(key) is not None
     cell = (tmp_path / "results.csv").read_text().splitlines()[1].split(",")[5].strip('"')
     assert not cell.startswith(("=", "+", "@")), cell

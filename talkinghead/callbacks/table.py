@@ -1,7 +1,5 @@
 """The validation table: each shot count T, the method beside the nearest-frame baseline, as csv and on the terminal."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import pytorch_lightning as L
 from rich.table import Table
 from torch import Tensor
 
-from talkinghead.storage import write_atomic
+from talkinghead.storage import read_csv, write_csv
 from talkinghead.terminal import print_table
 
 LEARNER = "model"  # name of the method whose metrics stand without a prefix
@@ -55,16 +53,12 @@ def append_csv(path: Path, rows: list[dict[str, str]]) -> None:
 
     Rows of the same step or of later ones go: a killed run wrote them, and the one that goes on does these steps again.
     """
-    old = list(csv.DictReader(io.StringIO(path.read_text()))) if path.is_file() else []
+    old = read_csv(path)
     first = min((int(row["step"]) for row in rows if "step" in row), default=None)
     if first is not None:
         old = [row for row in old if not (row.get("step") or "").isdigit() or int(row["step"]) < first]
     columns = dict.fromkeys(name for row in [*old, *rows] for name in row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([*old, *rows])
-    write_atomic(path, text.getvalue().encode())
+    write_csv(path, list(columns), [*old, *rows])
 
 
 def as_table(rows: list[dict[str, str]]) -> Table:

@@ -24,12 +24,13 @@ from talkinghead.data.remote import DataFault
 from talkinghead.evaluation.finetune_previews import FinetunePreviews
 from talkinghead.evaluation.outputs import FrameStore
 from talkinghead.evaluation.protocol import Candidate, FewShotEvaluation, TaskDataModule
-from talkinghead.evaluation.results import Results, write_csv
+from talkinghead.evaluation.results import Results
 from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
 from talkinghead.models.trusted import inside, section_of
 from talkinghead.options import Range, check_numbers
 from talkinghead.pretrained import digest
 from talkinghead.reporting.sweep_table import ROWS, finish
+from talkinghead.storage import write_csv
 
 log = logging.getLogger(__name__)
 NUMBERS = {"preview_every": Range(0, optional=True)}

@@ -4,16 +4,13 @@ A row is known by its key; writing it again replaces it. A column that a row has
 could not be measured (no face found) is `nan`.
 """
 
-import csv
 import hashlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from talkinghead import machine
-from talkinghead.names import as_cell, of_cell
-from talkinghead.storage import write_atomic
+from talkinghead.storage import Row, read_csv, write_csv
 
 HEAD = ("data", "method", "variant", "T", "seed", "clip", "identity", "num_targets")
 TAIL = ("learning_s", "ms_per_frame", "checkpoint", "config", "config_hash", "protocol", "clips", "commit")
@@ -21,8 +18,6 @@ REQUIRED = ("data", "method", "variant", "T", "clip")
 ALL_CLIPS = "*"  # in the column clip: a metric of a whole set, fid for one; the column clips says of which
 OLD = {"seed": "-", "protocol": "-", "clips": "-"}  # of rows written before there were these columns
 RENAMED = {"person": "clip", "people": "clips"}  # columns of older files
-
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class Results:
 
     def rows(self) -> list[Row]:
         """All rows as text; none where there is no file yet. Raises ValueError where it is something else."""
-        rows = read_csv(self.path, REQUIRED)
+        rows = read_csv(self.path, REQUIRED, RENAMED)
         for number, row in enumerate(rows):
             if not row["T"].isascii() or not row["T"].isdigit():
                 raise ValueError(f"{self.path}, row {number + 1}: T is {row['T'][:20]!r}, not a number of shots")
@@ -88,40 +83,6 @@ class Results:
     def _write(self, rows: list[Row]) -> None:
         metrics = dict.fromkeys(name for row in rows for name in row if name not in (*HEAD, *TAIL))
         write_csv(self.path, [*HEAD, *metrics, *TAIL], rows)
-
-
-def read_csv(path: Path, required: Sequence[str] = ()) -> list[Row]:
-    """The rows of a csv as text; none where there is no file.
-
-    Raises ValueError, in one line, for what is no csv with the required columns: a folder, a binary file, odd cells.
-    """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the csv file in it")
-    if not path.exists():
-        return []
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
-        if "clip" in required and "clip" not in (names := list(reader.fieldnames or ())):
-            reader.fieldnames = [RENAMED.get(name, name) for name in names]
-        rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no csv file ({error}): move it away, or give another") from error
-    missing = [name for name in required if name not in (reader.fieldnames or ())]
-    if missing and (rows or reader.fieldnames):
-        raise ValueError(f"{path} has no column {', '.join(missing)}: it is not a csv of this kind; give another")
-    for number, row in enumerate(rows):
-        if None in row or None in row.values():
-            raise ValueError(f"{path}, row {number + 1} has not as many cells as the header: delete that line")
-    return [{name: of_cell(cell) for name, cell in row.items()} for row in rows]
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write rows, whole or not at all; a column that a row lacks is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: as_cell(text) for name, text in row.items()} for row in rows)
-    write_atomic(path, text.getvalue().encode())
 
 
 def name_clips(keys: Iterable[str]) -> str:

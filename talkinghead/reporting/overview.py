@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from talkinghead.evaluation.results import HEAD, TAIL, Row
+from talkinghead.evaluation.results import HEAD, TAIL
 from talkinghead.reporting.summary import (
     METRICS,
     TIMES,
@@ -14,6 +14,7 @@ from talkinghead.reporting.summary import (
     find_metric,
     measure,
 )
+from talkinghead.storage import Row
 
 Overview = list[tuple[Table, Lines]]  # one for each data set
 SETTINGS = ("protocol", "checkpoint", "config_hash")  # told apart only where rows differ in nothing else

@@ -8,9 +8,10 @@ of the table.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from talkinghead.evaluation.results import ALL_CLIPS, Row
+from talkinghead.evaluation.results import ALL_CLIPS
 from talkinghead.reporting.intervals import Interval, difference_interval, holm
 from talkinghead.reporting.summary import Method, by_identity, find_metric, number_in, seeds_of
+from talkinghead.storage import Row
 
 MIN_IDENTITIES = 8
 MIN_SEEDS = 2

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from talkinghead.evaluation.results import ALL_CLIPS, Row, name_clips
+from talkinghead.evaluation.results import ALL_CLIPS, name_clips
 from talkinghead.reporting.intervals import mean_interval
+from talkinghead.storage import Row
 
 
 class Metric(NamedTuple):

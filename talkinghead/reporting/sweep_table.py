@@ -8,11 +8,12 @@ from pytorch_lightning.loggers import Logger
 from rich import get_console
 from rich.table import Table as RichTable
 
-from talkinghead.evaluation.results import Results, Row, write_csv
+from talkinghead.evaluation.results import Results
 from talkinghead.reporting.overview import COLUMNS, Overview, build_overview, explain_missing, flatten
 from talkinghead.reporting.summary import Estimate, Lines, Table, find_metric
 from talkinghead.reporting.sweep_validations import show_validations
 from talkinghead.reporting.tables import print_counts
+from talkinghead.storage import Row, write_csv
 from talkinghead.terminal import print_table
 
 ROWS, TABLE = "rows.csv", "table.csv"

@@ -7,7 +7,7 @@ import yaml
 from rich import get_console
 from rich.table import Table as RichTable
 
-from talkinghead.evaluation.results import Row, read_csv, write_csv
+from talkinghead.storage import Row, read_csv, write_csv
 from talkinghead.terminal import print_table
 
 VALIDATION, TABLE = "validation.csv", "validation_table.csv"

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from talkinghead.evaluation.results import Results, Row, read_csv
+from talkinghead.evaluation.results import Results
 from talkinghead.names import as_lines
 from talkinghead.reporting.overview import build_overview, explain_missing
 from talkinghead.reporting.paired import Orderings, build_orderings
@@ -30,7 +30,7 @@ from talkinghead.reporting.summary import (
     merge,
     publish,
 )
-from talkinghead.storage import write_atomic
+from talkinghead.storage import Row, read_csv, write_atomic
 
 
 def find_best(lines: Lines, shots: int, column: Column) -> float | None:

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from talkinghead import machine
-from talkinghead.evaluation.results import Row, as_text, read_csv, write_csv
+from talkinghead.evaluation.results import RENAMED, as_text
+from talkinghead.storage import Row, read_csv, write_csv
 from talkinghead.study.study import Triplet
 
 COLUMNS = (
@@ -22,7 +23,8 @@ class Answers:
 
     def rows(self) -> list[Row]:
         """All rows as text; none where there is no file yet."""
-        return [{**NEWER, **row} for row in read_csv(self.path, [name for name in COLUMNS if name not in NEWER])]
+        required = [name for name in COLUMNS if name not in NEWER]
+        return [{**NEWER, **row} for row in read_csv(self.path, required, RENAMED)]
 
     def of(self, study: str, participant: str) -> dict[str, Row]:
         """A participant's rows by triplet."""

@@ -20,9 +20,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from talkinghead.evaluation.outputs import FrameStore, load_strip
-from talkinghead.evaluation.results import ALL_CLIPS, ResultKey, Results, Row
+from talkinghead.evaluation.results import ALL_CLIPS, ResultKey, Results
 from talkinghead.pixels import as_pictures
 from talkinghead.provenance.marking import OriginStatement, marked
+from talkinghead.storage import Row
 from talkinghead.study.study import ANSWERS_FILE, Study, Triplet, name_of, save_study
 from talkinghead.study.user_score import condition_of, key_of
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import NamedTuple, final
 
-from talkinghead.evaluation.results import Row
+from talkinghead.storage import Row
 from talkinghead.study.answers import Answers
 from talkinghead.study.study import ANSWERS_FILE, Study, Triplet
 

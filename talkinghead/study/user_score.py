@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
-from talkinghead.evaluation.results import ALL_CLIPS, HEAD, TAIL, ResultKey, Results, Row
+from talkinghead.evaluation.results import ALL_CLIPS, HEAD, TAIL, ResultKey, Results
 from talkinghead.reporting.intervals import wilson_interval
+from talkinghead.storage import Row
 
 KEY = ("data", "method", "variant", "T", "clip", "checkpoint", "config", "config_hash")
 NEWER = ("seed", "protocol")  # columns that older rows and answers do not have

@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from talkinghead.cli import evaluate
-from talkinghead.evaluation.results import Results, read_csv
+from talkinghead.evaluation.results import Results
+from talkinghead.storage import read_csv
 from tests.helpers.data_sets import SIZE, frame_points, make_clip, write_data_set
 
 ROOT = Path(__file__).parents[2]

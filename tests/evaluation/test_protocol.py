@@ -24,12 +24,13 @@ from talkinghead.evaluation.frame_choice import FrameChoice
 from talkinghead.evaluation.harness import take, uncached_autocast
 from talkinghead.evaluation.outputs import FrameStore, load_strip, save_strip
 from talkinghead.evaluation.protocol import Candidate, FewShotEvaluation, TaskDataModule
-from talkinghead.evaluation.results import ALL_CLIPS, Results, read_csv
+from talkinghead.evaluation.results import ALL_CLIPS, Results
 from talkinghead.evaluation.tasks import SelfReenactment
 from talkinghead.metrics.frechet import FrechetDistance
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.copying import MeanFrame, NearestFrame
 from talkinghead.pretrained import digest
+from talkinghead.storage import read_csv
 from talkinghead.types import Frames
 from tests.helpers.data_sets import SIZE, make_clip, write_data_set
 

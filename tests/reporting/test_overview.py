@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import pytest
 from pytorch_lightning.loggers import CSVLogger
 
-from talkinghead.evaluation.results import ResultKey, Results, read_csv
+from talkinghead.evaluation.results import ResultKey, Results
 from talkinghead.reporting.overview import build_overview, find_methods, flatten
 from talkinghead.reporting.sweep_table import SweepTable, finish
 from talkinghead.reporting.tables import main
+from talkinghead.storage import read_csv
 
 ROOT = Path(__file__).parents[2]
 

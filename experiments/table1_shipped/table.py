@@ -12,6 +12,7 @@ from talkinghead.reporting.summary import Method, Table
 from talkinghead.reporting.tables import write_tables
 
 HERE = Path(__file__).parent
+RESULTS = [HERE / "results.csv"]
 FF, FT = Method("ours, FF", "ours", "FF"), Method("ours, FT", "ours", "FT")
 WARPED, NEAREST, MEAN = Method("warped", "warped"), Method("nearest frame", "nearest"), Method("mean frame", "mean")
 METRICS = (
@@ -29,4 +30,4 @@ TABLES = (
 )
 
 if __name__ == "__main__":
-    write_tables(HERE, TABLES, [HERE / "results.csv"])
+    write_tables(HERE, TABLES, RESULTS)

@@ -16,8 +16,8 @@ RESULTS = [HERE / "results.csv"]
 FF, FT = Method("ours, FF", "ours", "FF"), Method("ours, FT", "ours", "FT")
 WARPED, NEAREST, MEAN = Method("warped", "warped"), Method("nearest frame", "nearest"), Method("mean frame", "mean")
 METRICS = (
-    "ssim", "pd_facenet_synthetic", "fd_facenet_synthetic", "csim_dlib", "nme", "lip_correlation", "lip_gain", "face_found",
-    "learning_s",
+    "ssim", "pd_facenet_synthetic", "fd_facenet_synthetic", "csim_dlib", "nme", "lip_correlation", "lip_gain",
+    "face_found", "learning_s",
 )  # fmt: skip
 COMPARED = ("ssim", "pd_facenet_synthetic", "csim_dlib", "nme", "lip_correlation")
 CLAIMS = (

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from talkinghead.metrics.landmarks import LandmarkDetector, landmark_error
 from talkinghead.metrics.motion import MOTION, STILLNESS, motion, stillness
 from talkinghead.pixels import as_pictures
 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # of the window, in pixels
+GAUSSIAN = torch.exp(-torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1.0).square() / (2 * SSIM_SIGMA**2))
+WINDOW = (GAUSSIAN / GAUSSIAN.sum()).tolist()
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 MAX_PSNR = 80.0  # dB, of images that agree to the last bit, so that one copied frame does not make the mean infinite
 
@@ -39,21 +40,20 @@ def ssim(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[
 
 def blur(x: Float[Tensor, "*B H W"]) -> Float[Tensor, "*B h w"]:
     """Gaussian blur where the window fits; as weighted sums of shifted images, far faster on the CPU than conv2d."""
-    weights = torch.exp(-torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1.0).square() / (2 * SSIM_SIGMA**2))
-    window = (weights / weights.sum()).tolist()
     height, width = (length - 2 * SSIM_RADIUS for length in x.shape[-2:])
     if height < 1 or width < 1:
         raise ValueError(
             f"SSIM needs images of at least {2 * SSIM_RADIUS + 1} pixels, these have {tuple(x.shape[-2:])}"
         )
-    rows = torch.as_tensor(sum(weight * x[..., n : n + height, :] for n, weight in enumerate(window)))
-    return torch.as_tensor(sum(weight * rows[..., n : n + width] for n, weight in enumerate(window)))
+    first, *others = (weight * x[..., n : n + height, :] for n, weight in enumerate(WINDOW))
+    rows = sum(others, start=first)
+    first, *others = (weight * rows[..., n : n + width] for n, weight in enumerate(WINDOW))
+    return sum(others, start=first)
 
 
 def psnr(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
     """10 log10(1 / MSE) of each image in [0, 1], in dB, at most `MAX_PSNR`."""
-    values = peak_signal_noise_ratio(x_hat, x, data_range=1.0, reduction="none", dim=(1, 2, 3))
-    return values.clamp(max=MAX_PSNR)
+    return (-10 * (x_hat - x).square().mean(dim=(1, 2, 3)).log10()).clamp(max=MAX_PSNR)
 
 
 class ImageMetrics(nn.Module):

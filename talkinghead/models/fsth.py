@@ -154,9 +154,9 @@ class Generator(Synthesizer):
             psi = self.projection(e_hat.float())
             if self.gain is None:
                 return psi
-            sizes = torch.tensor(self.psi_sizes, device=psi.device)
-            factors = self.gain.repeat_interleave(sizes) if len(self.gain) > 1 else self.gain
-            return psi * factors
+            if len(self.gain) == 1:
+                return psi * self.gain
+            return psi * torch.cat([g.expand(size) for g, size in zip(self.gain, self.psi_sizes, strict=True)])
 
     def condition(self, batch: Episode) -> Float[Tensor, "B 3 H W"]:
         """What G is shown of an episode besides e_hat: the target's landmark image y_i(t)."""
@@ -244,7 +244,7 @@ class Discriminator(nn.Module):
     def row_norm(self) -> Float[Tensor, ""]:
         """Mean norm of W's rows; the norm of w0 where W was left out of the file (all zeros)."""
         norms = self.W.weight.norm(dim=1) / (1 if self.W_norm is None else self.W_norm.sigma)
-        return norms.mean() if norms.any() else self.common().norm()
+        return torch.where(norms.any(), norms.mean(), self.common().norm())
 
     def score(self, v: Float[Tensor, "B N"], rows: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
         """The realism of what V has seen."""

@@ -19,13 +19,9 @@ from torch import Tensor
 HEAD_POINTS = Path(__file__).with_name("head_points.json")
 CELL = 4  # pixels between the nodes at which the splines are evaluated
 STIFFNESS = {"landmarks": 1e-4, "skull": 2e-2, "hidden": 2.0, "border": 5e-2}  # how far a spline may miss its points
-RIGID = [
-    *range(0, 6),
-    *range(11, 17),
-    *range(17, 48),
-]  # jaw near the ears, brows, nose and eyes: what moves with the skull
-INNER_LIP, LEFT_EYE, RIGHT_EYE = tuple(range(60, 68)), tuple(range(36, 42)), tuple(range(42, 48))
-OUTER_LIP = tuple(range(48, 60))
+# Of the 68 landmarks. Slices, for a list would be an index that is copied to the GPU in every step.
+LEFT_EYE, RIGHT_EYE, OUTER_LIP, INNER_LIP = slice(36, 42), slice(42, 48), slice(48, 60), slice(60, 68)
+RIGID = slice(0, 6), slice(11, 48)  # jaw near the ears, brows, nose and eyes: what moves with the skull
 UNKNOWN_BELOW, KNOWN_ABOVE = 0.45, 0.8  # opening in the shot, as a share of the opening at the driving points
 STRETCH = (0.15, 6.0)  # of area, by the flow: outside, the shot has too little or too much to show
 
@@ -53,10 +49,16 @@ class Guide(NamedTuple):
 
 
 @cache
+@torch.inference_mode(False)  # kept for later steps, which may want gradients
 def head_points(device: torch.device) -> HeadPoints:
     """The table that ships with the package."""
     table = json.loads(HEAD_POINTS.read_text())
-    return HeadPoints(*(torch.tensor(table[name], device=device) for name in HeadPoints._fields))
+    return HeadPoints(*(torch.tensor(table[name]).to(device) for name in HeadPoints._fields))
+
+
+def rigid(points: Float[Tensor, "*B 68 D"]) -> Float[Tensor, "*B R D"]:
+    """The landmarks that move with the skull."""
+    return torch.cat([points[..., part, :] for part in RIGID], -2)
 
 
 def guide(shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"]) -> Guide:
@@ -81,8 +83,8 @@ def project(points: Float[Tensor, "B 68 2"], head: HeadPoints) -> tuple[Float[Te
 
     The camera is the affine one that best maps the mean head's rigid landmarks to the given points.
     """
-    space = F.pad(head.landmarks[RIGID], (0, 1), value=1.0)
-    camera = torch.linalg.pinv(space) @ points[:, RIGID]  # [B, 4, 2]
+    space = F.pad(rigid(head.landmarks), (0, 1), value=1.0)
+    camera = torch.linalg.pinv(space) @ rigid(points)  # [B, 4, 2]
     toward = F.normalize(torch.linalg.cross(camera[:, :3, 0], camera[:, :3, 1], dim=1), dim=1)  # into the picture
     facing = -(head.outward @ toward[:, :, None])[..., 0]
     return head.skull @ camera[:, :3] + camera[:, 3:], facing
@@ -90,9 +92,15 @@ def project(points: Float[Tensor, "B 68 2"], head: HeadPoints) -> tuple[Float[Te
 
 def border(batch: int, device: torch.device) -> Float[Tensor, "B R 2"]:
     """Points of the picture's edge that stay: the corners, the sides and below, where the shoulders are."""
+    return edge_points(device).expand(batch, -1, -1)
+
+
+@cache
+@torch.inference_mode(False)
+def edge_points(device: torch.device) -> Float[Tensor, "R 2"]:
+    """Those of one picture."""
     sides = [(x, y) for x in (-1.0, 1.0) for y in (-1.0, -0.33, 0.33, 1.0)]
-    points = torch.tensor([*sides, (-0.5, 1.0), (0.0, 1.05), (0.5, 1.0), (-0.4, -1.1), (0.4, -1.1)], device=device)
-    return points.expand(batch, -1, -1)
+    return torch.tensor([*sides, (-0.5, 1.0), (0.0, 1.05), (0.5, 1.0), (-0.4, -1.1), (0.4, -1.1)]).to(device)
 
 
 def splines(driving: Float[Tensor, "B 68 2"], source: Float[Tensor, "B 68 2"], size: int) -> Float[Tensor, "B n n 2"]:

@@ -19,5 +19,6 @@ def nearest_frame(episode: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
         ValueError: when the episode holds fewer shots.
     """
     source = episode.take(num_shots)
-    pairs = zip(episode.target_points, source.shots_points, source.shots, strict=True)
-    return torch.stack([shots[nearest_index(target[None], points)[0]] for target, points, shots in pairs])
+    pairs = zip(episode.target_points, source.shots_points, strict=True)
+    nearest = torch.cat([nearest_index(target[None], points) for target, points in pairs])
+    return source.shots[torch.arange(len(nearest), device=nearest.device), nearest]

@@ -5,8 +5,8 @@
 >>> shipped = Path(talkinghead.__file__).parent / "reenactment/shipped"
 >>> model = talkinghead.load("fsth_64", settings=talkinghead.Settings(max_frames=2))
 >>> person = model.learn([shipped / "portraits/anna.jpg"])
->>> [frame.shape for frame in person.frames(shipped / "drivers/calm.mp4")]
-[(64, 64, 3), (64, 64, 3)]
+>>> len([frame.shape for frame in person.frames(shipped / "drivers/calm.mp4")])
+2
 >>> model.learn("nobody.jpg")
 Traceback (most recent call last):
     ...

@@ -25,7 +25,7 @@ class Faces(NamedTuple):
 class LabelledFrames(Dataset[Faces]):
     """Frames of one split. Every `stride`-th frame of a clip is used.
 
-    Args:
+    Attributes:
         identities: names of the people, numbered by their place in this list
         action_names: what the columns of `actions` are
     """

@@ -23,6 +23,8 @@ class SkipReport:
 
     Args:
         max_share: `fault` says so once more than this share of an epoch's episodes was skipped; None: never
+
+    Attributes:
         fault: why the run must not go on; `callbacks.last` saves then and ends it
     """
 

@@ -51,7 +51,8 @@ def match_rows(
     """A table of rows per video brought to another order of videos by their names, and how many were found.
 
     Args:
-        rows, theirs: a row for each name
+        rows: a row for each name
+        theirs: a row for each name
         fresh: what the rows of `mine` that have no namesake become
     """
     place = {name: n for n, name in enumerate(theirs)}

@@ -29,6 +29,8 @@ class EpisodicLearner(L.LightningModule):
         metrics: prototype, copied for each shot count and for the nearest-frame baseline; None: no validation
         validation_shots: numbers of shots T that validation and previews use
         gradient_clip_norm: of all that one optimizer moves, before each of its steps; None: gradients are as they are
+
+    Attributes:
         config: plain dict that goes into every checkpoint (it stays loadable with `weights_only=True`)
     """
 

@@ -101,9 +101,12 @@ class FineTuner(nn.Module):
         epochs: passes over the T frames; None: as measured, and so many steps
         batch_size: shots per step; None: as measured
         max_steps: stop there; None: only the epochs count
-        num_discriminator_steps, lr_generator, lr_discriminator, betas: as in meta-learning lr_generator None: as
-            measured, and lr_psi and lr_w too
-        lr_psi, lr_w: of psi', and of w' and b: rates of their own; None: those of the other weights (paper)
+        num_discriminator_steps: updates of D' a step, as in meta-learning
+        lr_generator: of G', Adam; None: as measured, and lr_psi and lr_w too
+        lr_discriminator: of D', Adam
+        betas: of both
+        lr_psi: of psi' alone; None: lr_generator (paper)
+        lr_w: of w' and b alone; None: lr_discriminator (paper)
         augment: what is done to the pairs at random, see `finetune_pairs.PairSampler`; nothing in the paper
         frozen: names of parts of G' that keep their weights (`down`, `middle`, `up`, `to_image`, `psi`)
         ema_decay: the result is the moving average of G'; None: its last state

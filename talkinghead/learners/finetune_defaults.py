@@ -11,8 +11,12 @@ class Measured(NamedTuple):
     """What `FineTuner` takes for a number that is null; `steps` are those of a user who asks for none.
 
     Attributes:
-        epochs, max_steps, batch_size: passes over the shots, steps at most, shots per step
-        lr_generator, lr_psi, lr_w: of the weights, of psi', and of w' and b
+        epochs: passes over the shots
+        max_steps: stop there; None: only the epochs count
+        batch_size: shots per step
+        lr_generator: of all weights of G' but psi'
+        lr_psi: of psi'
+        lr_w: of w' and b
         motion: weight of the loss
     """
 

@@ -30,7 +30,10 @@ class MetaLearner(AdversarialLearner):
         generator_first: E and G step before D (authors' code), not after it
         fake_moves_w: in D's step, W learns from x and x_hat; False: from x only (authors' code)
         first_visit: W_i <- e_hat_i when a video is drawn for the first time, in place of noise
-        lr_generator, lr_discriminator, betas, eps: Adam, Sec. 4
+        lr_generator: of E, G and P, Adam (Sec. 4)
+        lr_discriminator: of D, Adam (Sec. 4)
+        betas: of all Adams
+        eps: of all Adams
         lr_w: of W; None: lr_discriminator
         gradient_clip_norm: of E and G, of theta, w0 and b, and of W's rows: each alone
     """

@@ -30,7 +30,8 @@ class Pix2PixHDLearner(AdversarialLearner):
     It sees no shots while it is pretrained: it draws an average person, whoever drives.
 
     Args:
-        lr, betas: Adam of G and of D
+        lr: Adam of G and of D
+        betas: Adam of G and of D
         decay_from: share of the epochs after which lr falls linearly towards 0; 1: never
         finetune_epochs: passes over the T frames
         finetune_lr: Adam's, constant

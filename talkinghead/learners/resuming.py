@@ -30,10 +30,10 @@ def find_checkpoint(
 ) -> Path | None:  # fmt: skip
     """The file that `ckpt_path=wanted` means; None: a new run.
 
-    Args:
-        auto: this run's own `checkpoints/last.ckpt` in `output_dir`, a new run where there is none yet
-        last: the newest `last.ckpt` of the experiment (`config["name"]`) that was trained with this model, seed and
-            data
+    `wanted` may also be:
+
+    - auto: this run's own `checkpoints/last.ckpt` in `output_dir`, a new run where there is none yet
+    - last: the newest `last.ckpt` of the experiment (`config["name"]`) that was trained with this model, seed and data
 
     Raises FileNotFoundError where there is none, ValueError where it is of another model, seed or data set and
     `allow_other_run` does not say that this is meant. Other differences of the configs are logged.

@@ -23,7 +23,8 @@ class X2FaceLearner(EpisodicLearner):
 
     Args:
         weights: of `l1`, and of `cnt`, which needs `content`: a content loss on the same pictures
-        lr, betas: Adam
+        lr: Adam
+        betas: Adam
         gradient_clip_norm: of both networks together
     """
 

@@ -68,7 +68,8 @@ class Synthesizer(nn.Module):
         down_channels: widths of the encoder; the first down block takes the landmark image
         num_residual: residual blocks at the bottleneck
         up_channels: widths of the decoder, as many as down_channels
-        attention_down, attention_up: side of the feature map that self-attention works on; None: no self-attention
+        attention_down: side of the feature map on the way down that self-attention works on; None: no self-attention
+        attention_up: the same on the way up
     """
 
     def __init__(
@@ -270,11 +271,12 @@ class Discriminator(nn.Module):
     def personalize(self, e_hat: Float[Tensor, "1 N"], start: Start = "scaled") -> "PersonalDiscriminator":
         """D' of the person with this embedding: a copy that takes w' for W_i + w0 (Sec. 3.3).
 
-        Args:
-            embedding: w' = w0 + e_hat: the paper's, good where L_MCH has brought e_hat to W_i
-            scaled: w' = w0 + e_hat, shortened to the mean norm of W's rows: what theta was trained with
-            random: w' = w0 + noise of that norm
-            w0: w' = w0: knows nobody
+        `start` is one of:
+
+        - embedding: w' = w0 + e_hat: the paper's, good where L_MCH has brought e_hat to W_i
+        - scaled: w' = w0 + e_hat, shortened to the mean norm of W's rows: what theta was trained with
+        - random: w' = w0 + noise of that norm
+        - w0: w' = w0: knows nobody
         """
         if start not in get_args(Start):
             raise ValueError(f"init_w={start}: choose {', '.join(get_args(Start))}")

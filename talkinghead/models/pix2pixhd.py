@@ -92,7 +92,8 @@ class LocalEnhancer(nn.Module):
 
     Args:
         width: of G2; G1 has twice as many channels
-        num_down, num_residual: of G1
+        num_down: halvings of G1
+        num_residual: residual blocks of G1
         num_residual_local: of G2
     """
 

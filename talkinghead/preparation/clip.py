@@ -39,7 +39,8 @@ class Settings:
             more than `frames_per_clip` of them becomes several samples of the same video
         min_frames: samples with fewer usable frames are dropped (an episode of K = 8 needs 9)
         min_face: samples whose median face box is narrower, in pixels of the source, are dropped
-        margin, down: framing of the crop: its side and the place of the face in it, in face boxes
+        margin: side of the crop, in face boxes
+        down: how far the crop is shifted down from the face, in face boxes
         quality: JPEG quality
         search_every: the detector searches each so-manyth frame; landmarks are found in every frame
     """

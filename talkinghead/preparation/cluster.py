@@ -14,7 +14,8 @@ class RayCluster:
 
     Args:
         address: of the cluster; None: the one that RAY_ADDRESS names, or else one of this machine alone
-        cpus, gpus: that each worker takes; a fraction of a GPU is possible
+        cpus: that each worker takes
+        gpus: that each worker takes; a fraction is possible
         retries: how often a clip is tried again whose worker died (a machine that left, memory)
     """
 

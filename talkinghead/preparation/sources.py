@@ -21,7 +21,10 @@ class Unit:
     """One clip to prepare, described by plain values: it can be sent to another process or machine.
 
     Attributes:
-        split, identity, video, clip: names; clips with the same split and video share a row of W
+        split: train, val or test
+        identity: name of the person
+        video: name of the video; clips with the same split and video share a row of W
+        clip: name of the clip
         paths: the video file, or the stills of a folder; empty where the file is missing
         kind: "video" or "stills"
         cropped: the frame is a face crop already and stays as it is

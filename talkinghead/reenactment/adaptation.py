@@ -48,10 +48,11 @@ def adapt(
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
     """Landmarks that move as the driver's and belong to the source's face, in pixels of the source's crop.
 
-    Args:
-        absolute: pose and expression are the driver's
-        relative: the source's own pose and expression, changed as the driver's since its frame `reference`
-        raw: the driver's points as they are (the paper's way)
+    `mode` is one of:
+
+    - absolute: pose and expression are the driver's
+    - relative: the source's own pose and expression, changed as the driver's since its frame `reference`
+    - raw: the driver's points as they are (the paper's way)
 
     Args:
         source: one frame, or T frames of the person, from crops alike

@@ -66,7 +66,8 @@ def sheet_of(
     """A PNG file: the source at the left; driver, its adapted landmarks and the result below each other.
 
     Args:
-        card, signer: what the file says of its making; the card of None only says that it is generated in part
+        card: what the file says of its making; None: that it is generated in part
+        signer: signs that; None: plain metadata
         label: the result's pictures say so visibly
     """
     gap = np.full((3 * tile, 4, 3), 255, np.uint8)

@@ -65,7 +65,9 @@ class SyntheticDataset:
     """Renders the data set into a directory; called again it finds it complete, or goes on where it was stopped.
 
     Args:
-        train, val, test: people per split; nobody is in two splits
+        train: people to train on; nobody is in two splits
+        val: people to validate on
+        test: people to test on
         clips_per_person: videos per person, each with its own room, light and motion (rows of W for train)
         frames_per_clip: of train; `eval_frames` of val, where 32 shots and a target must fit; `test_frames` of test and
             cross, where 32 shots and 32 hold-out frames should (None: as many as of val)

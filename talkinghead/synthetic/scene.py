@@ -165,7 +165,8 @@ def film(
     """Draw a clip. `room` seeds light, background and camera; the crop is fixed for the clip.
 
     Args:
-        ratio, camera: how wide the crop is, or the camera itself: that of another picture
+        ratio: how wide the crop is
+        camera: of another picture, in place of one that frames this head
         in_focus: a sharp room behind the head, not a blurred one
     """
     vertices = move(head, motion)

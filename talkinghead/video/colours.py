@@ -23,7 +23,8 @@ class ToRGB:
     """Turns frames of one video into arrays, all of one size.
 
     Args:
-        width, height: of the frames as stored, pixels; 0: as the first frame has them
+        width: of the frames as stored, pixels; 0: as the first frame has them
+        height: likewise
         pixel_shape: width of a pixel divided by its height: the picture is made wider, or higher
 
     HDR (PQ, HLG) is brought to SDR with its reference white (203 cd/m2) as white and what is brighter cut off, and wide

@@ -29,7 +29,8 @@ class VideoWriter:
     """A video file being written; a context manager. Leaving it by an exception leaves no file.
 
     Args:
-        width, height: even numbers
+        width: even numbers
+        height: even numbers
         rate: mean frames per second, a hint for the encoder
         time_base: unit of the times given to `write`, in seconds: any frame may be shown at any time
         sound: a video or sound file whose first sound track goes along; one without sound is fine

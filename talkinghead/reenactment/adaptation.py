@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
+from scipy.spatial.transform import Rotation
 
 from talkinghead.reenactment.face_model import FaceModel, load_face_model
 from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
@@ -24,6 +25,9 @@ UPPER_LID = 0.8  # its share of a blink
 # Detectors see a shut eye half open. As shares of a clip's usual opening, measured with dlib on blinks of synthetic and
 # real people: at SHUT the lids touch, from AJAR on the opening is right; what stays above BLINK is a squint.
 SHUT, BLINK, AJAR = 0.62, 0.68, 0.85
+# How far the head may go from the source frame: unchanged up to the first number, never beyond the second.
+TURN = (np.deg2rad(15), np.deg2rad(28))
+SHIFT = (0.25, 0.5)  # in units of the face model: the r.m.s. distance of the landmarks from their mean
 # Upper and lower points of eyelids and inner lips, which touch but never cross.
 LIDS = np.array([(37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)])
 EYES = (LIDS[:2], LIDS[2:4])
@@ -44,7 +48,7 @@ class Face(NamedTuple):
 def adapt(
     driver: Float[np.ndarray, "F 68 2"], source: Float[np.ndarray, "*T 68 2"], mode: Mode = "relative", *,
     reference: int | None = None, anchor: int | None = None, middle: Float[np.ndarray, " 2"] | None = None,
-    blinks: bool = False, model: FaceModel | None = None,
+    blinks: bool = False, limits: bool = False, model: FaceModel | None = None,
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
     """Landmarks that move as the driver's and belong to the source's face, in pixels of the source's crop.
 
@@ -61,6 +65,7 @@ def adapt(
             average over the clip. None: of mode relative the source frame that some driving frame is most like; on
             average over the clip the face is where it is in all source frames, and as large
         blinks: the driver's landmarks are a detector's, which sees shut eyes half open: they are shut
+        limits: in mode relative the head turns and moves no further from the source frame than one picture can show
         middle: where the crop rule puts the middle of a clip's landmarks, pixels: it is trusted more than a few source
             frames. None: the source tells
 
@@ -81,6 +86,8 @@ def adapt(
         return uncrossed(blinking(moved, driver) if blinks else moved)
     shot, start = most_alike(person, as_driver, reference, anchor)
     own = since(as_driver, person.fit, shot, start)
+    if limits:
+        own = limited(own, person.fit.take([shot]))
     adapted = framed(person, own, size, place) if anchor is None else person.draw(own)
     closed = closing(adapted, standing(person, as_driver), own.scale, start)
     return uncrossed(blinking(closed, driver) if blinks else closed)
@@ -149,6 +156,29 @@ def since(moving: Fit, own: Fit, shot: int, start: int) -> Fit:
         scale=moving.scale * ratio,
         place=own.place[shot] + (moving.place - moving.place[start]) * ratio,
     )
+
+
+def limited(moving: Fit, still: Fit) -> Fit:
+    """The motion, softly held near a frame: as it is up to TURN[0] and SHIFT[0], never beyond TURN[1] and SHIFT[1].
+
+    What a single picture does not show, the side of the head and what was behind it, has to be made up, and more of
+    it the further the head goes.
+    """
+    turns = Rotation.from_matrix(moving.rotation @ still.rotation[0].T).as_rotvec()
+    shifts = (moving.place - still.place) / still.scale
+    turns, shifts = softly(turns, *TURN), softly(shifts, *SHIFT)
+    return replace(
+        moving,
+        rotation=(Rotation.from_rotvec(turns).as_matrix() @ still.rotation[0]).astype(np.float32),
+        place=(still.place + shifts * still.scale).astype(np.float32),
+    )
+
+
+def softly(vectors: Float[np.ndarray, "F D"], free: float, most: float) -> Float[np.ndarray, "F D"]:
+    """Vectors as they are where shorter than `free`; longer ones approach the length `most`."""
+    length = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    beyond = np.maximum(length - free, 0)
+    return vectors * (np.minimum(length, free) + (most - free) * np.tanh(beyond / (most - free))) / length
 
 
 def closing(

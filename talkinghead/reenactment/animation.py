@@ -65,7 +65,7 @@ class Look:
 
 def driving_points(
     driver: Driver, source_points: Float[np.ndarray, "*T 68 2"] | None, size: int, mode: Mode = "relative",
-    reference: int | None = None, steady: float = 1.0, blinks: bool = True,
+    reference: int | None = None, steady: float = 1.0, blinks: bool = True, limits: bool = True,
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
     """The driver's landmarks for this source, in pixels of the networks' pictures.
 
@@ -74,6 +74,7 @@ def driving_points(
             driver's points stay as they are
         reference: the driver's frame that corresponds to the source frame; None: the one that is most alike
         steady: how much the driver's jitter is smoothed away; 0: not at all
+        limits: the head goes no further from the source frame than one picture can show
         blinks: eyes that a detector sees half open in a blink are shut
     """
     points = smooth(driver.points_of(size), float(driver.timeline.rate), steady)
@@ -81,7 +82,7 @@ def driving_points(
         if mode == "relative":
             raise ValueError("this person model has no landmarks of its source: give source=FILE, or adapt=absolute")
         return points
-    adapted = adapt(points, source_points, mode, reference=reference, anchor=0, blinks=blinks)
+    adapted = adapt(points, source_points, mode, reference=reference, anchor=0, blinks=blinks, limits=limits)
     return adapted if mode == "raw" else bounded(adapted, size)
 
 

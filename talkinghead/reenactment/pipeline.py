@@ -47,6 +47,7 @@ class Settings:
         reference: relative to this driving frame; None: the one most like the source
         smooth: how much the driver's jitter is smoothed away; 0: not at all
         blinks: a detector sees shut eyes half open: they are shut; False: as detected (and always with adapt=raw)
+        limits: large turns and shifts of the head are held where one picture can show them; False: as the driver's
         one_person: source frames of several people are refused; False: they are not compared
         precision: fp32, bf16, or auto: bf16 where the device has units for it
     """
@@ -62,6 +63,7 @@ class Settings:
     reference: int | None = None
     smooth: float | int = 1.0
     blinks: bool = True
+    limits: bool = True
     one_person: bool = True
     precision: str = "auto"
     seed: int = 0
@@ -233,7 +235,9 @@ class Pipeline:
             driver, known = self.find_driver(driving, Path(folder)), person.points(portraits)
             yield (
                 driver,
-                driving_points(driver, known, person.size, given.adapt, given.reference, given.smooth, given.blinks),
+                driving_points(
+                    driver, known, person.size, given.adapt, given.reference, given.smooth, given.blinks, given.limits
+                ),
             )
 
     def in_precision(self) -> torch.autocast:

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from talkinghead.evaluation.protocol import Candidate, FewShotEvaluation
 from talkinghead.evaluation.results import Results
 from talkinghead.faces.landmark_image import PARTS, draw_landmarks, interocular
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.reenactment import fitting
-from talkinghead.reenactment.adaptation import LIDS, MODES, Mode, adapt, shut, uncrossed
+from talkinghead.reenactment.adaptation import LIDS, MODES, SHIFT, TURN, Mode, adapt, limited, shut, uncrossed
 from talkinghead.reenactment.adapted_task import AdaptedDriver
 from talkinghead.reenactment.face_model import FILE, FaceModel, load_face_model
 from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
@@ -85,6 +86,33 @@ def test_relative_landmarks_start_as_the_source_and_move_as_the_driver() -> None
     )  # fmt: skip
     truth = project(fit, shapes(MODEL, fit))
     assert nme(moved, truth) < 0.5 * nme(placed(driver, truth), truth)
+
+
+def test_the_head_goes_no_further_than_one_picture_can_show() -> None:
+    still = Fit(person(1), 0.06, np.eye(3, dtype=np.float32)[None], np.full(1, 16, np.float32),
+                np.full((1, 2), 32, np.float32), np.zeros((1, 32), np.float32))  # fmt: skip
+    angles = np.deg2rad([0, 10, 30, 90])
+    turns = Rotation.from_rotvec(angles[:, None] * [0, 1, 0]).as_matrix().astype(np.float32)
+    shifts = np.array([[0, 0], [2, 0], [0, 12], [160, 0]], np.float32)  # pixels; a unit is 16
+    moving = Fit(still.identity, 0.06, turns, np.full(4, 16, np.float32), 32 + shifts, np.zeros((4, 32), np.float32))
+    held = limited(moving, still)
+    found = np.linalg.norm(Rotation.from_matrix(held.rotation).as_rotvec(), axis=-1)
+    np.testing.assert_allclose(found[:2], angles[:2], atol=1e-5)
+    assert TURN[0] < found[2] < found[3] <= TURN[1] + 1e-5
+    apart = np.linalg.norm(held.place - still.place, axis=-1) / 16
+    np.testing.assert_allclose(apart[:2], [0, 0.125], atol=1e-5)
+    assert SHIFT[0] < apart[2] < apart[3] <= SHIFT[1] + 1e-5
+    np.testing.assert_array_equal(held.expression, moving.expression)
+
+
+def test_limits_change_nothing_of_a_driver_who_stays_near() -> None:
+    driver, source = clip(2, 2)[:3], clip(1, 101)[:1]
+    near = driver[:1] + 0.2 * (driver - driver[:1])
+    free, held = (adapt(near, source, anchor=0, limits=limits) for limits in (False, True))
+    np.testing.assert_allclose(held, free, atol=1e-3)
+    far = driver[:1] + np.array([[[40, 0]], [[0, 0]], [[-40, 0]]], np.float32)
+    free, held = (np.ptp(adapt(far, source, anchor=0, limits=limits)[:, 30, 0]) for limits in (False, True))
+    assert held < 0.5 * free
 
 
 @pytest.mark.parametrize("mode", ["relative", "absolute"])

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from talkinghead.data.augmentation import Augmentation
+from talkinghead.data.cache import DiskCache
 from talkinghead.data.datasets import FixedEpisodes, TrainEpisodes, plan_fixed_episodes
 from talkinghead.data.episodes import as_float
 from talkinghead.data.loader import (
@@ -36,6 +37,7 @@ _MAX_ENLARGED = 1.25  # VoxCeleb2's own 224 px will do for 256
 NUMBERS = {
     **dict.fromkeys(("size", "num_shots", "val_shots", "batch_size", "episodes_per_epoch", "window"), Range(1)),
     "val_episodes": Range(1), "val_batch_size": Range(1), "num_workers": Range(0, 1024),
+    "cache_gb": Range(0.001, whole=False),
 }  # fmt: skip
 RENDERED = {64: "synthetic", 128: "synthetic_128", 256: "synthetic_256"}  # choices in conf/data
 
@@ -63,6 +65,8 @@ class EpisodeDataModule(L.LightningDataModule):
         max_skipped: the run ends where more than this share of an epoch's episodes could not be read; None: never
         enlarge: train on frames stored at less than 4/5 of `size` all the same
         augmentation: faults of photographs and looks of paintings for training episodes; None: frames as they are
+        cache_dir: folder for pieces of remote shards, which all processes of a machine may share; None: none
+        cache_gb: at most so many gigabytes of them
         drawn_shots: K of each training batch is drawn from these, all at most `num_shots`; None: always `num_shots`
     """
 
@@ -88,6 +92,8 @@ class EpisodeDataModule(L.LightningDataModule):
         enlarge: bool = False,
         augmentation: Augmentation | None = None,
         drawn_shots: Sequence[int] | None = None,
+        cache_dir: str | Path | None = None,
+        cache_gb: float | int = 10,
     ) -> None:
         super().__init__()
         if drawn_shots is not None and not all(1 <= shots <= num_shots for shots in drawn_shots or [0]):
@@ -96,7 +102,7 @@ class EpisodeDataModule(L.LightningDataModule):
             raise ValueError(f"episodes_over={episodes_over}: there are videos and clips")
         given = {"size": size, "num_shots": num_shots, "val_shots": val_shots, "batch_size": batch_size,
                  "episodes_per_epoch": episodes_per_epoch, "val_episodes": val_episodes, "window": window,
-                 "val_batch_size": val_batch_size, "num_workers": num_workers}  # fmt: skip
+                 "val_batch_size": val_batch_size, "num_workers": num_workers, "cache_gb": cache_gb}  # fmt: skip
         check_numbers(given, NUMBERS, "data.")
         self.path = str(path)
         self.size = size
@@ -112,6 +118,7 @@ class EpisodeDataModule(L.LightningDataModule):
         self.window = window
         self.episodes_over, self.enlarge = episodes_over, enlarge
         self.augmentation, self.drawn_shots = augmentation, drawn_shots
+        self.cache = None if cache_dir is None else DiskCache(cache_dir, cache_gb * 1e9)
         self.report = SkipReport(max_skipped)
         self._loaders: list[EpisodeLoader] = []
         self._info: DatasetInfo | None = None
@@ -199,7 +206,8 @@ class EpisodeDataModule(L.LightningDataModule):
                 f"({world} x batch_size={self.batch_size}); raise it"
             )
         pool = self._pool("train", self.num_shots, "num_shots")
-        lanes = max(1, self.num_workers) if is_remote(self.path) else 1
+        whole = is_remote(self.path) and pool.ranges is None
+        lanes = max(1, self.num_workers) if whole else 1  # no two workers fetch the same shards
         batches = EpochBatches(num_batches, self.batch_size, rank, lanes)
         sizes, videos = [shard.samples for shard in pool.shards], self._videos(pool)
         order = EpochOrder(sizes, world * lanes, self.seed, self.window, videos)
@@ -269,7 +277,7 @@ class EpisodeDataModule(L.LightningDataModule):
             )
         if not is_remote(self.path):
             self._check_lengths(split)
-        return ShardPool(self.path, self.info.splits[split].shards, max_open=2 * self.window)
+        return ShardPool(self.path, self.info.splits[split].shards, max_open=2 * self.window, cache=self.cache)
 
     def _check_lengths(self, split: str) -> None:
         """Warn of local shards that are not as long as dataset.json says: cut, or of another preparation."""

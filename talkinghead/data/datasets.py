@@ -1,16 +1,21 @@
 """Episodes by number: training ones from the epoch's order, fixed ones from a list made once."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from random import Random
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
 from torch.utils.data import Dataset
 
 from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.episodes import Sample, choose_frames, is_decodable, make_sample, usable_frames
-from talkinghead.data.reader import ShardPool, StoredClip, UnusableClip
+from talkinghead.data.ranges import AT_ONCE
+from talkinghead.data.reader import ShardPool, StoredClip, UnusableClip, read_ahead
 from talkinghead.data.remote import DataFault
-from talkinghead.data.sampling import EpochOrder
+from talkinghead.data.sampling import EpochOrder, Visit
 
 _MAX_REPLACEMENTS = 1000
 
@@ -64,6 +69,14 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
         self.lane_length = lane_length
         self.num_videos = num_videos  # rows of W, which a clip's video must be one of; None: not checked
 
+    def __getitems__(self, requests: list[Request]) -> list[Loaded | Failed]:
+        """A batch. What it needs of remote clips is fetched at once: first what frames are chosen by, then frames."""
+        try:
+            self._read_ahead([self.order(*request) for request in requests], requests[0].epoch)
+        except DataFault as error:
+            return [Failed(str(error), [])] * len(requests)
+        return [self[request] for request in requests]
+
     def __getitem__(self, request: Request) -> Loaded | Failed:
         skipped: list[Skipped] = []
         for attempt in range(_MAX_REPLACEMENTS):
@@ -80,16 +93,40 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
         )
         return Failed(message, skipped)
 
-    def _sample(self, epoch: int, number: int, repeat: int) -> Sample:
-        clip = self.pool.clip(number)
+    def _read_ahead(self, visits: list[Visit], epoch: int) -> None:
+        """Fetch what these visits need; those whose clip turns out to be unusable are left to `__getitem__`."""
+        if self.pool.ranges is None:
+            return
+        self.pool.forget()
+        clips = {}
+        for visit in visits:
+            with suppress(UnusableClip):
+                clips[visit] = self.pool.clip(visit.clip)
+        read_ahead([(clip, ("json", "landmarks.npy")) for clip in clips.values()])
+        frames = []
+        for visit, clip in clips.items():
+            with suppress(UnusableClip):
+                _, chosen = self._choose(clip, epoch, *visit)
+                frames.append((clip, [clip.index.frames[frame] for frame in chosen]))
+        read_ahead(frames)
+
+    def _choose(
+        self, clip: StoredClip, epoch: int, number: int, repeat: int
+    ) -> tuple[Float[np.ndarray, "F 68 2"], list[int]]:
+        """The clip's points, and the frames of this visit, the target last."""
         points = clip.landmarks()
         usable = usable_frames(points, self.num_shots + 1, f"clip {clip.key} of {clip.file}")
+        chosen = choose_frames(len(usable), self.num_shots, (self.order.seed, epoch, number), repeat)
+        return points, usable[chosen].tolist()
+
+    def _sample(self, epoch: int, number: int, repeat: int) -> Sample:
+        clip = self.pool.clip(number)
+        points, frames = self._choose(clip, epoch, number, repeat)
         seed = (self.order.seed, epoch, number)
-        frames = usable[choose_frames(len(usable), self.num_shots, seed, repeat)]
         flip = self.flip and Random(repr((*seed, repeat))).random() < 0.5
         augmentation, visit = self.augmentation, (*seed, repeat)
         points = augmentation.points(points, visit) if augmentation else points
-        sample = make_sample(clip, points, frames.tolist(), self.size, flip)
+        sample = make_sample(clip, points, frames, self.size, flip)
         if augmentation:
             sample = sample._replace(images=augmentation.images(sample.images, visit))
         if self.num_videos is not None and not 0 <= sample.video_index < self.num_videos:
@@ -118,6 +155,7 @@ class FixedEpisodes(Dataset[Loaded | Failed]):
 
     def __getitem__(self, number: int) -> Loaded | Failed:
         try:
+            self.pool.forget()
             clip = self.pool.clip(self.plan[number].clip)
             return Loaded(make_sample(clip, clip.landmarks(), self.plan[number].frames, self.size, flip=False), [])
         except (UnusableClip, DataFault) as error:  # it could be read when the plan was made
@@ -136,7 +174,7 @@ def plan_fixed_episodes(pool: ShardPool, num_shots: int, num_episodes: int) -> t
     drawn = iter(Random(0).sample(range(len(pool)), len(pool)))
     while missing := list(islice(drawn, num_episodes - len(frames))):
         found: dict[int, list[int]] = {}
-        for number in sorted(missing):  # shard by shard, so that each is fetched once
+        for number in _near_first(pool, sorted(missing)):  # shard by shard, so that each is fetched once
             try:
                 found[number] = _fixed_frames(pool.clip(number), num_shots, num_shots + turns)
             except UnusableClip as error:
@@ -151,11 +189,23 @@ def plan_fixed_episodes(pool: ShardPool, num_shots: int, num_episodes: int) -> t
     return plan[:num_episodes], skipped
 
 
+def _near_first(pool: ShardPool, numbers: list[int]) -> Iterator[int]:
+    """These clips, some at a time: what frames are chosen by is fetched for all of those at once."""
+    for first in range(0, len(numbers), AT_ONCE):
+        near = numbers[first : first + AT_ONCE]
+        if pool.ranges is not None:
+            pool.ranges.forget()
+            with suppress(UnusableClip):
+                read_ahead([(pool.clip(number), ("landmarks.npy",)) for number in near])
+        yield from near
+
+
 def _fixed_frames(clip: StoredClip, num_shots: int, wanted: int) -> list[int]:
     """Up to `wanted` frames of the clip in a random but fixed order; UnusableClip when not more than `num_shots`."""
     where = f"clip {clip.key} of {clip.file}"
     usable = usable_frames(clip.landmarks(), num_shots + 1, where).tolist()
     shuffled = Random(clip.key).sample(usable, len(usable))
+    clip.read_ahead(clip.index.frames[frame] for frame in shuffled[:wanted])
     frames = list(islice((frame for frame in shuffled if is_decodable(clip, frame)), wanted))
     if len(frames) <= num_shots:
         raise UnusableClip("corrupt JPEG", f"{where}: {len(frames)} good frames, an episode needs {num_shots + 1}")

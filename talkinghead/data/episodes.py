@@ -66,6 +66,7 @@ def make_sample(
 ) -> Sample:
     """Decode the chosen frames (target last), resize them with their landmarks, mirror all of them or none."""
     names = clip.index.frames
+    clip.read_ahead([names[frame] for frame in frames] + ["json"])
     images = np.empty((len(frames), size, size, 3), np.uint8)
     landmarks = np.empty_like(images)
     scaled = np.empty((len(frames), 68, 2), np.float32)

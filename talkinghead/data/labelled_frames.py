@@ -46,6 +46,7 @@ class LabelledFrames(Dataset[Faces]):
 
     def _load(self, clip: StoredClip, meta: dict, size: int, stride: int) -> Faces:
         names = clip.index.frames[::stride]
+        clip.read_ahead(names)
         images, factors = zip(*(decode(clip, name, size) for name in names), strict=True)
         points = torch.from_numpy(clip.landmarks()[::stride])
         return Faces(

@@ -1,17 +1,21 @@
 """Random access to the clips of a shard: only the bytes of the frames that are used are read.
 
-A local shard is memory-mapped; a remote one is fetched into an unnamed temporary file (`data.remote`), then read alike.
+A local shard is memory-mapped; of a remote one, ranges of bytes are read (`data.ranges`). Where a server, or a command,
+has whole files only, a shard is fetched into an unnamed temporary file (`data.remote`), then read like a local one.
 """
 
+import contextlib
 import io
 import json
 import mmap
 import os
 import shlex
 import stat
+import zlib
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tokenize import TokenError
 from typing import BinaryIO
@@ -19,8 +23,10 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float, Int
 
+from talkinghead.data.cache import INDEX, DiskCache
+from talkinghead.data.ranges import RangeReader, RemoteFile, has_ranges
 from talkinghead.data.remote import fetch, refuse_fault
-from talkinghead.data.shards import DATASET_FILE, DatasetInfo, ShardEntry, member_suffixes, unpack_index
+from talkinghead.data.shards import DATASET_FILE, Content, DatasetInfo, ShardEntry, member_suffixes, unpack_index
 from talkinghead.names import as_line, is_name
 
 NAMES = {"identity", "video", "clip", "motion_clip"}  # of a clip's description
@@ -63,7 +69,7 @@ class StoredClip:
 
     file: str
     index: ClipIndex
-    content: mmap.mmap
+    content: mmap.mmap | RemoteFile
 
     @property
     def key(self) -> str:
@@ -73,9 +79,20 @@ class StoredClip:
         """The bytes of one member; UnusableClip when the clip does not have it."""
         if suffix not in self.index.suffixes:
             raise UnusableClip(f"missing {suffix}", f"clip {self.key} of {self.file}")
+        try:
+            return self.content[slice(*self._range(suffix))]
+        except OSError as error:
+            raise UnusableClip("unreadable shard", f"{self.file} ({error})") from error
+
+    def read_ahead(self, suffixes: Iterable[str]) -> None:
+        """Fetch members that will be read soon, all at once, see `read_ahead`."""
+        read_ahead([(self, suffixes)])
+
+    def _range(self, suffix: str) -> tuple[int, int]:
+        """First and last byte of a member, the last one excluded."""
         member = self.index.suffixes.index(suffix)
-        start = self.index.starts[member]
-        return self.content[start : start + self.index.sizes[member]]
+        start = int(self.index.starts[member])
+        return start, start + int(self.index.sizes[member])
 
     def meta(self) -> dict:
         """The description, see `shards.Clip`."""
@@ -101,6 +118,18 @@ class StoredClip:
             raise UnusableClip("landmarks and frames differ", f"clip {self.key} of {self.file}: {found}") from error
 
 
+def read_ahead(wanted: Sequence[tuple[StoredClip, Iterable[str]]]) -> None:
+    """Fetch members of clips of one pool that will be read soon, all at once; of local clips there is nothing to do."""
+    pieces = [
+        clip.content.piece(*clip._range(suffix))
+        for clip, suffixes in wanted
+        for suffix in suffixes
+        if isinstance(clip.content, RemoteFile) and suffix in clip.index.suffixes
+    ]
+    if pieces:
+        wanted[0][0].content.reader.read_ahead(pieces)  # type: ignore[union-attr]
+
+
 def read_points(content: bytes, num_frames: int) -> Float[np.ndarray, "F 68 2"]:
     """Points out of an npy file, whose header is looked at before anything as large as it says is made.
 
@@ -120,7 +149,7 @@ def read_points(content: bytes, num_frames: int) -> Float[np.ndarray, "F 68 2"]:
     return np.load(io.BytesIO(content), allow_pickle=False)
 
 
-def find_clips(content: mmap.mmap | bytes) -> list[ClipIndex]:
+def find_clips(content: Content) -> list[ClipIndex]:
     """The clips of a shard by its index; by walking through the headers of a tar that has none."""
     packed = unpack_index(content)
     if packed is None:
@@ -137,7 +166,7 @@ def find_clips(content: mmap.mmap | bytes) -> list[ClipIndex]:
     ]
 
 
-def scan_tar(content: mmap.mmap | bytes) -> list[ClipIndex]:
+def scan_tar(content: Content) -> list[ClipIndex]:
     """The complete clips of a tar. Only headers are read; a tar that has been cut loses its last clip."""
     clips: dict[str, list[tuple[str, int, int]]] = {}
     offset, whole = 0, False
@@ -168,11 +197,39 @@ def scan_tar(content: mmap.mmap | bytes) -> list[ClipIndex]:
     ]
 
 
+def remote_clips(file: RemoteFile) -> list[ClipIndex]:
+    """The clips of a remote shard; the cache keeps them, so that this asks the network once."""
+    cache, name = file.reader.cache, f"{file.folder}/{INDEX}"
+    if cache is not None and (packed := cache.get(name)) is not None:
+        with contextlib.suppress(ValueError, TypeError, zlib.error):
+            return unpack_clips(packed)
+    clips = find_clips(RemoteFile(file.url, file.version, file.length))
+    if cache is not None:
+        cache.put({name: pack_clips(clips)})
+    return clips
+
+
+def pack_clips(clips: list[ClipIndex]) -> bytes:
+    """Compressed JSON."""
+    rows = [(clip.key, clip.suffixes, clip.starts.tolist(), clip.sizes.tolist()) for clip in clips]
+    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 1)
+
+
+def unpack_clips(packed: bytes) -> list[ClipIndex]:
+    """What `pack_clips` packed."""
+    rows = json.loads(zlib.decompress(packed))
+    return [ClipIndex(key, tuple(suffixes), np.array(starts), np.array(sizes)) for key, suffixes, starts, sizes in rows]
+
+
 class ShardReader:
     """One open shard."""
 
-    def __init__(self, url: str, entry: ShardEntry | None = None) -> None:
-        """`entry`: what dataset.json says of it; a copy of a remote shard must be that.
+    def __init__(self, url: str, entry: ShardEntry | None = None, ranges: RangeReader | None = None) -> None:
+        """Open a shard.
+
+        Args:
+            entry: what dataset.json says of it; a copy of a remote shard must be that
+            ranges: how to read a remote one piece by piece, which takes an `entry`; None: fetch it whole
 
         Raises:
             OSError: when the shard cannot be opened or fetched, DataFault.
@@ -180,9 +237,14 @@ class ShardReader:
                 seen.
         """
         self.url = url
-        with open_local(url, entry) as file:
-            self.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.clips = find_clips(self.content)
+        self.content: mmap.mmap | RemoteFile
+        if ranges is not None and entry is not None:
+            self.content = RemoteFile(url, entry.sha256, entry.bytes, ranges)
+            self.clips = remote_clips(self.content)
+        else:
+            with open_local(url, entry) as file:
+                self.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.clips = find_clips(self.content)
         if entry and len(self.clips) > entry.samples:
             raise ValueError(f"{len(self.clips)} clips, {DATASET_FILE} says {entry.samples}; prepare the data again")
 
@@ -198,8 +260,12 @@ class ShardReader:
 class ShardPool:
     """All clips of a split, numbered from 0 over its shards; the shards used last stay open."""
 
-    def __init__(self, location: str, shards: list[ShardEntry], max_open: int = 64) -> None:
+    def __init__(
+        self, location: str, shards: list[ShardEntry], max_open: int = 64, cache: DiskCache | None = None
+    ) -> None:
+        """`cache`: where pieces of remote shards are kept."""
         self.location = location
+        self.cache = cache
         self.shards = shards
         self.max_open = max_open
         self.first = np.cumsum([0] + [shard.samples for shard in shards])
@@ -210,6 +276,17 @@ class ShardPool:
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict()}  # each worker process opens its own
+
+    @cached_property
+    def ranges(self) -> RangeReader | None:
+        """How pieces of remote shards are read; None of local shards, and where there are whole files only."""
+        far = is_remote(self.location) and has_ranges(join(self.location, DATASET_FILE))
+        return RangeReader(self.cache) if far else None
+
+    def forget(self) -> None:
+        """Drop what was read ahead (`read_ahead`)."""
+        if self.ranges is not None:
+            self.ranges.forget()
 
     def shard_of(self, number: int) -> int:
         """The shard in which clip `number` lies."""
@@ -227,7 +304,7 @@ class ShardPool:
         if shard not in self._open:
             url = join(self.location, self.shards[shard].file)
             try:
-                self._open[shard] = ShardReader(url, self.shards[shard])
+                self._open[shard] = ShardReader(url, self.shards[shard], self.ranges)
             except (OSError, ValueError) as error:
                 refuse_fault(error, url)
                 unusable = UnusableClip("unreadable shard", f"{url} ({error})")

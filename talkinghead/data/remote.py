@@ -7,10 +7,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+import fsspec
+from fsspec.core import url_to_fs
+
+RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 TIMEOUT_S = 60.0
 _CHUNK = 1 << 20
 _FAULTS = {
@@ -25,7 +29,9 @@ _ADVICE = {
     errno.ENFILE: "raise the limit of open files (ulimit -n), or lower data.window",
 }
 _REFUSED = {401: "not authorised", 403: "forbidden", 407: "the proxy wants a password"}
-_FOR_GOOD = {400, 404, 405, 410, 414}
+_FOR_GOOD = {400, 404, 405, 410, 414, 416}
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError"}
+_OWN_MISTAKES = (TypeError, AttributeError, NameError, LookupError, AssertionError)  # of a program, not of a network
 
 
 class DataFault(Exception):
@@ -36,14 +42,71 @@ class WrongContent(OSError):
     """What arrived is not the file that dataset.json describes."""
 
 
+class Truncated(OSError):
+    """Less arrived than was asked for."""
+
+
 def refuse_fault(error: Exception, url: str) -> None:
     """Raise DataFault for an error that every other file would meet too: a full disk, no permission, no memory."""
-    if isinstance(error, urllib.error.HTTPError):
-        if error.code in _REFUSED:
-            raise DataFault(f"{url}: {_REFUSED[error.code]} (HTTP {error.code}); check your access") from error
-    elif isinstance(error, OSError) and error.errno in _FAULTS:
-        advice = _ADVICE.get(error.errno, "check the permissions")
+    if (status := http_status(error)) in _REFUSED:
+        raise DataFault(f"{url}: {_REFUSED[status]} (HTTP {status}); check your access") from error
+    if type(error).__name__ in _NO_CREDENTIALS:
+        raise DataFault(f"{url}: no credentials ({error}); log in as the store's own tools want it") from error
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _FAULTS):
+        advice = _ADVICE.get(error.errno or 0, "check the permissions")
         raise DataFault(f"{url} cannot be read ({error}): {advice}") from error
+
+
+def http_status(error: Exception) -> int | None:
+    """The status code that a server answered with, by whichever client told it; None where it did not answer."""
+    response = getattr(error, "response", None)
+    for owner in (error, response):
+        for name in ("status", "code", "status_code"):
+            if isinstance(status := getattr(owner, name, None), int):
+                return status
+    if isinstance(response, dict):  # of botocore
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return None
+
+
+def tries(url: str) -> Iterator["Try"]:
+    """One after another, with a pause in between: `for attempt in tries(url): with attempt: return ...`.
+
+    An error within `with` is judged: what trying again cannot help is raised at once, the rest after the last one.
+
+    Raises:
+        DataFault: where no other file could be read either: no access, a full disk, a network that stays away.
+        OSError: where there is no such file, or it stays another one than is wanted.
+    """
+    for delay in (*RETRY_DELAYS_S, None):
+        yield Try(url, last=delay is None)
+        if delay is not None:
+            time.sleep(delay)
+
+
+class Try(AbstractContextManager):
+    """One of several, see `tries`."""
+
+    def __init__(self, url: str, last: bool) -> None:
+        self.url = url
+        self.last = last
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception) or isinstance(error, (DataFault, *_OWN_MISTAKES)):
+            return False
+        url = getattr(error, "url_of_block", self.url)
+        refuse_fault(error, url)
+        told = str(error) or type(error).__name__
+        if isinstance(error, FileNotFoundError) or http_status(error) in _FOR_GOOD:
+            raise error if isinstance(error, OSError) else OSError(told) from error
+        if self.last and isinstance(error, WrongContent):
+            return False
+        if self.last:
+            raise DataFault(
+                f"{url} cannot be read, tried {len(RETRY_DELAYS_S) + 1} times ({told}): the network or the server "
+                "fails. Go on with ckpt_path=<last.ckpt> when it works again"
+            ) from error
+        return True
 
 
 def fetch(url: str, content: tuple[int, str] | None = None) -> BinaryIO:
@@ -52,17 +115,12 @@ def fetch(url: str, content: tuple[int, str] | None = None) -> BinaryIO:
     Args:
         content: bytes and sha256 that the file must have; None: whatever comes
 
-    Raises DataFault at once where trying again cannot help any file, OSError when the file did not come.
+    Raises:
+        DataFault, OSError: as `tries` does.
     """
-    for delay in (*RETRY_DELAYS_S, None):
-        try:
+    for attempt in tries(url):
+        with attempt:
             return _fetch_once(url, content)
-        except (OSError, http.client.HTTPException) as error:
-            refuse_fault(error, url)
-            gone = isinstance(error, urllib.error.HTTPError) and error.code in _FOR_GOOD
-            if gone or delay is None:
-                raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}") from error
-            time.sleep(delay)
     raise AssertionError
 
 
@@ -77,11 +135,11 @@ def _fetch_once(url: str, content: tuple[int, str] | None) -> BinaryIO:
                 length += len(chunk)
                 if content is not None and length > content[0]:
                     break  # whatever it is, it does not end
-            missing = getattr(stream, "length", None)
-        if missing:
-            raise WrongContent(f"{missing} bytes of it did not arrive")
+            missing = getattr(stream, "length", None) if isinstance(stream, http.client.HTTPResponse) else None
+        if missing or (content is not None and length < content[0]):
+            raise Truncated(f"only {length} bytes of it arrived")
         if content is not None and (length, sha256.hexdigest()) != content:
-            told = f"{length} bytes instead of {content[0]}" if length != content[0] else "another sha256"
+            told = f"more than {content[0]} bytes" if length != content[0] else "another sha256"
             raise WrongContent(f"not the file that dataset.json describes: {told}")
         copy.flush()
         copy.seek(0)
@@ -92,9 +150,42 @@ def _fetch_once(url: str, content: tuple[int, str] | None) -> BinaryIO:
 
 
 def _open(url: str) -> AbstractContextManager[BinaryIO]:
-    """Web addresses by urllib, which tells one failure from another; all else by webdataset."""
+    """Web addresses by urllib, what fsspec knows by fsspec, commands and all else by webdataset."""
     if url.startswith(("http://", "https://")):
         return urllib.request.urlopen(url, timeout=TIMEOUT_S)
+    if is_known(url):
+        system, path = file_system(url)
+        return system.open(path, "rb")
     import webdataset  # noqa: PLC0415, of the training stack: animating people does without
 
     return webdataset.gopen(url)
+
+
+def is_known(url: str) -> bool:
+    """Whether fsspec can read it: not so a `pipe:` command."""
+    return not url.startswith("pipe:") and url.partition("://")[0] in fsspec.available_protocols()
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, one for each process, and the path there.
+
+    Options (another endpoint, headers, anonymous access) come from fsspec's own configuration.
+
+    Raises:
+        DataFault: where the package for such URLs is not installed.
+    """
+    protocol = url.partition("://")[0]
+    options: dict = {}
+    if protocol in ("http", "https"):
+        import aiohttp  # noqa: PLC0415, where it is needed
+
+        given = fsspec.config.conf.get(protocol, {})
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
+        options["client_kwargs"] = {"timeout": timeout, "trust_env": True, **given.get("client_kwargs", {})}
+        options["headers"] = {**given.get("headers", {}), "Accept-Encoding": "identity"}  # ranges of the file itself
+    try:
+        return url_to_fs(url, **options)
+    except ImportError as error:
+        raise DataFault(
+            f"{url}: {protocol}:// needs a package that is missing ({error}): pip install 'talkinghead[remote]'"
+        ) from error

@@ -8,7 +8,6 @@ videos.json          see `Videos`
 import hashlib
 import io
 import json
-import mmap
 import os
 import re
 import struct
@@ -17,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -162,6 +161,15 @@ def check_types(info: DatasetInfo) -> None:
         raise ValueError(f"splits.train.videos is {info.num_videos}")
 
 
+@runtime_checkable
+class Content(Protocol):
+    """Bytes of a file, wherever they are: in memory, mapped, or remote."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
+
+
 class ShardIndex(NamedTuple):
     """What lies where in a shard: members follow each other from byte 0, each after a header of one tar block."""
 
@@ -235,7 +243,7 @@ def pack_index(index: ShardIndex) -> bytes:
     return text + struct.pack("<Q8s", len(text), _INDEX_MARK)
 
 
-def unpack_index(shard: bytes | mmap.mmap) -> ShardIndex | None:
+def unpack_index(shard: Content) -> ShardIndex | None:
     """The index at the end of a shard; None where there is none, as in a tar made otherwise or one cut short."""
     if len(shard) < _INDEX_TAIL:
         return None

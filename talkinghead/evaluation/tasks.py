@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.datasets import Skipped
 from talkinghead.data.episodes import is_decodable, make_sample, usable_frames
-from talkinghead.data.reader import ShardPool, StoredClip, UnusableClip
+from talkinghead.data.reader import ShardPool, StoredClip, UnusableClip, read_ahead
 from talkinghead.evaluation.frame_choice import FrameChoice
 from talkinghead.faces.landmark_image import draw_landmarks
 from talkinghead.pixels import as_tensor
@@ -61,14 +61,18 @@ class Shards:
         self.data.check_size()
 
     def clips(self, split: str) -> dict[str, StoredClip]:
-        """All readable clips of a split. Local shards are mapped, remote ones fetched whole, all of them."""
+        """All readable clips of a split. Where there are whole remote files only, all of them are fetched."""
         splits = self.data.info.splits
         if split not in splits or not splits[split].clips:
             raise ValueError(
                 f"{self.data.path} has no clips in split {split!r}: set people.split to one of {sorted(splits)}"
             )
-        pool = ShardPool(self.data.path, splits[split].shards, max_open=len(splits[split].shards))
-        return {clip.key: clip for clip in readable(pool)}
+        pool = ShardPool(
+            self.data.path, splits[split].shards, max_open=len(splits[split].shards), cache=self.data.cache
+        )
+        clips = {clip.key: clip for clip in readable(pool)}
+        read_ahead([(clip, ("json",)) for clip in clips.values()])  # who is who
+        return clips
 
     def frames(self, chosen: Sequence["PlacedFrame"]) -> Frames:
         """Frames of one clip or of several, decoded, in the given order."""
@@ -134,7 +138,9 @@ class SelfReenactment:
 
     def load(self, key: str) -> Person:
         """The target is the driving video itself."""
-        usable = [one for one in self._usable(key) if is_decodable(one.clip, one.number)]
+        candidates = self._usable(key)
+        read_ahead([(one.clip, [one.clip.index.frames[one.number]]) for one in candidates])
+        usable = [one for one in candidates if is_decodable(one.clip, one.number)]
         shots, held_out = self.choice(range(len(usable)), key)
         target = self.shards.frames([usable[n] for n in held_out])
         learn = self.shards.frames([usable[n] for n in shots])
@@ -217,6 +223,7 @@ class CrossReenactment:
 def _whole(clip: StoredClip) -> list[int]:
     """Frames with landmarks that can be decoded."""
     usable = usable_frames(clip.landmarks(), 1, f"clip {clip.key} of {clip.file}").tolist()
+    clip.read_ahead([clip.index.frames[number] for number in usable])
     return [number for number in usable if is_decodable(clip, number)]
 
 

@@ -97,10 +97,20 @@ def test_what_passes_is_tried_again(web: http.server.ThreadingHTTPServer, mood: 
     assert not data.skipped
 
 
-def test_a_remote_shard_that_comes_back_is_used_again(web: http.server.ThreadingHTTPServer) -> None:
+@pytest.mark.parametrize("mood", ["drop", 503, "cut"])
+def test_a_network_that_stays_away_ends_the_run(web: http.server.ThreadingHTTPServer, mood: object) -> None:
     data = module(address(web), episodes_per_epoch=8, batch_size=1)
     data.prepare_data()
-    web.moods[:] = [503] * 4  # of the first shard that is wanted: all tries
+    web.moods[:] = [mood] * 4  # of the first shard that is wanted: all tries
+    with pytest.raises(DataFault, match="tried 4 times"):
+        list(data.train_dataloader())
+    assert not data.skipped
+
+
+def test_a_remote_shard_that_is_mended_is_used_again(web: http.server.ThreadingHTTPServer) -> None:
+    data = module(address(web), episodes_per_epoch=8, batch_size=1)
+    data.prepare_data()
+    web.moods[:] = ["other"] * 4  # of the first shard that is wanted: all tries
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         first = {batch.key[0] for batch in data.train_dataloader()}

@@ -40,6 +40,22 @@ class Detector(Protocol):
         ...
 
 
+class WrappedDetector:
+    """Abstract: a detector around another one, which it asks about changed pictures."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.name = detector, detector.name
+
+    @property
+    def version(self) -> str:
+        """That of the detector inside."""
+        return self.detector.version
+
+    def check(self) -> None:
+        """Raise FileNotFoundError or ImportError where the detector inside cannot run here."""
+        self.detector.check()
+
+
 def shrink(image: UInt8[np.ndarray, "H W 3"], longest: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
     """The picture with no side above `longest`, and the factor that takes its pixels back to the original's."""
     factor = max(image.shape[:2]) / longest

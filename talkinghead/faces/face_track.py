@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from talkinghead.faces.detectors import Detector
+from talkinghead.faces.detectors import Detector, WrappedDetector
 from talkinghead.faces.tiled_detection import TiledDetector
 from talkinghead.faces.tracking import ChainInterpolator, Detection, best_chain, look, plausible
 
@@ -18,7 +18,7 @@ NO_FACE = (
 )
 
 
-class UpscalingDetector:
+class UpscalingDetector(WrappedDetector):
     """A `Detector` that looks at small pictures through a glass: HOG sees no face below 80 px.
 
     Args:
@@ -26,17 +26,8 @@ class UpscalingDetector:
     """
 
     def __init__(self, detector: Detector, least: int = 256) -> None:
-        self.detector, self.least = detector, least
-        self.name = detector.name
-
-    @property
-    def version(self) -> str:
-        """That of the detector inside."""
-        return self.detector.version
-
-    def check(self) -> None:
-        """The detector inside can run here."""
-        self.detector.check()
+        super().__init__(detector)
+        self.least = least
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
         """As the detector's, in pixels of the picture."""

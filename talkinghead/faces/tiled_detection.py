@@ -6,7 +6,7 @@ from math import ceil
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from talkinghead.faces.detectors import Detector
+from talkinghead.faces.detectors import Detector, WrappedDetector
 from talkinghead.video.reader import spread
 
 LEAST = 320  # side of a tile, pixels: what is smaller is enlarged elsewhere (faces/face_track.py)
@@ -19,24 +19,15 @@ Image = UInt8[np.ndarray, "_ _ 3"]
 Window = tuple[int, int, int, int]  # left, top, right, bottom
 
 
-class TiledDetector:
+class TiledDetector(WrappedDetector):
     """A `Detector` that searches the parts of a picture in which it sees no face as a whole.
 
     Where it has found faces in a part, it searches their surroundings first in the next picture.
     """
 
     def __init__(self, detector: Detector) -> None:
-        self.detector, self.name = detector, detector.name
+        super().__init__(detector)
         self._near: list[Window] = []
-
-    @property
-    def version(self) -> str:
-        """That of the detector inside."""
-        return self.detector.version
-
-    def check(self) -> None:
-        """The detector inside can run here."""
-        self.detector.check()
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
         """As the detector's, in pixels of the picture."""

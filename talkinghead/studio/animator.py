@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from talkinghead.faces.crop import Framing
-from talkinghead.faces.detectors import Detector
+from talkinghead.faces.detectors import Detector, WrappedDetector
 from talkinghead.pixels import as_pictures
 from talkinghead.provenance import Signer
 from talkinghead.reenactment.animation import Look
@@ -97,20 +97,12 @@ class Animator:
             return Video(*pipeline(portraits, next(iter(driver)), person, asked.look, folder / "animation.mp4"))
 
 
-class CancellableDetector:
+class CancellableDetector(WrappedDetector):
     """A detector before every use of which the work can be stopped."""
 
     def __init__(self, detector: Detector, check: Callable[[], None]) -> None:
-        self.detector, self.name, self._check = detector, detector.name, check
-
-    @property
-    def version(self) -> str:
-        """That of the detector inside."""
-        return self.detector.version
-
-    def check(self) -> None:
-        """The detector inside can run here."""
-        self.detector.check()
+        super().__init__(detector)
+        self._check = check
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
         """As the detector's."""

@@ -33,6 +33,7 @@ class SkipReport:
         self.max_share = max_share
         self.fault: str | None = None
         self._epoch: Counter[str] = Counter()
+        self._last: dict[str, str] = {}  # of each cause, the file and clip
         self._episodes = 0
 
     def start_epoch(self, episodes: int) -> None:
@@ -44,14 +45,21 @@ class SkipReport:
         for one in skipped:
             self.counts[one.cause] += 1
             self._epoch[one.cause] += 1
+            self._last[one.cause] = one.detail
             if self.counts[one.cause] == 1:
                 warnings.warn(f"skipped, {error_line(one)} (further ones are only counted)", stacklevel=2)
         if self.max_share is not None and self._epoch.total() > self.max_share * self._episodes > 0:
-            self.fault = self.fault or (
-                f"more than {self.max_share:.1%} of an epoch's {self._episodes} episodes could not be read "
-                f"({', '.join(f'{cause}: {n}' for cause, n in self._epoch.most_common())}). Mend the data and go on "
-                "with ckpt_path=<last.ckpt>, or allow more: data.max_skipped=0.1 (a share; null: any)"
-            )
+            self.fault = self.fault or self._told(self.max_share)
+
+    def _told(self, max_share: float | int) -> str:
+        """What to say of an epoch of which too much was skipped: most of all why."""
+        most, _ = self._epoch.most_common(1)[0]
+        return (
+            f"more than {max_share:.1%} of an epoch's {self._episodes} episodes could not be read "
+            f"({', '.join(f'{cause}: {n}' for cause, n in self._epoch.most_common())}), mostly for {most}, as "
+            f"{self._last[most]}. Mend the data and go on with ckpt_path=<last.ckpt>, or allow more: "
+            "data.max_skipped=0.1 (a share; null: any)"
+        )
 
 
 class EpochBatches(Sampler[list[Request]]):

@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import os
+import re
 import struct
 import tarfile
 import threading
@@ -22,6 +23,8 @@ import torch
 
 from talkinghead.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.data import remote
+from talkinghead.data.datasets import Skipped
+from talkinghead.data.loader import SkipReport
 from talkinghead.data.reader import ShardPool, ShardReader, UnusableClip, find_clips, scan_tar
 from talkinghead.data.remote import DataFault, fetch
 from talkinghead.data.shards import DatasetInfo
@@ -203,6 +206,21 @@ def test_a_run_that_loses_too_much_saves_and_ends(tmp_path: Path) -> None:
     assert 0 < saved["global_step"] < 12 * 3
     assert len(fit(holed(tmp_path), tmp_path / "other", max_skipped=0.5).seen) == 12
     assert len(fit(holed(tmp_path), tmp_path / "any", max_skipped=None).seen) == 12
+
+
+def test_the_cap_counts_an_epoch_and_names_the_most_frequent_cause() -> None:
+    report = SkipReport(0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):  # each epoch may lose its share
+            report.start_epoch(300)
+            report.add([Skipped("unreadable shard", "b.tar (404)"), *[Skipped("corrupt JPEG", "frame 3 of a.tar")] * 2])
+            assert report.fault is None
+        report.add([Skipped("corrupt JPEG", "frame 5 of c.tar")])
+    assert report.fault is not None
+    told = r"1\.0% of an epoch's 300 episodes.*: 3, unreadable shard: 1\), mostly for corrupt JPEG, as frame 5 of c.tar"
+    assert re.search(told, report.fault)
+    assert report.counts == {"corrupt JPEG": 5, "unreadable shard": 2}
 
 
 def test_a_fault_in_the_middle_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """What warp_256 makes of poses far from its one picture: `python experiments/warp_256/poses.py SHEET.jpg`.
 
-Two of the rendered people whose portraits ship, from one calm frame; upper rows: the renderer's own picture, lower rows:
-the model's, given the exact landmarks. Columns: the frame that is shown, 15, 30 and 45 degrees of turning, looking down,
-a wide open mouth, shut eyes.
+Two of the rendered people whose portraits ship, from one calm frame; upper rows: the renderer's own picture, lower
+rows: the model's, given the exact landmarks. Columns: the frame that is shown, 15, 30 and 45 degrees of turning,
+looking down, a wide open mouth, shut eyes.
 """
 
 import argparse

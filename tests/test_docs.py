@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from talkinghead.reenactment.inputs import file_arguments
+from tests.test_architecture import LAYERS, layer
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("experiments/*/README.md"))]
@@ -81,3 +82,28 @@ def test_commands_are_found() -> None:
     counts = {page.name: len(commands(page.read_text())) for page in PAGES[:6]}
     assert counts["README.md"] >= 12
     assert sum(len(commands(page.read_text())) for page in PAGES) >= 35
+
+
+def test_the_map_shows_every_package_and_module_from_base_to_top() -> None:
+    """docs/architecture.md against the layers that tests/test_architecture.py enforces."""
+    block = re.search(r"```\n(conf/.*?)```", (ROOT / "docs/architecture.md").read_text(), re.DOTALL)
+    assert block
+    drawn = [name for line in block[1].splitlines() for name in re.findall(r"^    ((?:\w+(?:/|\.py) ?)+)", line)]
+    names = [name.removesuffix("/").removesuffix(".py") for part in drawn for name in part.split()]
+    there = {path.stem for path in (ROOT / "talkinghead").glob("*.py")} - {"__init__", "__main__"}
+    there |= {path.parent.name for path in (ROOT / "talkinghead").glob("*/__init__.py")}
+    assert sorted(names) == sorted(there)
+    packages = [name for name in names if (ROOT / "talkinghead" / name).is_dir()]
+    assert [layer(name) for name in packages] == sorted(map(layer, packages))
+
+
+def test_the_drawing_shows_the_layers() -> None:
+    block = re.search(r"```mermaid\n(.*?)```", (ROOT / "docs/architecture.md").read_text(), re.DOTALL)
+    assert block
+    labels = dict(re.findall(r'(\w+)\["([^"]+)"\]', block[1]))
+    bare = re.sub(r'\["[^"]+"\]', "", block[1])
+    order: list[str] = []
+    for line in (line.split("-->") for line in bare.splitlines() if "-->" in line):
+        order += [node.strip() for node in line if node.strip() not in order]
+    drawn = [set(labels.get(node, node).split(", ")) for node in order]
+    assert drawn == [names for names in LAYERS if names != {"__main__"}]

@@ -161,5 +161,14 @@ def resize(image: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> UInt8[
 def rescale_points(
     points: Float[np.ndarray, "*F 68 2"], factor: float | Float[np.ndarray, "*f 1 1"]
 ) -> Float[np.ndarray, "*F 68 2"]:
-    """Points in a picture that was made `factor` times as large: pixel centres are whole numbers in both."""
+    """Points in a picture that was made `factor` times as large: pixel centres are whole numbers in both.
+
+    The picture begins half a pixel before the centre of its first pixel, which is why halves are added and taken off:
+    of two pixels that become one, the centres 0 and 1 are at -0.25 and 0.25 of the new grid.
+
+    >>> points = np.zeros((68, 2))
+    >>> points[1] = 1
+    >>> rescale_points(points, 0.5)[:2].tolist()
+    [[-0.25, -0.25], [0.25, 0.25]]
+    """
     return (points + 0.5) * factor - 0.5

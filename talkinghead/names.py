@@ -11,7 +11,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # a spreadsheet computes a cel
 
 
 def is_name(value: object) -> bool:
-    """Whether it may name a clip, person or video: a short text without line ends, codes for terminals, surrogates."""
+    """Whether it may name a clip, person or video: a short text without line ends, codes for terminals, surrogates.
+
+    >>> is_name("Anna Maria (2)"), is_name("two\\nlines"), is_name(7)
+    (True, False, False)
+    """
     return isinstance(value, str) and 0 < len(value) <= LONGEST and value.isprintable()
 
 
@@ -38,7 +42,11 @@ def as_path_part(name: str) -> str:
 
 
 def as_line(value: object, longest: int = LONGEST) -> str:
-    """Text for a terminal or a log: control characters are written out, and it ends where it gets long."""
+    """Text for a terminal or a log: control characters are written out, and it ends where it gets long.
+
+    >>> as_line("clear\\x1b[2J"), as_line("abcdef", longest=3)
+    ('clear\\\\x1b[2J', 'abc…')
+    """
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(value)[:longest])
     return text if len(str(value)) <= longest else f"{text}…"
 
@@ -58,7 +66,11 @@ def as_cell(text: str) -> str:
 
 
 def of_cell(cell: str) -> str:
-    """What `as_cell` was given."""
+    """The text that `as_cell` was given.
+
+    >>> of_cell(as_cell("=1+1"))
+    '=1+1'
+    """
     return cell[1:] if cell.startswith("'") and as_cell(cell[1:]) == cell else cell
 
 

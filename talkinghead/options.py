@@ -13,6 +13,12 @@ class Range(NamedTuple):
     Attributes:
         whole: no fractions
         optional: None will do
+
+    >>> shots = Range(1, 32)
+    >>> 8 in shots, 8.5 in shots, 0 in shots, True in shots, None in shots
+    (True, False, False, False, False)
+    >>> str(shots)
+    'a whole number from 1 to 32'
     """
 
     least: float

@@ -1,6 +1,5 @@
 """Three lines of Python: load, learn, animate."""
 
-import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from hydra.utils import instantiate
 from torch import nn
 
 import talkinghead
-from talkinghead import api
 from talkinghead.api import FINETUNE, Model, Person
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.pipeline import Settings
@@ -119,14 +117,6 @@ def test_numbers_of_fine_tuning_that_are_not_given_stay(files: Path) -> None:
     assert method.lr_discriminator == 1e-3
     assert method.weights["fm"] == FINETUNE["weights"]["fm"]
     assert method.num_discriminator_steps == FINETUNE["num_discriminator_steps"]
-
-
-@pytest.mark.slow
-def test_the_example_in_the_docstring_runs() -> None:
-    pytest.importorskip("dlib")
-    result = doctest.testmod(api)
-    assert result.attempted >= 7
-    assert not result.failed
 
 
 def test_fine_tuning_numbers_are_those_of_the_config() -> None:

@@ -46,9 +46,13 @@ def usable_frames(points: Float[np.ndarray, "F 68 2"], needed: int, where: str) 
 
 
 def choose_frames(num_frames: int, num_shots: int, seed: tuple[int, ...], count: int) -> list[int]:
-    """K shots and the target (last), all distinct: choice number `count` of the sequence that `seed` begins.
+    """K shots and the target (last), all distinct: choice number `count` of the random sequence started by `seed`.
 
-    No two choices of a sequence have the same target and the same set of shots, until all there are have been made.
+    No two choices of a sequence have both the same target and the same set of shots until every possible one has been
+    made.
+
+    >>> [choose_frames(num_frames=4, num_shots=1, seed=(0, 7), count=visit) for visit in range(3)]
+    [[0, 2], [0, 1], [3, 2]]
     """
     random = Random(repr(seed))
     possible = math.comb(num_frames, num_shots) * (num_frames - num_shots)

@@ -24,6 +24,12 @@ class EpochOrder:
 
     Args:
         videos: number of the video of each clip
+
+    >>> order = EpochOrder(shard_sizes=[4, 4], num_lanes=2, seed=0, videos=[0, 0, 1, 1, 2, 2, 3, 3])
+    >>> [[order(epoch=0, lane=lane, position=n).clip for n in range(2)] for lane in (0, 1)]  # one clip of each video
+    [[3, 5], [0, 7]]
+    >>> order(epoch=0, lane=0, position=2).repeat  # the lane has finished its part: other clips, other frames
+    1
     """
 
     def __init__(

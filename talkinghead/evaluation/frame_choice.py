@@ -25,6 +25,12 @@ class FrameChoice:
         split: parts: shots from the first part of the time, hold-out frames from the last; mixed: both from all of it,
             which is far easier: a hold-out frame then has a shot a moment before or after it
         shots: random: the shots are chosen by chance; even: they are spread evenly over their time, for each T
+
+    >>> choice = FrameChoice(max_shots=4, num_targets=3, min_targets=1, shots="even")
+    >>> choice(range(20), "id10270/5r0dWxy17C8")
+    ([6, 1, 8, 3], [12, 15, 19])
+    >>> str(choice)
+    'parts_even_4_3'
     """
 
     max_shots: int = 32

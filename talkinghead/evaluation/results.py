@@ -101,5 +101,9 @@ def same(row: Row, wanted: Row) -> bool:
 
 
 def as_text(values: Mapping[str, object]) -> Row:
-    """Numbers with six digits."""
+    """Values as cells of the csv; floating point numbers with six digits.
+
+    >>> as_text({"T": 8, "ssim": 0.123456789, "nme": float("nan")})
+    {'T': '8', 'ssim': '0.123457', 'nme': 'nan'}
+    """
     return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in values.items()}

@@ -56,6 +56,13 @@ def clip_crop(points: Float[np.ndarray, "F 68 2"], width: int, height: int, fram
     Side: `margin` times the median face box. Centre: the middle between the extremes of the face's way, so that both
     ends of a movement keep their margin. The crop is moved into the frame, and made smaller (down to `LEAST_MARGIN`)
     where the frame is smaller than it.
+
+    >>> points = np.zeros((2, 68, 2))
+    >>> points[:, 1] = [100, 100]  # the face is 100 px large,
+    >>> points[0] += [200, 150]
+    >>> points[1] += [240, 150]  # and moves 40 px to the right
+    >>> clip_crop(points, 640, 480)
+    Crop(x=178, y=98, side=184)
     """
     margin, down = framing or Framing()
     boxes = face_box(points)
@@ -90,5 +97,9 @@ def cut(image: UInt8[np.ndarray, "H W 3"], crop: Crop, size: int) -> UInt8[np.nd
 
 
 def to_crop(points: Float[np.ndarray, "*F 68 2"], crop: Crop, size: int) -> Float[np.ndarray, "*F 68 2"]:
-    """Landmarks of the source frame as pixels of the stored picture (pixel centres are whole numbers in both)."""
+    """Landmarks of the source frame as pixels of the stored picture (pixel centres are whole numbers in both).
+
+    >>> to_crop(np.full((68, 2), 31.5), Crop(x=0, y=0, side=64), 256)[0].tolist()  # the middle stays the middle
+    [127.5, 127.5]
+    """
     return rescale_points(points - np.array([crop.x, crop.y]), size / crop.side)

@@ -45,6 +45,12 @@ def draw_landmarks(points: Float[np.ndarray, "68 2"], size: int) -> UInt8[np.nda
 
     Raises:
         ValueError: when a point is not finite.
+
+    >>> points = np.full((68, 2), 8.0)
+    >>> points[:17, 0] = np.linspace(2, 60, 17)  # the jaw, a line from left to right
+    >>> y = draw_landmarks(points, 64)
+    >>> y.shape, y[8, 40].tolist(), y[40, 40].tolist()  # on the line, off it
+    ((64, 64, 3), [0, 255, 0], [0, 0, 0])
     """
     if not np.isfinite(points).all():
         raise ValueError("a landmark is NaN or infinite: skip this frame, or detect its face again")
@@ -58,12 +64,24 @@ def draw_landmarks(points: Float[np.ndarray, "68 2"], size: int) -> UInt8[np.nda
 
 
 def mirror_points(points: Float[np.ndarray, "*F 68 2"], size: int) -> Float[np.ndarray, "*F 68 2"]:
-    """The landmarks of the horizontally flipped picture, in dlib's order again."""
+    """The landmarks of the horizontally flipped picture, in dlib's order again: point 0 stays the leftmost of the jaw.
+
+    >>> points = np.zeros((68, 2))
+    >>> points[0], points[16] = (10, 5), (90, 6)  # ends of the jaw
+    >>> mirror_points(points, 100)[[0, 16]].tolist()
+    [[9.0, 6.0], [89.0, 5.0]]
+    """
     mirrored = points[..., MIRROR, :].copy()
     mirrored[..., 0] = (size - 1) - mirrored[..., 0]
     return mirrored
 
 
 def interocular(points: Float[np.ndarray, "*F 68 2"]) -> Float[np.ndarray, "*F"]:
-    """Distance between the outer eye corners, in pixels: what landmark errors are divided by."""
+    """Distance between the outer eye corners, in pixels: what landmark errors are divided by.
+
+    >>> points = np.zeros((3, 68, 2))
+    >>> points[:, 45] = [30, 40]
+    >>> interocular(points)
+    array([50., 50., 50.])
+    """
     return np.linalg.norm(points[..., 36, :] - points[..., 45, :], axis=-1)

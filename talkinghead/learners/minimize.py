@@ -17,8 +17,21 @@ def minimize(
 ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
     """Fill the dictionary with losses by name: then `optimizers` step on their weighted sum (weight 1 if unnamed).
 
-    Of `parameters`, those of all players, whoever is not asked to move is frozen meanwhile. Spectrally normalised
-    weights are computed once for all the passes inside.
+    Those of `parameters` that none of `optimizers` owns are frozen inside the block. Spectrally normalised weights are
+    computed once for all forward passes in it.
+
+    Args:
+        optimizers: of the players that move
+        parameters: of all players
+        weights: by the names of the losses
+        backward: computes the gradients of the weighted sum; a learner gives its own, as Lightning's
+
+    >>> g, d = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(1.0))
+    >>> with minimize([torch.optim.SGD([g], lr=0.1)], [g, d], {"fm": 10}) as loss:
+    ...     loss["adv"] = -g * d
+    ...     loss["fm"] = g**2
+    >>> round(g.item(), 4), d.item(), d.grad  # 1 - 0.1 * (-1 + 10 * 2); d was frozen
+    (-0.9, 1.0, None)
     """
     movers = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     frozen = [p for p in parameters if p.requires_grad and id(p) not in movers]

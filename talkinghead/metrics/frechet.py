@@ -169,7 +169,13 @@ def find_distance(name: str, features: nn.Module | None, cache_dir: Path | str |
 
 
 def gaussian(n: Tensor, total: Float[Tensor, " D"], outer: Float[Tensor, "D D"]) -> tuple[Tensor, Tensor]:
-    """Mean and covariance (over n - 1)."""
+    """Mean and covariance (over n - 1) of n vectors, from their sum and the sum of their outer products.
+
+    >>> x = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
+    >>> gaussian(torch.tensor(2), x.sum(0), x.T @ x)
+    (tensor([1., 2.]), tensor([[2., 4.],
+            [4., 8.]]))
+    """
     mean = total / n
     return mean, (outer - n * torch.outer(mean, mean)) / (n - 1)
 
@@ -179,6 +185,12 @@ def frechet_distance(
     mean_hat: Float[Tensor, " D"], covariance_hat: Float[Tensor, "D D"],
 ) -> Float[Tensor, ""]:  # fmt: skip
     """Between two Gaussians; NaN where one is not finite.
+
+    In one dimension it is (mu - mu_hat)^2 + (sigma - sigma_hat)^2:
+
+    >>> mean, variance = torch.tensor([0.0]), torch.tensor([[1.0]])
+    >>> frechet_distance(mean, variance, torch.tensor([3.0]), torch.tensor([[4.0]]))  # 3^2 + (1 - 2)^2
+    tensor(10.)
 
     tr (C C_hat)^(1/2) is the sum of the roots of the eigenvalues of R C_hat R with R = C^(1/2), which is symmetric;
     those that rounding made negative, as of fewer images than features, are zero.

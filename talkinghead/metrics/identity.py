@@ -110,6 +110,10 @@ def similarity_transform(
     """Turn, scale and shift (no mirror) that brings `source` nearest to `target` in the least squares, as 2 x 3 matrix.
 
     With points as complex numbers p and q around their means, q = a p has the solution a = sum(conj(p) q) / sum(|p|^2).
+
+    >>> square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
+    >>> similarity_transform(square, 2 * square + [5, 7]).tolist()  # twice as large, moved by (5, 7)
+    [[2.0, -0.0, 5.0], [0.0, 2.0, 7.0]]
     """
     p, q = (points.astype(np.float64) @ (1, 1j) for points in (source, target))
     a = np.vdot(p - p.mean(), q - q.mean()) / max(float(np.vdot(p - p.mean(), p - p.mean()).real), 1e-12)

@@ -63,6 +63,11 @@ def landmark_error(found: Float[np.ndarray, "68 2"], driver: Float[np.ndarray, "
 
     Raises:
         ValueError: where the driver's outer eye corners coincide.
+
+    >>> driver = np.zeros((68, 2), np.float32)
+    >>> driver[45, 0] = 50  # the outer eye corners are 50 px apart
+    >>> landmark_error(driver + [3, 4], driver)  # every point is 5 px off
+    0.1
     """
     apart = float(interocular(driver[None])[0])
     if not apart > 0:

@@ -30,6 +30,10 @@ def ssim(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[
 
     The authors' window: Gaussian, sigma 1.5, 11 x 11; mean over the channels and over the pixels whose window lies
     inside the image (torchmetrics' mean takes the mirrored border too, which gives other numbers).
+
+    >>> x = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)
+    >>> ssim(x, x), ssim(x, 1 - x)  # a ramp against itself, and against its negative
+    (tensor([1.]), tensor([-0.5006]))
     """
     moments = blur(torch.stack([x, x_hat, x * x, x_hat * x_hat, x * x_hat]))
     mu, mu_hat, xx, hh, xh = moments.flatten(2)
@@ -52,7 +56,12 @@ def blur(x: Float[Tensor, "*B H W"]) -> Float[Tensor, "*B h w"]:
 
 
 def psnr(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
-    """10 log10(1 / MSE) of each image in [0, 1], in dB, at most `MAX_PSNR`."""
+    """10 log10(1 / MSE) of each image in [0, 1], in dB, at most `MAX_PSNR`.
+
+    >>> x = torch.zeros(1, 3, 8, 8)
+    >>> psnr(x + 0.1, x), psnr(x, x)
+    (tensor([20.]), tensor([80.]))
+    """
     return (-10 * (x_hat - x).square().mean(dim=(1, 2, 3)).log10()).clamp(max=MAX_PSNR)
 
 

@@ -19,6 +19,10 @@ def pool(h: Float[Tensor, "B N h w"], pooling: Pooling) -> Float[Tensor, "B N"]:
     """Feature map to vector, in fp32: "sum_relu" as ICCV, "relu_sum" as the authors' code, "max" as arXiv v1.
 
     "sum" has no ReLU: no component is dead, and the vector may point anywhere (not in the paper).
+
+    >>> h = torch.tensor([[-3.0, 1.0], [1.0, -2.0]])[None, None]  # one channel of 2 x 2
+    >>> [float(pool(h, how)) for how in ("sum_relu", "relu_sum", "sum", "max")]
+    [0.0, 2.0, -3.0, 1.0]
     """
     h = h.float()
     if pooling == "sum":

@@ -35,7 +35,13 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """The sizes of a generator: enough to build it again from a file."""
+    """The sizes of a generator: enough to build it again from a file.
+
+    >>> preset = Preset(64, (32, 64), 2, (64, 32), attention_down=None, attention_up=None, spectral_norm=False)
+    >>> person = PersonalGenerator.of(preset)  # its weights are not there yet
+    >>> person.psi.is_meta, person.psi.shape
+    (True, torch.Size([1, 1024]))
+    """
 
     image_size: int
     down_channels: tuple[int, ...]
@@ -47,7 +53,19 @@ class Preset(NamedTuple):
 
 
 class Embedder(nn.Module):
-    """E(x, y; phi) -> e: what a person looks like, whatever the pose (Sec. 3.1)."""
+    """E(x, y; phi) -> e: what a person looks like, whatever the pose (Sec. 3.1).
+
+    Args:
+        channels: widths of the residual blocks, each of which halves the picture; the last one is N
+        attention: side of the feature map that self-attention works on; None: no self-attention
+        pooling: how the last feature map becomes a vector (`talkinghead.models.encoder`)
+
+    >>> E = Embedder(image_size=32, channels=(8, 16, 16), attention=None)
+    >>> e = E(torch.zeros(5, 3, 32, 32), torch.zeros(5, 3, 32, 32))  # five shots
+    >>> e_hat = e.mean(0, keepdim=True)
+    >>> e.shape, e_hat.shape
+    (torch.Size([5, 16]), torch.Size([1, 16]))
+    """
 
     def __init__(
         self, image_size: int = 256, channels: Sequence[int] = (64, 128, 256, 512, 512, 512),
@@ -132,6 +150,15 @@ class Generator(Synthesizer):
         gain: free factors after P, which spectral norm keeps at norm 1: "one", or one for each AdaIN "layer"; None:
             none (paper)
         gain_start: their value before training
+
+    >>> sizes = {"down_channels": (8, 16), "up_channels": (16, 8), "num_residual": 1}
+    >>> G = Generator(32, 16, **sizes, attention_down=None, attention_up=None).eval()
+    >>> y, e_hat = torch.zeros(1, 3, 32, 32), torch.randn(1, 16)
+    >>> G.project(e_hat).shape[1] == sum(G.psi_sizes)  # a scale and a shift for each channel that AdaIN normalises
+    True
+    >>> own = G.personalize(e_hat)  # G': psi_hat is a parameter, P and e_hat are gone
+    >>> torch.equal(own(y), G(y, e_hat))
+    True
     """
 
     def __init__(
@@ -214,8 +241,17 @@ class Discriminator(nn.Module):
     W has one row per training video. Its gradient is sparse: a step touches the rows of its batch and no other.
 
     Args:
-        spectral_norm: of V's layers; W and w0 are as they are learned unless
+        num_videos: rows of W
+        spectral_norm: of V's layers; not of W and w0
         normalize_w: divides W by its largest singular value, and w0 by its norm (authors' code)
+
+    >>> D = Discriminator(num_videos=10, image_size=32, channels=(8, 16, 16), attention=None)
+    >>> score, features = D(torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 32, 32), torch.tensor([3, 3]))
+    >>> score.shape, [h.shape[-1] for h in features]  # sides after each block; the last one keeps the size
+    (torch.Size([2]), [16, 8, 4, 4])
+    >>> score.sum().backward()
+    >>> D.W.weight.grad.coalesce().indices().tolist()  # the row of video 3 alone
+    [[3]]
     """
 
     def __init__(

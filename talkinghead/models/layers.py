@@ -54,8 +54,13 @@ def as_matrix(weight: Tensor) -> Float[Tensor, "out fan_in"]:
 class SpectralNorm(nn.Module):
     """Weight divided by its largest singular value (Miyato et al., arXiv 1802.05957, Alg. 1).
 
-    One power iteration a use in training, none in evaluation; always in fp32, also under autocast, where torch's own
+    One power iteration per use in training, none in evaluation; always in fp32, also under autocast, where torch's own
     version multiplies in bf16.
+
+    >>> weight = torch.diag(torch.tensor([4.0, 1.0]))
+    >>> SpectralNorm(weight)(weight)
+    tensor([[1.0000, 0.0000],
+            [0.0000, 0.2500]])
     """
 
     u: Tensor
@@ -224,6 +229,11 @@ class InstanceNorm(nn.Module):
 
     With `affine` they are parameters of the layer; without, `scale_shift` brings them, two values per channel: AdaIN
     (Huang and Belongie, arXiv 1703.06868). Scales are stored as differences from 1, so zeros mean plain instance norm.
+
+    >>> adain, x = InstanceNorm(3, affine=False), torch.randn(1, 3, 8, 8)
+    >>> h = adain(x, torch.tensor([[1.0, 0, 0, 0, 0, 5]]))  # scales 1 + (1, 0, 0), shifts (0, 0, 5)
+    >>> h.std((2, 3), correction=0).round(decimals=2), h.mean((2, 3)).round(decimals=2).abs()
+    (tensor([[2., 1., 1.]]), tensor([[0., 0., 5.]]))
     """
 
     def __init__(self, channels: int, affine: bool, eps: float = 1e-5) -> None:

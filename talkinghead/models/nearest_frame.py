@@ -8,7 +8,12 @@ from talkinghead.types import Episode
 
 
 def nearest_index(driving: Float[Tensor, "M 68 2"], shots: Float[Tensor, "T 68 2"]) -> Int[Tensor, " M"]:
-    """Of T shots, the one whose points are nearest to each driver's in mean pixel distance."""
+    """Of T shots, the one whose points are nearest to each driver's in mean pixel distance.
+
+    >>> shots = torch.stack([torch.full((68, 2), value) for value in (0.0, 10.0, 20.0)])
+    >>> nearest_index(torch.full((1, 68, 2), 13.0), shots)
+    tensor([1])
+    """
     return (driving[:, None] - shots[None]).float().norm(dim=-1).mean(dim=-1).argmin(dim=1)
 
 

@@ -33,6 +33,10 @@ def mean_interval(values: Values, resamples: int = 10_000, seed: int = 0, level:
 
     Units without a value (NaN) are left out. One unit says nothing of others: both bounds are NaN. The same values and
     seed give the same bounds. `p` is the smallest 1 - level at which 0 is outside.
+
+    >>> interval = mean_interval([0.61, 0.55, 0.58, 0.64, float("nan")])
+    >>> print(f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f}) over {interval.units}")
+    0.595 (0.528 to 0.662) over 4
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level} must lie between 0 and 1")
@@ -69,7 +73,14 @@ def difference_interval(a: Values, b: Values, resamples: int = 10_000, seed: int
     """The mean of a - b over units, `a[n]` and `b[n]` two methods' values of one unit.
 
     Far narrower than two intervals side by side, because an easy person is easy for both. Several such differences in
-    one table are judged by `holm` of their `p`. ValueError where the two do not have as many units.
+    one table are judged by `holm` of their `p`.
+
+    >>> difference = difference_interval([0.61, 0.32, 0.88, 0.47], [0.58, 0.30, 0.84, 0.45])
+    >>> print(f"{difference.mean:.4f} ({difference.low:.4f} to {difference.high:.4f})")
+    0.0275 (0.0123 to 0.1025)
+
+    Raises:
+        ValueError: where the two do not have as many units.
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape:
@@ -98,6 +109,11 @@ def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[f
 
     With p = successes / trials and z the quantile of the normal distribution at (1 + level) / 2:
     (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n). No trials say nothing: both bounds are NaN.
+
+    >>> [round(bound, 3) for bound in wilson_interval(20, 60)]  # chance among three pictures
+    [0.227, 0.459]
+    >>> [round(bound, 3) for bound in wilson_interval(0, 10)]
+    [0.0, 0.278]
     """
     if not 0 < level < 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} of {trials} at level={level}: 0 <= successes <= trials and 0 < level < 1")

@@ -110,9 +110,7 @@ def bytes_of_frames(folder: str, episodes: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--shards", type=int, default=6, help="of few clips: moto copies a whole object for each range"
-    )
+    parser.add_argument("--shards", type=int, default=6, help="of few clips: moto copies a whole object for each range")
     parser.add_argument("--clips-per-shard", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--latency", type=float, default=0.03, help="seconds before each answer")

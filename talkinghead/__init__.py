@@ -14,7 +14,7 @@ __all__ = ["InputError", "Look", "Model", "Person", "Settings", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """What is used is imported then: torch takes seconds, `import talkinghead` does not."""
+    """Import names on first use: torch takes seconds to import, `import talkinghead` does not."""
     if name not in __all__:
         raise AttributeError(f"module 'talkinghead' has no attribute {name!r}")
     from talkinghead import api  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""From Python: load a model, let it learn a person, animate the person. The verbs and the studio do nothing else.
+"""The Python API: load a model, learn a person, animate the person. The verbs and the studio call the same functions.
 
 >>> import talkinghead
 >>> from pathlib import Path
@@ -46,7 +46,7 @@ FINETUNE: Mapping[str, Any] = {  # conf/finetune/small.yaml; None: as measured f
 
 
 class InputError(ValueError):
-    """What the user of this module can mend: a file that is not there or shows no face, an option out of its range.
+    """An error that the user can fix: a file that is missing or shows no face, an option out of its range.
 
     The message is the line that the verbs print.
     """
@@ -54,7 +54,7 @@ class InputError(ValueError):
 
 @contextmanager
 def mendable() -> Iterator[None]:
-    """Turns what the verbs end with one line for into `InputError`; the cause is kept."""
+    """Turns the errors for which a verb prints one line and exits into `InputError`; the cause is kept."""
     try:
         yield
     except InputError:
@@ -64,13 +64,13 @@ def mendable() -> Iterator[None]:
 
 
 class Options(NamedTuple):
-    """How people are found in pictures and videos, learned and drawn; the same for a model and all its people."""
+    """How faces are found and people are learned and drawn; a model shares its options with all its people."""
 
     settings: Settings = Settings()
     framing: Framing | None = None  # None: as the model's people were cropped
     detector: Detector | None = None  # None: dlib
     device: str = "auto"
-    signer: Signer | None = None  # of what the files say of their making; None: plain metadata
+    signer: Signer | None = None  # of the statement of origin in results; None: plain metadata
     progress: Reporter | None = None  # None: silent
 
     def pipeline(self, crop: Mapping[str, float] | None = None) -> Pipeline:
@@ -89,27 +89,27 @@ def load(
     finetune: Mapping[str, Any] = FINETUNE, loss: Loss | None = None, weights_dir: str | Path = "weights",
     progress: Reporter | None = None,
 ) -> "Model | Person":  # fmt: skip
-    """A model that ships, one of your own, or a person that was saved.
+    """Load a model that ships, a checkpoint of your own, or a saved person.
 
     Args:
         model: `warp_256` or `fsth_64`, which ship; a checkpoint of `train.py`; a person model that `Person.save` wrote.
         settings: how faces are found and followed, and how the driver moves the person.
-        framing: the crop around a face, as the model's training data have it.
-        detector: finds faces and their 68 landmarks; None: dlib, which wants `pip install 'talkinghead[offline]'`.
+        framing: the crop around a face, as in the model's training data.
+        detector: finds faces and their 68 landmarks; None: dlib, which needs `pip install 'talkinghead[offline]'`.
         device: `auto`, `cpu`, `cuda`, `cuda:1` …
-        provenance: how files say that they are generated: `c2pa` (signed), `metadata` (plain), `auto` (signed where
-            that can be).
-        certificate: of c2pa: a PEM file with a private key and its certificates; None: self-signed.
-        finetune: numbers of `FineTuner`, for `Model.learn` with steps; what is not given is as in `FINETUNE`.
-        loss: L_CNT of fine-tuning and loss weights; None: those of the checkpoint.
-        weights_dir: where pretrained networks of the checkpoint's loss lie.
-        progress: is told what is being done; None: silent.
+        provenance: how results state that they are generated: `c2pa` (signed), `metadata` (plain), `auto` (signed
+            where c2pa-python is installed).
+        certificate: for c2pa, a PEM file with a private key and its certificates; None: self-signed.
+        finetune: numbers of `FineTuner`, for `Model.learn` with steps; those not given are as in `FINETUNE`.
+        loss: L_CNT and loss weights of fine-tuning; None: those of the checkpoint.
+        weights_dir: folder with the pretrained networks of the checkpoint's loss.
+        progress: receives the phases and their progress; None: silent.
 
     Returns:
-        A `Person` where the file is one, else a `Model`.
+        A `Person` for a person file, else a `Model`.
 
     Raises:
-        InputError: there is no such model, the file is none of this project, or an option is out of its range.
+        InputError: there is no such model, the file does not belong to this project, or an option is out of its range.
     """
     if unknown := [name for name in finetune if name not in inspect.signature(FineTuner).parameters]:
         raise ValueError(f"finetune: FineTuner has no {', '.join(unknown)}")
@@ -125,7 +125,7 @@ def load(
 
 @final
 class Model:
-    """E, G and D, meta-learned; learns people whom it has never seen."""
+    """Meta-learned E, G and D, from which people never seen before are learned."""
 
     def __init__(self, checkpoint: LoadedCheckpoint, options: Options) -> None:
         self.checkpoint, self.options = checkpoint, options
@@ -133,12 +133,12 @@ class Model:
 
     @property
     def image_size(self) -> int:
-        """Pixels of the pictures that the networks draw."""
+        """Side of the pictures that the networks draw, pixels."""
         return self.checkpoint.size
 
     @property
     def usual_steps(self) -> int:
-        """Of fine-tuning: as many as were measured best for this kind of generator (experiments/finetune_options)."""
+        """Fine-tuning steps measured best for this kind of generator (experiments/finetune_options)."""
         return self.checkpoint.steps
 
     def method(self, steps: int = 0) -> FeedForward | FineTuner:
@@ -150,15 +150,15 @@ class Model:
     def learn(
         self, images: Sources, steps: int = 0, *, watch: Callable[[Any, Any], None] = lambda state, driving: None
     ) -> "Person":
-        """A person from pictures.
+        """Learn a person from pictures.
 
         Args:
             images: names of pictures, folders and videos, or pictures as uint8 [H, W, 3]; one or several.
-            steps: of fine-tuning; 0: feed-forward.
-            watch: is told of every step: its `finetune.Progress`, and no driving points.
+            steps: fine-tuning steps; 0: feed-forward.
+            watch: called after every step with its `finetune.Progress` and an empty array of driving points.
 
         Raises:
-            InputError: a file is not there, no face is found, or the pictures show several people; the message names
+            InputError: a file is missing, no face is found, or the pictures show different people; the message names
                 the picture.
         """
         if not (given := listed(images)):
@@ -177,19 +177,19 @@ class Model:
         look: Look | None = None, save: str | Path | None = None,
         watch: Callable[[Any, Any], None] = lambda state, driving: None,
     ) -> AnimationResult:  # fmt: skip
-        """`learn` and `Person.animate` at once: the driver is looked at before minutes go into fine-tuning.
+        """`learn` and `Person.animate` in one call: the driving video is checked before minutes go into fine-tuning.
 
         Args:
-            images: as `learn` wants them.
+            images: as for `learn`.
             driving: a video, or the number of a camera.
-            output: an .mp4; the contact sheet lies beside it.
-            steps: of fine-tuning; 0: feed-forward.
+            output: an .mp4; the contact sheet is written beside it.
+            steps: fine-tuning steps; 0: feed-forward.
             look: what the video shows.
-            save: keeps the person, too, in this file.
-            watch: is told of every step: its `finetune.Progress`, and the landmarks that will move the person.
+            save: file in which the person is saved as well.
+            watch: called after every step with its `finetune.Progress` and the landmarks that will move the person.
 
         Raises:
-            InputError: as `learn` and `Person.animate`. No file is left then.
+            InputError: as `learn` and `Person.animate`; then no file is left behind.
         """
 
         def keep(person: PersonReenactor, portraits: Sequence[Portrait]) -> None:
@@ -203,18 +203,18 @@ class Model:
     def learner(
         self, steps: int, keep: Any = lambda person, portraits: None, watch: Any = lambda *_: None
     ) -> NewPerson:
-        """How the pipeline gets to know a person."""
+        """What the pipeline needs to learn a person in so many steps."""
         return NewPerson("ft" if steps else "ff", self.method(steps), self.image_size, keep, watch)
 
     def about(self, steps: int, portraits: Sequence[Portrait]) -> dict[str, Any]:
-        """What a person file says of the person in it."""
+        """The description that goes into a person file."""
         crop = {name: float(value) for name, value in self.pipeline.framing._asdict().items()}
         return self.checkpoint.about(steps, len(portraits), points_of(portraits[0], self.image_size), crop)
 
 
 @final
 class Person:
-    """Somebody who has been learned: G', and the portraits that the person was learned from."""
+    """A learned person: G', and the portraits it was learned from."""
 
     def __init__(
         self, reenactor: PersonReenactor, image_size: int, portraits: Sequence[Portrait], about: Mapping[str, Any],
@@ -228,7 +228,7 @@ class Person:
 
     @classmethod
     def load(cls, path: Path, options: Options) -> "Person":
-        """The person of a file; how the face was cropped is in it."""
+        """Read a person file, which also says how the face was cropped."""
         generator, about = load_person(path)
         reenactor = PersonReenactor(generator.to(find_device(options.device)))
         return cls(reenactor, about["preset"]["image_size"], [], about, options)
@@ -237,30 +237,30 @@ class Person:
     def animate(
         self, driving: str | Path | int, output: str | Path, *, look: Look | None = None, images: Sources = ()
     ) -> AnimationResult:
-        """Write a video in which the person does what the driver does, and says that it was generated.
+        """Write a video of the person moving as the driver does; the file states that it was generated.
 
         Args:
             driving: a video, or the number of a camera.
-            output: an .mp4; the contact sheet lies beside it.
-            look: what the video shows; `paste` wants a portrait, so `images` for a person out of a file.
-            images: whose face and place count instead of the portraits that the person was learned from.
+            output: an .mp4; the contact sheet is written beside it.
+            look: what the video shows; `paste` needs a portrait, so for a person from a file it needs `images`.
+            images: portraits to use in place of those that the person was learned from, for place and background.
 
         Returns:
             The paths of the video and of the contact sheet.
 
         Raises:
-            InputError: a file is not there, or no face is found in the driver, for example. No file is left then.
+            InputError: a file is missing, or no face is found in the driver, for example; then no file is left behind.
         """
         target = check_output(output)
         return self.pipeline.animate(self._shown(images), as_driving(driving), self._known, look or Look(), target)
 
     def frames(self, driving: str | Path | int) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
-        """The pictures themselves, one for each frame of the driver, `image_size` pixels; nothing is written.
+        """The generated pictures, one for each driving frame, `image_size` pixels square; nothing is written.
 
         They carry no statement of origin: say it yourself wherever you show them.
 
         Raises:
-            InputError: the driver is not there: at once; it shows no face: with the first frame.
+            InputError: at once if the driver is missing; with the first frame if it shows no face.
         """
         with mendable():
             return self._frames(as_driving(driving))
@@ -274,7 +274,7 @@ class Person:
         """Write the person, `<path>.safetensors` and `<path>.json`, for `load`; returns the former.
 
         Raises:
-            InputError: no file can be written there.
+            InputError: the file cannot be written.
         """
         self.reenactor.save(path, {key: value for key, value in self.about.items() if key != "preset"})
         return files_of_person(path)[0]
@@ -285,12 +285,12 @@ class Person:
 
 
 class Silent:
-    """Tells nobody what is being done."""
+    """A `Reporter` that discards everything."""
 
     def tell(self, text: str) -> None: ...
 
     def phase(self, name: str, total: int | None = None) -> AbstractContextManager[Counter]:
-        """Counts for nobody."""
+        """A context whose counter does nothing."""
         return nullcontext(_Uncounted())
 
 

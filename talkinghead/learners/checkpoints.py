@@ -1,4 +1,4 @@
-"""Taking weights, networks and the config from a checkpoint."""
+"""Weights, networks and config of a checkpoint."""
 
 import logging
 import subprocess
@@ -17,12 +17,12 @@ _logger = logging.getLogger(__name__)
 
 
 def load_weights(learner: nn.Module, path: str | Path, option: str = "init_from") -> None:
-    """Take the weights of a checkpoint for a new run, averaged ones where it has them.
+    """Start a new run from the weights of a checkpoint, the averaged ones where it has them.
 
-    Rows of W are matched by the names of the videos; where those are not known, W starts anew if their number differs.
+    Rows of W are matched by the names of the videos; where those are unknown, W is reset if the number of rows differs.
 
     Raises:
-        ValueError: when another weight is missing, unknown, of another shape or kind, or not finite.
+        ValueError: when any other weight is missing, unknown, of another shape or kind, or not finite.
     """
     checkpoint = read_checkpoint(path, option)
     state = weights_of(checkpoint, f"{option}={path}")
@@ -43,7 +43,7 @@ def load_weights(learner: nn.Module, path: str | Path, option: str = "init_from"
 
 
 def misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Names that only one of the two has, or that differ in shape or between numbers with and without a fraction."""
+    """Names that only one of the two has, or whose tensors differ in shape or in kind (floating point or integer)."""
     wrong = sorted(key for key in state.keys() | own.keys() if key not in state or key not in own)
     return wrong + sorted(
         key for key in state.keys() & own.keys()
@@ -52,7 +52,7 @@ def misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]
 
 
 def image_size_of(file: str) -> int:
-    """Pixels of the pictures that the networks of a checkpoint take."""
+    """Side of the pictures that the networks of a checkpoint take, pixels."""
     size = section_of(file, "model").get("image_size")
     if not isinstance(size, int) or isinstance(size, bool) or size < 8:
         raise ValueError(
@@ -63,7 +63,7 @@ def image_size_of(file: str) -> int:
 
 @cache
 def networks(file: str) -> nn.ModuleDict:
-    """E, G and D of a checkpoint, with averaged weights; shared by all who ask."""
+    """E, G and D of a checkpoint, with averaged weights; cached, so every caller gets the same modules."""
     model, names = section_of(file, "model"), ("embedder", "generator", "discriminator")
     missing = set(names) - set(model)
     if missing:
@@ -90,7 +90,7 @@ def _network(file: str, model: Mapping[str, Any], name: str) -> nn.Module:
 
 
 def changed(node: Any, by_key: Mapping[str, Callable[[Any], Any]]) -> Any:
-    """A copy of nested dicts and lists in which the values of some keys are others."""
+    """A copy of nested dicts and lists in which the values of these keys are replaced by a function of them."""
     if isinstance(node, Mapping):
         return {key: by_key[key](value) if key in by_key else changed(value, by_key) for key, value in node.items()}
     return [changed(value, by_key) for value in node] if isinstance(node, list) else node

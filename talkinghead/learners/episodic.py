@@ -1,4 +1,4 @@
-"""What every learner on episodes shares: named losses, validation per shot count, checkpoints."""
+"""What all learners on episodes share: named losses, validation per shot count, checkpoints."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,16 +25,16 @@ class EpisodicLearner(L.LightningModule):
 
     Args:
         content: L_CNT, frozen; None where the weights do not name it
-        weights: loss name -> weight in the sum; a loss of weight 0 or null counts nothing
+        weights: loss name -> weight in the sum; a loss of weight 0 or null is left out
         metrics: prototype, copied for each shot count and for the nearest-frame baseline; None: no validation
         validation_shots: numbers of shots T that validation and previews use
-        gradient_clip_norm: of all that one optimizer moves, before each of its steps; None: gradients are as they are
+        gradient_clip_norm: largest norm of the gradients of one optimizer, before each of its steps; None: no clipping
 
     Attributes:
         config: plain dict that goes into every checkpoint (it stays loadable with `weights_only=True`)
     """
 
-    players: Sequence[str]  # what each optimizer of `configure_optimizers` moves, for the log
+    players: Sequence[str]  # what each optimizer of `configure_optimizers` updates, for the log
     config: Mapping[str, Any] | None = None
     videos: Sequence[str] | None = None  # names of the rows of W, where the data set has them
 
@@ -59,18 +59,18 @@ class EpisodicLearner(L.LightningModule):
 
     @abstractmethod
     def reenact(self, batch: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
-        """The target frames, from the first `num_shots` shots and what drives; in [-1, 1]."""
+        """x_hat of the target frames, in [-1, 1], from the first `num_shots` shots and the target landmarks."""
 
     @property
     def content(self) -> nn.Module:
-        """L_CNT, frozen."""
+        """L_CNT; frozen, and kept out of `state_dict` and DDP."""
         (content,) = self._frozen
         assert content is not None
         return content
 
     @contextmanager
     def minimize(self, *optimizers: Optimizer) -> Iterator[dict[str, Tensor]]:
-        """Collect named losses, then step on their weighted sum and log them; who is not asked to move is frozen."""
+        """Collect named losses, then step on their weighted sum and log them; all other parameters are frozen."""
         with minimize(optimizers, self.parameters(), self.weights, self.manual_backward) as losses:
             yield losses
         self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
@@ -79,7 +79,7 @@ class EpisodicLearner(L.LightningModule):
 
     @torch.no_grad()
     def validation_step(self, batch: Episode, batch_idx: int) -> None:
-        """Update the metrics of each shot count T, and those of the nearest source frame as it is."""
+        """Update the metrics of each shot count T, and those of the nearest source frame, copied."""
         for shots in self.validation_shots:
             outputs = {f"T={shots}": self.reenact(batch, shots), f"T={shots}/nearest": nearest_frame(batch, shots)}
             for name, x_hat in outputs.items():
@@ -87,7 +87,7 @@ class EpisodicLearner(L.LightningModule):
                     self._metrics[0][name].update(x_hat.float(), batch.target.float(), batch.target_points)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
+        """Reset the metrics of the previous validation."""
         for metrics in self._metrics[0].values():
             metrics.to(self.device).reset()
 
@@ -99,7 +99,7 @@ class EpisodicLearner(L.LightningModule):
     # Life cycle.
 
     def setup(self, stage: str) -> None:
-        """Before training, lay networks out as it is fastest on this device and in this precision."""
+        """Before training, choose the memory format that is fastest on this device and in this precision."""
         if stage == "fit":
             bf16 = self.trainer.precision in ("bf16-mixed", "bf16-true")
             size = getattr(getattr(self.trainer, "datamodule", None), "size", 0)
@@ -115,7 +115,7 @@ class EpisodicLearner(L.LightningModule):
                 network.to(self.device)
 
     def on_train_start(self) -> None:
-        """Clip gradients where that is asked for: behind the hooks of `configure_optimizers`, which share them out."""
+        """Register gradient clipping, after the hooks of `configure_optimizers` that average gradients over ranks."""
         if self.gradient_clip_norm is not None:
             found = self.optimizers(use_pl_optimizer=False)
             for name, optimizer in zip(self.players, found if isinstance(found, list) else [found], strict=True):
@@ -132,7 +132,7 @@ class EpisodicLearner(L.LightningModule):
         checkpoint["rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Set the random state back, and bring the rows of W to the videos of this data set."""
+        """Restore the random state, and reorder the rows of W to the videos of this data set."""
         match_videos(checkpoint, self.videos, self.state_dict())
         if "rng" in checkpoint:
             torch.set_rng_state(checkpoint["rng"].cpu())

@@ -1,9 +1,9 @@
 """A checkpoint made small enough to ship: the networks alone, averaged, in half precision.
 
 `python -m talkinghead.learners.export RUN/checkpoints/last.ckpt SMALL.ckpt`
-The file is a checkpoint like any other for animate.py and evaluate.py: E, G, D and the config that builds them. Left
-out are optimizers, random states, what the config says of the data, and W: one row stays, of the mean norm of all
-rows, for that is what fine-tuning scales the embedding to.
+animate.py and evaluate.py take the file as they take any checkpoint: E, G, D and the config that builds them. Left out
+are optimizers, random states, the data section of the config, and W, of which one row stays: it has the mean norm of
+all rows, to which fine-tuning scales the embedding.
 """
 
 from talkinghead.processes import interruptible, program
@@ -31,7 +31,9 @@ PARTS = {"state_dict", "config"}  # of a small checkpoint, and nothing else
 def shrink(path: Path, target: Path) -> int:
     """Write the small checkpoint; returns its bytes.
 
-    Raises FileNotFoundError or ValueError when `path` is none, or `target` is there and is no small checkpoint.
+    Raises:
+        FileNotFoundError: where there is no `path`.
+        ValueError: where `path` is not a checkpoint, or `target` exists and is not a small one.
     """
     if target.exists() and path.exists() and target.samefile(path):
         raise ValueError(f"{target} is the checkpoint itself, with all that training needs to go on: give another name")
@@ -51,7 +53,7 @@ def shrink(path: Path, target: Path) -> int:
 
 
 def keep_others(target: Path) -> None:
-    """Raises ValueError where something else than a small checkpoint would be overwritten."""
+    """Raises ValueError where anything but a small checkpoint would be overwritten."""
     if target.is_dir():
         raise ValueError(f"{target} is a folder: give the file another name")
     if not target.exists():
@@ -65,14 +67,14 @@ def keep_others(target: Path) -> None:
 
 
 def half(name: str, value: torch.Tensor) -> torch.Tensor:
-    """Half precision where it is a number with a fraction; of W one row of the mean norm."""
+    """Floating point values in half precision; W as one row of the mean norm."""
     if name == W:
         value = torch.full_like(value[:1], float(value.norm(dim=1).mean()) / value.shape[1] ** 0.5)
     return value.half().clone() if value.is_floating_point() else value.clone()
 
 
 def without_videos(config: dict[str, Any]) -> dict[str, Any]:
-    """What builds networks and loss, without the data and this machine's folders."""
+    """The sections that build networks and loss, without the data and the folders of this machine."""
     model = copy.deepcopy(config["model"])
     model["discriminator"]["num_videos"] = 1
     return {"model": model, "loss": anywhere(config["loss"]), "git_commit": config.get("git_commit", "unknown")}
@@ -86,7 +88,7 @@ def anywhere(section: Any) -> Any:
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Read two paths from the command line, and write the small checkpoint."""
     parser = argparse.ArgumentParser(
         prog="python -m talkinghead.learners.export", description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,

@@ -41,7 +41,7 @@ class FaceDataModule(L.LightningDataModule):
         self.build = build
 
     def prepare_data(self) -> None:
-        """Make the data set if there is none."""
+        """Build the data set if it is missing."""
         if self.build is not None:
             self.build(Path(self.path))
 
@@ -51,7 +51,7 @@ class FaceDataModule(L.LightningDataModule):
         return 0
 
     def setup(self, stage: str) -> None:
-        """Decode both splits."""
+        """Decode the training and validation splits into memory."""
         self.train = LabelledFrames(self.path, "train", self.size, self.stride)
         self.val = LabelledFrames(self.path, "val", self.size, self.stride)
 
@@ -64,7 +64,7 @@ class FaceDataModule(L.LightningDataModule):
 
 
 def as_is(batch: Any) -> Any:
-    """`LabelledFrames` has made the batch already."""
+    """Collate nothing: `LabelledFrames` returns whole batches."""
     return batch
 
 
@@ -98,7 +98,7 @@ class FaceNetLearner(L.LightningModule):
         self.margin, self.scale = margin, scale
 
     def configure_model(self) -> None:
-        """The networks, as large as the data set asks for."""
+        """Build the heads, whose sizes depend on the data set."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.action_names: list[str] = data.train.action_names
         self.network = FaceNet(self.embedding_size, len(self.action_names)).to(memory_format=torch.channels_last)
@@ -126,8 +126,8 @@ class FaceNetLearner(L.LightningModule):
         self.seen.append((self.network(to_images(batch)), batch))
 
     def on_validation_epoch_end(self) -> None:
-        """On people never seen: verification AUC, landmark error over the inter-ocular distance, and how well the
-        actions correlate."""
+        """On people not in training: verification AUC, landmark error over the inter-ocular distance, and the
+        correlation of the actions."""
         faces, batches = zip(*self.seen, strict=True)
         found, truth = (type(p[0])(*(torch.cat(parts) for parts in zip(*p, strict=True))) for p in (faces, batches))
         eyes = (truth.landmarks[:, 36] - truth.landmarks[:, 45]).norm(dim=-1).clamp_min(1e-3)
@@ -138,7 +138,7 @@ class FaceNetLearner(L.LightningModule):
         self.seen.clear()
 
     def on_train_end(self) -> None:
-        """Write the folded network."""
+        """Fold batch norm into the convolutions, and write the network to `output`."""
         if self.trainer.is_global_zero:
             metadata = {"command": self.command, "actions": ",".join(self.action_names)}
             write_atomic(self.output, to_bytes(self.network.float().cpu(), metadata))
@@ -151,7 +151,7 @@ class FaceNetLearner(L.LightningModule):
 
 
 def start_at_mean(head: nn.Linear, values: Float[Tensor, "N ..."]) -> None:
-    """Let a linear head begin with the mean of what it has to predict."""
+    """Set the bias of a linear head to the mean of its targets, and its weights to zero."""
     nn.init.zeros_(head.weight)
     head.bias.data.copy_(values.mean(dim=0).flatten())
 
@@ -176,10 +176,10 @@ def arcface(
 
 
 def swap_background(x: Float[Tensor, "B 3 H W"], landmarks: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B 3 H W"]:
-    """Half of the heads get the surroundings of another picture, so that a room does not stand for a person."""
+    """Give half of the heads the background of another picture, so that a room does not identify a person."""
     low, high = landmarks.amin(dim=1), landmarks.amax(dim=1)
     radius = 0.75 * (high - low).amax(dim=1)
-    centre = (low + high) / 2 - torch.stack([torch.zeros_like(radius), 0.25 * radius], dim=1)  # the hair belongs to it
+    centre = (low + high) / 2 - torch.stack([torch.zeros_like(radius), 0.25 * radius], dim=1)  # with the hair
     rows = (torch.arange(x.shape[2], device=x.device) + 0.5) / x.shape[2]
     columns = (torch.arange(x.shape[3], device=x.device) + 0.5) / x.shape[3]
     across, down = columns - centre[:, :1], rows - centre[:, 1:]
@@ -193,7 +193,7 @@ def swap_background(x: Float[Tensor, "B 3 H W"], landmarks: Float[Tensor, "B 68 
 def augment(
     x: Float[Tensor, "B 3 H W"], landmarks: Float[Tensor, "B 68 2"]
 ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 68 2"]]:
-    """Random zoom, turn and shift (landmarks follow), blur, colours, noise: what features should survive."""
+    """Random zoom, rotation, shift (landmarks follow), blur, colours, noise, to which features should be invariant."""
     n, device = len(x), x.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -225,7 +225,7 @@ def verification_auc(
 ) -> Float[Tensor, ""]:
     """Area under the ROC curve of "same person?" by the cosine of two images: 0.5 is chance, 1 is perfect.
 
-    Pairs from one video are left out: its background would give them away.
+    Pairs from one video are left out: its background would identify them.
     """
     first, second = torch.triu_indices(len(embeddings), len(embeddings), offset=1, device=embeddings.device)
     apart = videos[first] != videos[second]

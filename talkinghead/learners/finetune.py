@@ -27,7 +27,7 @@ from talkinghead.types import Frames
 
 AnyGenerator = Generator | WarpGuidedGenerator
 
-SCORES_OK = 5.0  # hinge works within -1..1: where D' starts farther out than this, L_ADV says little of the person
+SCORES_OK = 5.0  # the hinge acts on scores in -1..1: where D' starts beyond this, L_ADV tells little of the person
 
 REMEDY = "try smaller learning rates (lr_generator, lr_discriminator), or method=ff"
 
@@ -39,7 +39,7 @@ class FineTuningFailed(ValueError):
 
 
 class Progress(NamedTuple):
-    """Where a fine-tuning is: what `watch` gets after each step."""
+    """The state of a fine-tuning, passed to `watch` after each step."""
 
     step: int  # from 1
     num_steps: int
@@ -49,7 +49,7 @@ class Progress(NamedTuple):
 
 
 class PersonReenactor:
-    """Draws one person with the driving landmarks; a `Reenactor`. On a CPU with fewer multiplications than G'."""
+    """A `Reenactor` for one person, from driving landmarks; on a CPU by the fused networks of `fast_generator`."""
 
     def __init__(self, generator: AnyPersonalGenerator) -> None:
         self.generator: AnyPersonalGenerator = generator.fold()
@@ -78,41 +78,41 @@ def embed(embedder: Embedder, shots: Frames) -> Float[Tensor, "1 N"]:
 
 @final
 class FeedForward(nn.Module):
-    """FF: one pass of E and nothing learned."""
+    """FF: one pass of E; no weight is updated."""
 
     def __init__(self, embedder: Embedder, generator: AnyGenerator) -> None:
         super().__init__()
         self.embedder, self.generator = embedder, generator
 
     def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:
-        """G' of the person as P e_hat_NEW makes it; there are no steps to watch."""
+        """G' with psi' = P e_hat_NEW; `watch` is never called, for there are no steps."""
         self.eval()
         return PersonReenactor(self.generator.personalize(embed(self.embedder, shots), shots))
 
 
 @final
 class FineTuner(nn.Module):
-    """FT: psi, psi', theta, w' and b learn the T frames of one person; E is not used any more, and there is no L_MCH.
+    """FT: psi, psi', theta, w' and b are trained on the T frames of one person, without E and without L_MCH (Sec. 3.3).
 
     Args:
         content: L_CNT, frozen
-        weights: loss name -> weight, whatever the checkpoint was trained with; null is 0, `mch` is not used; `motion`
-            (`finetune_pairs.MotionConsistency`; not in the paper) is off where it is not named, null: as measured
-        epochs: passes over the T frames; None: as measured, and so many steps
+        weights: loss name -> weight, independent of those of meta-learning; None: 0. `mch` is ignored. `motion`
+            (`finetune_pairs.MotionConsistency`; not in the paper) is off where it is not named; None: as measured
+        epochs: passes over the T frames; None: epochs and max_steps as measured (`finetune_defaults`)
         batch_size: shots per step; None: as measured
-        max_steps: stop there; None: only the epochs count
-        num_discriminator_steps: updates of D' a step, as in meta-learning
-        lr_generator: of G', Adam; None: as measured, and lr_psi and lr_w too
+        max_steps: upper bound of the steps; None: the epochs alone decide
+        num_discriminator_steps: updates of D' per update of G'
+        lr_generator: of G', Adam; None: as measured, and so are lr_psi and lr_w
         lr_discriminator: of D', Adam
         betas: of both
         lr_psi: of psi' alone; None: lr_generator (paper)
         lr_w: of w' and b alone; None: lr_discriminator (paper)
-        augment: what is done to the pairs at random, see `finetune_pairs.PairSampler`; nothing in the paper
+        augment: random changes of the pairs, see `finetune_pairs.PairSampler`; the paper has none
         frozen: names of parts of G' that keep their weights (`down`, `middle`, `up`, `to_image`, `psi`)
         ema_decay: the result is the moving average of G'; None: its last state
-        init_psi: psi' <- P e_hat_NEW; "random": of the same mean and spread (an ablation)
-        init_w: w' <- w0 + e_hat_NEW "scaled" to the mean norm of W's rows; "embedding": as it is (paper); "w0" alone,
-            or w0 and "random" noise of that norm (ablations)
+        init_psi: "projected": psi' <- P e_hat_NEW (paper); "random": noise of the same mean and spread (an ablation)
+        init_w: "scaled": w' <- w0 + e_hat_NEW, scaled to the mean norm of W's rows; "embedding": unscaled (paper);
+            "w0": w0 alone; "random": w0 + noise of that norm (ablations)
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class FineTuner(nn.Module):
         self.augment = (augment,) if isinstance(augment, str) else tuple(augment)
 
     def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:
-        """G' after fine-tuning on the shots; `watch` is told of every step."""
+        """G' after fine-tuning on the shots; `watch` is called after every step."""
         generator, discriminator = self.personalize(shots)
         device = shots.images.device
         layout = training_layout(device, torch.is_autocast_enabled(device.type), shots.images.shape[-1])
@@ -173,7 +173,7 @@ class FineTuner(nn.Module):
         self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, shots: Frames,
         watch: Callable[[Progress], None] | None = None,
     ) -> AnyPersonalGenerator:  # fmt: skip
-        """Play the game of meta-learning on the shots; both networks move. Returns G', or its moving average."""
+        """Train both networks in place by the losses of meta-learning; returns G', or its moving average."""
         generator.train(), discriminator.train()
         state = self.start(generator, discriminator, shots)
         average = copy.deepcopy(generator) if self.ema_decay else generator
@@ -185,7 +185,7 @@ class FineTuner(nn.Module):
                 follow(average, generator, self.ema_decay, step)
             if step == 1:
                 report_start(scores)
-            if watch is not None or step in (1, num_steps):
+            if watch is not None or step in (1, num_steps):  # else no step waits for the device
                 values = checked(losses, step)
                 if watch is not None:
                     watch(Progress(step, num_steps, values, generator, numbers(scores)))
@@ -196,7 +196,7 @@ class FineTuner(nn.Module):
     def start(
         self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, shots: Frames
     ) -> "FinetuneState":  # fmt: skip
-        """What the steps need: the optimizers, the pairs, and the motion to be kept."""
+        """Make the optimizers, the pairs, and the motion to be preserved."""
         opt_g = Adam(groups(generator, {"psi"}, self.lr_psi), self.lr_generator, self.betas)
         opt_d = Adam(groups(discriminator, {"w", "b"}, self.lr_w), self.lr_discriminator, self.betas)
         motion = MotionConsistency(generator, shots) if self.weights.get("motion") else None
@@ -208,7 +208,7 @@ class FineTuner(nn.Module):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # fmt: skip
         """One step on some shots: `num_discriminator_steps` updates of D', one of G'.
 
-        Returns the losses, and the scores of the shots and of G' before D' moved.
+        Returns the losses, and the mean scores of the shots and of G' before D' was updated.
         """
         players = [*generator.parameters(), *discriminator.parameters()]
         scores: dict[str, Tensor] = {}
@@ -229,12 +229,12 @@ class FineTuner(nn.Module):
             loss_g["adv"] = adversarial(fake.score)
             loss_g["fm"] = feature_matching(real.features, fake.features)
             if state.motion is not None:
-                loss_g["motion"] = state.motion(generator)  # other landmarks move mouth and eyes as before
+                loss_g["motion"] = state.motion(generator)  # mouth and eyes still follow other landmarks
         return {**loss_d, **loss_g}, scores
 
 
 class FinetuneState(NamedTuple):
-    """What one fine-tuning keeps from step to step."""
+    """Optimizers and samplers that live from step to step of one fine-tuning."""
 
     opt_g: Adam
     opt_d: Adam
@@ -243,7 +243,7 @@ class FinetuneState(NamedTuple):
 
 
 def groups(network: nn.Module, fast: set[str], lr: float) -> list[dict[str, Any]]:
-    """The parameters that learn, for an optimizer: those of these names at a rate of their own."""
+    """Parameter groups for an optimizer without frozen ones; those named in `fast` get the learning rate `lr`."""
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     own = {"params": [parameter for name, parameter in named if name in fast], "lr": lr}
     others = {"params": [parameter for name, parameter in named if name not in fast]}
@@ -251,12 +251,12 @@ def groups(network: nn.Module, fast: set[str], lr: float) -> list[dict[str, Any]
 
 
 def numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Tensors of one value as numbers."""
+    """Python numbers of scalar tensors; waits for the device."""
     return {name: float(value.detach()) for name, value in values.items()}
 
 
 def checked(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
-    """The losses as numbers. Raises FineTuningFailed where one is none."""
+    """The losses as numbers. Raises FineTuningFailed where one is NaN or infinite."""
     values = numbers(losses)
     if bad := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
         raise FineTuningFailed(f"fine-tuning failed in step {step}: {', '.join(bad)}; {REMEDY}")
@@ -264,14 +264,14 @@ def checked(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
 
 
 def checked_weights(generator: AnyPersonalGenerator) -> AnyPersonalGenerator:
-    """The generator. Raises FineTuningFailed where its weights are NaN or infinite."""
+    """The generator itself. Raises FineTuningFailed where one of its weights is NaN or infinite."""
     if bad := [name for name, value in generator.named_parameters() if not bool(value.isfinite().all())]:
         raise FineTuningFailed(f"fine-tuning failed: {len(bad)} weights are NaN or infinite, {bad[0]} first; {REMEDY}")
     return generator
 
 
 def report_start(scores: Mapping[str, Tensor]) -> None:
-    """Log D' of the shots and of G' before the first step; warn where they are out of the hinge loss's range."""
+    """Log the first scores of D'; warn where they are far outside the range in which the hinge loss acts."""
     values = numbers(scores)
     text = f"D' starts at {values['real']:.2f} for the shots and {values['fake']:.2f} for G'"
     if max(map(abs, values.values())) > SCORES_OK:

@@ -1,4 +1,4 @@
-"""The numbers of fine-tuning that were measured best for each kind of generator: experiments/finetune_options."""
+"""Numbers of fine-tuning that were measured best for each kind of generator (experiments/finetune_options)."""
 
 from typing import NamedTuple
 
@@ -8,16 +8,16 @@ from talkinghead.models.warp_guided import WarpGuidedGenerator
 
 
 class Measured(NamedTuple):
-    """What `FineTuner` takes for a number that is null; `steps` are those of a user who asks for none.
+    """What `FineTuner` uses for each number that is None; `steps`: the default of `animate.py` and the studio.
 
     Attributes:
         epochs: passes over the shots
-        max_steps: stop there; None: only the epochs count
+        max_steps: upper bound of the steps; None: the epochs alone decide
         batch_size: shots per step
         lr_generator: of all weights of G' but psi'
         lr_psi: of psi'
         lr_w: of w' and b
-        motion: weight of the loss
+        motion: weight of L_motion
     """
 
     steps: int
@@ -35,5 +35,5 @@ WARP_GUIDED = Measured(16, 16, 16, 1, 5e-5, 5e-3, 5e-3, 0.0)
 
 
 def measured(generator: nn.Module) -> Measured:
-    """Those of this generator."""
+    """The numbers for this kind of generator: warp-guided, or the paper's."""
     return WARP_GUIDED if isinstance(generator, WarpGuidedGenerator) else PAPERS

@@ -1,8 +1,8 @@
-"""What a new person is practised on (arXiv 1905.08233, Sec. 3.3): pairs of the shots, and how their face should move.
+"""What fine-tuning trains on (arXiv 1905.08233, Sec. 3.3): pairs of the shots, and how the face should move.
 
-The paper has the pairs (y, x) of the T shots alone. One or a few of them say nothing of an opening mouth, so
-fine-tuning may also be asked to keep the motion of the generator that it starts from (`MotionConsistency`), as prior
-preservation does (PTI, arXiv 2106.05744; DreamBooth, 2208.12242), and to see its pairs augmented (DeepSIM, 2007.01289).
+The paper uses the pairs (y, x) of the T shots alone. A few shots show no opening mouth, so fine-tuning can also
+preserve the motion of the generator that it starts from (`MotionConsistency`), as prior preservation does (PTI, arXiv
+2106.05744; DreamBooth, 2208.12242), and augment its pairs (DeepSIM, 2007.01289).
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ Augmentation = Literal["mirror", "affine", "colour"]
 
 TILT, RESIZE, SHIFT = 0.06, 0.04, 0.03  # of `affine`: standard deviations; radians, share, share of half a side
 GAIN, OFFSET = 0.08, 0.04  # of `colour`: standard deviations, of images in [-1, 1]
-GROWN = 0.3  # of the boxes around mouth and eyes: by so much of the box on each side
+GROWN = 0.3  # margin of the boxes around mouth and eyes on each side, as a share of the box
 BOXES = (tuple(range(48, 68)), tuple(range(36, 42)), tuple(range(42, 48)))  # mouth, eyes
-KNOWN_MOVES = 8  # other landmarks of a person, drawn once
+KNOWN_MOVES = 8  # landmarks y_j with other expressions, for each of which G_FF draws its motion once
 
 
 class Pair(NamedTuple):
-    """Some shots to learn: x, y, and `condition`, what G' is shown (y itself, or y and another picture)."""
+    """A batch to train on: x, y, and `condition`, the input of G' (y itself, or what `show` makes of y and a shot)."""
 
     x: Float[Tensor, "B 3 H W"]
     y: Float[Tensor, "B 3 H W"]
@@ -40,11 +40,11 @@ class Pair(NamedTuple):
 
 @final
 class PairSampler:
-    """Makes the pairs of a person.
+    """Makes training pairs from batches of the shots.
 
     Args:
-        augment: any of `mirror` (half of them), `affine` (a little turn, size and shift) and `colour` (contrast and
-            brightness of each channel): the same for the target and the picture that G' is shown
+        augment: any of `mirror` (half of the pairs), `affine` (a small rotation, scaling and shift) and `colour`
+            (contrast and brightness of each channel); target and shown picture are changed alike
     """
 
     def __init__(self, generator: AnyPersonalGenerator, shots: Frames, augment: Sequence[str] = ()) -> None:
@@ -57,7 +57,7 @@ class PairSampler:
 
     @torch.no_grad()
     def __call__(self, batch: Frames) -> Pair:
-        """Some of the shots, augmented, and what is shown beside them: never the target itself."""
+        """Augment a batch of the shots, and choose what G' is shown: never the target picture itself."""
         x, y, points = batch
         if self._warps is None or self._expressions is None:
             if self.augment:
@@ -72,16 +72,17 @@ class PairSampler:
         return Pair(x, y, show(shot, source, y, points))
 
     def _places(self, points: Float[Tensor, "B 68 2"]) -> Int[Tensor, " B"]:
-        """Which of the shots these points are."""
+        """Index of the shot that each row of points belongs to."""
         return (points[:, None] - self._shots.points[None]).float().norm(dim=-1).mean(-1).argmin(1)
 
 
 @final
 class MotionConsistency:
-    """L_motion: G' moves mouth and eyes as the generator does that it starts from.
+    """L_motion: G' moves mouth and eyes as the generator from which it starts.
 
     The mean of |[G'(y_j) - G'(y)] - [G_FF(y_j) - G_FF(y)]| in boxes around mouth and eyes; y are landmarks of the
-    shots, y_j the same with another expression by the face model. G_FF draws a few y_j once; each step takes one.
+    shots, y_j the same face with another expression from the face model. The change that G_FF makes is computed once
+    for `count` of them; each step draws one.
     """
 
     def __init__(self, generator: AnyPersonalGenerator, shots: Frames, count: int = KNOWN_MOVES) -> None:
@@ -90,13 +91,13 @@ class MotionConsistency:
         which = which.to(shots.points.device)
         still = Frames(*(part[which] for part in shots))
         moved = Frames(still.images, drawn(points, still.images), points)
-        # Pairs y_j, y: one passes through G' together.
+        # [count, 2, C, H, W]: y_j and y of a pair go through G' in one batch.
         self._shown = torch.stack([generator.condition(moved), generator.condition(still)], 1)
         self._boxes = boxes(torch.stack([points, still.points], 1), shots.images.shape[-1])
         self._change = torch.stack([change(generator, pair) for pair in self._shown])
 
     def __call__(self, generator: AnyPersonalGenerator) -> Float[Tensor, ""]:
-        """The loss for one y_j, at random."""
+        """The loss for one y_j, chosen at random."""
         n = int(torch.randint(len(self._shown), ()))
         drawn_moved, drawn_still = generator(self._shown[n])
         error = (drawn_moved.float() - drawn_still.float() - self._change[n]).abs() * self._boxes[n]
@@ -105,7 +106,7 @@ class MotionConsistency:
 
 @torch.no_grad()
 def change(generator: AnyPersonalGenerator, pair: Float[Tensor, "2 C H W"]) -> Float[Tensor, "3 H W"]:
-    """G(y_j) - G(y), as the generator draws in use."""
+    """G(y_j) - G(y) with the generator in eval mode, as it will be used."""
     training = generator.training
     moved, still = generator.eval()(pair)
     generator.train(training)
@@ -113,13 +114,14 @@ def change(generator: AnyPersonalGenerator, pair: Float[Tensor, "2 C H W"]) -> F
 
 
 def boxes(points: Float[Tensor, "N P 68 2"], size: int) -> Float[Tensor, "N 1 H W"]:
-    """1 in upright boxes around mouth and eyes, as far as they reach in any of the P poses, and a little beyond."""
+    """1 in upright boxes around mouth and eyes, which enclose them in all P poses with the margin `GROWN`."""
     steps = torch.arange(size, device=points.device)
     mask = torch.zeros(len(points), size, size, dtype=torch.bool, device=points.device)
     for part in BOXES:
         at = points[:, :, list(part)].flatten(1, 2)
         low, high = at.amin(1), at.amax(1)
         grow = GROWN * (high - low).amax(1, keepdim=True)
+        # A box is the product of an interval of columns (x) and one of rows (y).
         inside = (steps >= (low - grow)[..., None]) & (steps <= (high + grow)[..., None])  # [N, 2, size]
         mask |= inside[:, 1, :, None] & inside[:, 0, None, :]
     return mask[:, None].float()
@@ -135,7 +137,7 @@ def drawn(points: Float[Tensor, "B 68 2"], like: Float[Tensor, "B 3 H W"]) -> Fl
 def augmented(
     images: Sequence[Float[Tensor, "B 3 H W"]], points: Sequence[Float[Tensor, "B 68 2"]], names: Sequence[str]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Pictures and their points (pixels), changed at random: all pictures of a row alike."""
+    """Pictures and their points (pixels), changed at random; the n-th pictures of all batches are changed alike."""
     images, points = [part.float() for part in images], [part.float() for part in points]
     if "affine" in names:
         images, points = moved_alike(images, points)
@@ -156,15 +158,16 @@ def mirrored(points: Float[Tensor, "B 68 2"], size: int) -> Float[Tensor, "B 68 
 
 
 def moved_alike(images: list[Tensor], points: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """A small turn, size and shift about the picture's middle; what comes in from outside is mirrored at the edge."""
+    """A small rotation, scaling and shift about the centre; beyond its edge the picture is mirrored."""
     count, _, _, size = images[0].shape
     turn, grow, x, y = torch.randn(4, count, device=images[0].device)
     turn, grow = TILT * turn, torch.exp(RESIZE * grow)
     shift = SHIFT * torch.stack([x, y], -1)
     cos, sin = turn.cos() * grow, turn.sin() * grow
-    back = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], 1)  # output to input
+    # grid_sample reads each output place from an input place: x_in = back x_out + shift, in half sides of the picture.
+    back = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], 1)
     grid = F.affine_grid(torch.cat([back, shift[:, :, None]], 2), [count, 3, size, size], align_corners=False)
     pictures = [F.grid_sample(part, grid, padding_mode="reflection", align_corners=False) for part in images]
-    ahead = torch.linalg.inv(back)
+    ahead = torch.linalg.inv(back)  # points go the other way: x_out = back^-1 (x_in - shift)
     unit = [(part + 0.5) * (2 / size) - 1 - shift[:, None] for part in points]
     return pictures, [((part @ ahead.transpose(1, 2)) + 1) * (size / 2) - 0.5 for part in unit]

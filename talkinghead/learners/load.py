@@ -1,4 +1,4 @@
-"""Both methods for new people, feed-forward and fine-tuned, out of one checkpoint (arXiv 1905.08233, Sec. 3.3)."""
+"""Feed-forward and fine-tuned learning of new people from one checkpoint (arXiv 1905.08233, Sec. 3.3)."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -21,12 +21,12 @@ LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.faces.landmark_image.dr
 
 @final
 class LoadedCheckpoint:
-    """The networks of a checkpoint, loaded once, and what is learned with them.
+    """The networks of a checkpoint, loaded once, and the methods that learn people with them.
 
     Args:
-        numbers: of FineTuner, but for the number of steps; where `weights` is null, those of the loss
+        numbers: arguments of `FineTuner`, except the number of steps; where `weights` is None, those of the loss
         loss: L_CNT of fine-tuning and the weights that go with it; None: the checkpoint's
-        weights_dir: where pretrained networks of the checkpoint's loss lie
+        weights_dir: folder with the pretrained networks of the checkpoint's loss
     """
 
     def __init__(
@@ -40,17 +40,17 @@ class LoadedCheckpoint:
 
     @property
     def size(self) -> int:
-        """Pixels of the networks' pictures."""
+        """Side of the networks' pictures, pixels."""
         return image_size_of(str(self.checkpoint))
 
     @property
     def steps(self) -> int:
-        """Of fine-tuning, for who asks for none in particular."""
+        """Default number of fine-tuning steps for this kind of generator."""
         return measured(self._networks["generator"]).steps
 
     @cached_property
     def loss(self) -> Loss:
-        """L_CNT, and the weights of meta-learning. Raises what the loss raises where its network is not there."""
+        """L_CNT and the loss weights of meta-learning. Raises what the loss raises where its network is missing."""
         if self._loss is not None:
             return self._loss[0].to(self.device), self._loss[1]
         loss = section_of(str(self.checkpoint), "loss", self._weights_dir)
@@ -62,7 +62,7 @@ class LoadedCheckpoint:
         return content, {name: float(weight or 0) for name, weight in loss["weights"].items()}
 
     def method(self, steps: int) -> FeedForward | FineTuner:
-        """FT with so many steps; FF where there are none."""
+        """`FineTuner` with this number of steps; `FeedForward` for 0."""
         embedder, generator, discriminator = (
             self._networks[name] for name in ("embedder", "generator", "discriminator")
         )
@@ -75,11 +75,11 @@ class LoadedCheckpoint:
     def about(
         self, steps: int, num_shots: int, points: Float[ndarray, "68 2"], crop: Mapping[str, float]
     ) -> dict[str, Any]:
-        """How a person was learned, for the file of it.
+        """How a person was learned, for the person file.
 
         Args:
-            points: of the first shot, in the networks' pictures
-            crop: margin and down, as the shots were cropped
+            points: landmarks of the first shot, in pixels of the networks' pictures
+            crop: `margin` and `down` with which the shots were cropped
         """
         return {
             "method": "ft" if steps else "ff", "num_shots": num_shots, "source_points": points.tolist(),
@@ -89,7 +89,7 @@ class LoadedCheckpoint:
         }  # fmt: skip
 
     def _learned_with(self, steps: int) -> dict[str, Any]:
-        """The numbers of FineTuner, measured ones too."""
+        """The numbers that `FineTuner` used, including those filled in as measured."""
         numbers, tuner = self._numbers(steps), self.method(steps)
         open_ones = [name for name, value in numbers.items() if value is None]
         return {**numbers, **{name: getattr(tuner, name) for name in open_ones}, "weights": tuner.weights}

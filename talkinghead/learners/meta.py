@@ -25,17 +25,17 @@ class MetaLearner(AdversarialLearner):
 
     Args:
         num_discriminator_steps: updates of D per update of E and G
-        matching_moves_w: W follows e_hat too (paper); False: only e_hat follows W (authors' code)
+        matching_moves_w: L_MCH also updates W (paper); False: only E (authors' code)
         matched_shot: L_MCH takes e_hat_i, the "mean" (paper), or e_i of the "first" shot (authors' code)
-        generator_first: E and G step before D (authors' code), not after it
-        fake_moves_w: in D's step, W learns from x and x_hat; False: from x only (authors' code)
+        generator_first: E and G are updated before D (authors' code), not after it
+        fake_moves_w: in D's update, W gets a gradient from x and x_hat; False: from x only (authors' code)
         first_visit: W_i <- e_hat_i when a video is drawn for the first time, in place of noise
         lr_generator: of E, G and P, Adam (Sec. 4)
         lr_discriminator: of D, Adam (Sec. 4)
         betas: of all Adams
         eps: of all Adams
         lr_w: of W; None: lr_discriminator
-        gradient_clip_norm: of E and G, of theta, w0 and b, and of W's rows: each alone
+        gradient_clip_norm: of E and G together, of theta, w0 and b together, and of W's rows; None: no clipping
     """
 
     players = ("generator", "discriminator", "rows")
@@ -64,15 +64,15 @@ class MetaLearner(AdversarialLearner):
 
     def embed(self, batch: Episode) -> tuple[Float[Tensor, "B K N"], Float[Tensor, "B N"]]:
         """e_i(s_k) = E(x_i(s_k), y_i(s_k)), and e_hat_i, their mean over the shots (Sec. 3.2)."""
-        e = self.embedder(batch.shots.flatten(0, 1), batch.shots_landmarks.flatten(0, 1))
-        e = e.unflatten(0, batch.shots.shape[:2])
+        e = self.embedder(batch.shots.flatten(0, 1), batch.shots_landmarks.flatten(0, 1))  # all B * K shots at once
+        e = e.unflatten(0, batch.shots.shape[:2])  # [B, K, N]
         return e, e.mean(1)
 
     def training_step(self, batch: Episode, batch_idx: int) -> None:
         """One episode per row: `num_discriminator_steps` updates of D, one of E and G."""
         e, e_hat = self.embed(batch)  # the mean of e_i(s_k) over the K shots
         shown = self.generator.condition(batch)  # y_i(t); to a warp-guided G also a shot, moved to y_i(t)
-        x_hat = self.generator(shown, e_hat)  # G(y_i(t), e_hat_i; psi, P)
+        x_hat = self.generator(shown, e_hat)  # G(y_i(t), e_hat_i; psi, P): one pass for all updates below
         matched = e_hat if self.matched_shot == "mean" else e[:, 0]
         if self.visited is not None:
             fill_rows(self.discriminator.W.weight, self.visited, batch.video_index, e_hat.detach())
@@ -96,28 +96,28 @@ class MetaLearner(AdversarialLearner):
         with self.minimize(opt_d, opt_w) as loss:
             loss["dsc"] = hinge(*self.discriminator.compare(x, x_hat, y, i, self.fake_moves_w))
             if self.weights.get("mch") and self.matching_moves_w:
-                loss["mch"] = matching(matched, self.discriminator.rows(i))  # W's side of it
+                loss["mch"] = matching(matched, self.discriminator.rows(i))  # e_hat is detached: updates W
 
     def move_generator(self, batch: Episode, x_hat: Float[Tensor, "B 3 H W"], matched: Float[Tensor, "B N"]) -> None:
         """One update of phi, psi and P."""
         x, y, i = batch.target, batch.target_landmarks, batch.video_index
         opt_g, _, _ = self.step_optimizers()
         with self.minimize(opt_g) as loss:
-            with torch.no_grad():
+            with torch.no_grad():  # L_FM needs the activations on x, no gradient
                 real = self.discriminator(x, y, i)
             fake = self.discriminator(x_hat, y, i)
             loss["cnt"] = self.content(x, x_hat)
             loss["adv"] = adversarial(fake.score)
             loss["fm"] = feature_matching(real.features, fake.features)
             if self.weights.get("mch"):
-                loss["mch"] = matching(matched, self.discriminator.rows(i))  # E's side of it
+                loss["mch"] = matching(matched, self.discriminator.rows(i))  # W is frozen: updates E
             if self.weights.get("parts"):
-                loss["parts"] = parts(x, x_hat, batch.target_points)  # lips and lids; not in the paper
+                loss["parts"] = parts(x, x_hat, batch.target_points)  # not in the paper
         self.log_dict({"score/real": real.score.mean(), "score/fake": fake.score.detach().mean()})
 
     @torch.no_grad()
     def embeddings(self, e_hat: Float[Tensor, "B N"], i: Tensor) -> dict[str, Tensor]:
-        """Whether e_hat and W meet, as L_MCH wants: mean norms, mean cosine; components of e_hat that are 0 for all."""
+        """How well e_hat matches W: mean norms, mean cosine, and the share of components of e_hat that are always 0."""
         rows = self.discriminator.W(i)
         return {
             "embedding/e_hat": e_hat.norm(dim=1).mean(), "embedding/w": rows.norm(dim=1).mean(),
@@ -142,13 +142,13 @@ class MetaLearner(AdversarialLearner):
         return [opt_g, opt_d, opt_w]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the videos drawn so far, where `first_visit` must know them."""
+        """Add the videos visited so far, which `first_visit` needs."""
         super().on_save_checkpoint(checkpoint)
         if self.visited is not None:
             checkpoint["visited"] = self.visited.clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the videos drawn before; a run without `first_visit` has filled all rows by other means."""
+        """Restore the visited videos; rows of a run without `first_visit` are trained, so all count as visited."""
         super().on_load_checkpoint(checkpoint)
         if self.visited is not None:
             self.visited = checkpoint.get("visited", torch.ones_like(self.visited)).cpu()
@@ -157,6 +157,6 @@ class MetaLearner(AdversarialLearner):
 def parts(
     x: Float[Tensor, "B 3 H W"], x_hat: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference on lips and lids: few pixels, in which a face comes alive."""
+    """Mean absolute difference on lips and lids, few pixels that count little in L_CNT; in [0, 2]. Not in the paper."""
     mask = parts_mask(points, x.shape[-1])
     return ((x - x_hat.float()).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)

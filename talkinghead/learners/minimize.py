@@ -1,4 +1,4 @@
-"""One move of the two-player game: collect named losses, then step on their weighted sum."""
+"""One update of some players: collect named losses, then step on their weighted sum."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +15,16 @@ def minimize(
     optimizers: Sequence[Optimizer], parameters: Iterable[nn.Parameter], weights: Mapping[str, float | int],
     backward: Callable[[Tensor], object] = Tensor.backward,
 ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
-    """Fill the dictionary with losses by name: then `optimizers` step on their weighted sum (weight 1 if unnamed).
+    """Yield a dictionary for losses by name; then `optimizers` step on their weighted sum (weight 1 if unnamed).
 
     Those of `parameters` that none of `optimizers` owns are frozen inside the block. Spectrally normalised weights are
     computed once for all forward passes in it.
 
     Args:
-        optimizers: of the players that move
+        optimizers: of the players that are updated
         parameters: of all players
         weights: by the names of the losses
-        backward: computes the gradients of the weighted sum; a learner gives its own, as Lightning's
+        backward: computes the gradients of the weighted sum; a LightningModule passes `manual_backward`
 
     >>> g, d = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(1.0))
     >>> with minimize([torch.optim.SGD([g], lr=0.1)], [g, d], {"fm": 10}) as loss:
@@ -57,9 +57,9 @@ def minimize(
 
 @torch.no_grad()
 def clip_gradients(optimizer: Optimizer, limit: float | int) -> Float[Tensor, ""]:
-    """Scale the gradients of all that an optimizer moves to a norm of `limit` at most, as `clip_grad_norm_` does.
+    """Scale the gradients of one optimizer's parameters to a norm of at most `limit`, as `clip_grad_norm_` does.
 
-    Rows of a sparse gradient count as those of a dense one. Returns the norm as it was.
+    The rows of a sparse gradient are clipped as well. Returns the norm before clipping.
     """
     values = []
     for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):

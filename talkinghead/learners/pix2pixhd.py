@@ -25,18 +25,18 @@ Move = Callable[[Optimizer], AbstractContextManager[dict[str, Tensor]]]
 
 @final
 class Pix2PixHDLearner(AdversarialLearner):
-    """Learns landmark image -> frame from all people at once; then, by `learn`, from the T frames of one person.
+    """Maps landmark image -> frame: trained on all people at once, then fine-tuned by `learn` on T frames of one.
 
-    It sees no shots while it is pretrained: it draws an average person, whoever drives.
+    Pretraining uses no shots, so before `learn` it draws an average person.
 
     Args:
         lr: Adam of G and of D
         betas: Adam of G and of D
         decay_from: share of the epochs after which lr falls linearly towards 0; 1: never
         finetune_epochs: passes over the T frames
-        finetune_lr: Adam's, constant
-        finetune_batch_size: shots per step, where T is larger
-        gradient_clip_norm: of G and of D, each alone, in pretraining
+        finetune_lr: of Adam, constant
+        finetune_batch_size: shots per step, at most T
+        gradient_clip_norm: of G and of D separately, in pretraining; None: no clipping
     """
 
     players = ("generator", "discriminator")
@@ -64,7 +64,7 @@ class Pix2PixHDLearner(AdversarialLearner):
     # Pretraining on all people.
 
     def training_step(self, batch: Episode, batch_idx: int) -> None:
-        """One update of D and one of G on the targets; the shots are not looked at."""
+        """One update of D and one of G on the targets; the shots are ignored."""
         opt_g, opt_d = self.step_optimizers()
         x_hat, real, fake = self.play(
             self.generator, self.discriminator, batch.target, batch.target_landmarks, opt_g, opt_d, self.minimize
@@ -76,7 +76,7 @@ class Pix2PixHDLearner(AdversarialLearner):
         self, generator: nn.Module, discriminator: MultiScaleDiscriminator, x: Float[Tensor, "B 3 H W"],
         y: Float[Tensor, "B 3 H W"], opt_g: Optimizer, opt_d: Optimizer, move: Move,
     ) -> tuple[Float[Tensor, "B 3 H W"], MultiScaleOutput, MultiScaleOutput]:  # fmt: skip
-        """One step of the game, in pretraining and fine-tuning alike; `move` is `minimize` for these players."""
+        """One update of D and one of G, in pretraining and fine-tuning; `move` is `minimize` for these players."""
         x_hat = generator(y)
 
         with move(opt_d) as loss:
@@ -96,7 +96,7 @@ class Pix2PixHDLearner(AdversarialLearner):
         return x_hat, real, fake
 
     def on_train_epoch_start(self) -> None:
-        """Let the learning rate of both players fall in the last epochs."""
+        """Set the learning rate of both players, which falls linearly in the last epochs."""
         lr = self.lr * remaining(self.current_epoch, self.trainer.max_epochs, self.decay_from)
         for optimizer in self.step_optimizers():
             for group in optimizer.param_groups:
@@ -109,14 +109,14 @@ class Pix2PixHDLearner(AdversarialLearner):
     def reenact(self, batch: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
         """The pretrained G on the targets' landmark images: an average person, the same for every number of shots.
 
-        `learn` is what adapts it; a fine-tuning for each validation episode would take longer than the training.
+        Only `learn` adapts it; fine-tuning on every validation episode would take longer than the training.
         """
         return self.generator(batch.target_landmarks)
 
     # A new person.
 
     def learn(self, shots: Frames) -> Reenactor:
-        """Fine-tune copies of G and D on the T frames by the same game. Raises ValueError where there is none."""
+        """Fine-tune copies of G and D on the T frames with the same losses. Raises ValueError where T is 0."""
         if len(shots.images) == 0:
             raise ValueError("Pix2pixHD learns a person from at least one frame, and was given none")
         self.content.to(shots.images.device)
@@ -140,7 +140,7 @@ def least_squares(scores: Sequence[Float[Tensor, "B 1 _ _"]], goal: float) -> Fl
 def multi_scale_matching(real: MultiScaleOutput, fake: MultiScaleOutput) -> Float[Tensor, ""]:
     """L_FM of each scale: sum over its layers of the mean absolute difference; averaged over the scales.
 
-    The average over the scales follows the published code.
+    The mean over the scales follows the published code.
     """
     num_layers = len(real.features[0])
     flat = [[layer for scale in verdict.features for layer in scale] for verdict in (real, fake)]
@@ -148,12 +148,12 @@ def multi_scale_matching(real: MultiScaleOutput, fake: MultiScaleOutput) -> Floa
 
 
 def mean_score(verdict: MultiScaleOutput) -> Float[Tensor, ""]:
-    """Over patches, pictures and scales."""
+    """The score of D, averaged over patches, pictures and scales."""
     return torch.stack([score.detach().mean() for score in verdict.scores]).mean()
 
 
 def remaining(epoch: int, max_epochs: int | None, decay_from: float) -> float:
-    """Share of the learning rate in an epoch: 1 at first, then falling by equal steps that would end at 0."""
+    """Factor of the learning rate in an epoch: 1 at first, then falling linearly towards 0 after the last."""
     if max_epochs is None or max_epochs <= 0:
         return 1.0
     start = round(decay_from * max_epochs)
@@ -161,5 +161,5 @@ def remaining(epoch: int, max_epochs: int | None, decay_from: float) -> float:
 
 
 def trainable_copy(module: Network) -> Network:
-    """All its parameters take gradients; nothing is shared."""
+    """A deep copy whose parameters all require gradients."""
     return copy.deepcopy(module).requires_grad_(True).train()

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether it is this run's: `ckpt_path=auto|last|FILE`."""
+"""Which checkpoint a run resumes from, and whether it belongs to this run: `ckpt_path=auto|last|FILE`."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from talkinghead.models.trusted import RENAMED, read_checkpoint
 
-SAME = ("model", "seed", "data.path", "data.build", "data.size", "learner._target_")  # what makes a run what it is
+SAME = ("model", "seed", "data.path", "data.build", "data.size", "learner._target_")  # a resumed run has these keys
 NEVER_TOLD = {"paths", "ckpt_path", "allow_other_run", "num_videos", "git_commit", "logger", "init_from", "callbacks"}
 
 _logger = logging.getLogger(__name__)
 
 
 class Difference(NamedTuple):
-    """A key of the config, in the checkpoint and now."""
+    """A key of the config whose value in the checkpoint is not that of this run."""
 
     key: str
     there: Any
@@ -32,11 +32,14 @@ def find_checkpoint(
 
     `wanted` may also be:
 
-    - auto: this run's own `checkpoints/last.ckpt` in `output_dir`, a new run where there is none yet
+    - auto: `checkpoints/last.ckpt` in `output_dir`; a new run where there is none yet
     - last: the newest `last.ckpt` of the experiment (`config["name"]`) that was trained with this model, seed and data
 
-    Raises FileNotFoundError where there is none, ValueError where it is of another model, seed or data set and
-    `allow_other_run` does not say that this is meant. Other differences of the configs are logged.
+    Other differences between the configs are logged.
+
+    Raises:
+        FileNotFoundError: where there is no such checkpoint.
+        ValueError: where it has another model, seed or data set, unless `allow_other_run` is set.
     """
     if wanted is None:
         return None
@@ -65,12 +68,12 @@ def find_checkpoint(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint without its tensors in memory. Raises ValueError where the file is none."""
+    """A checkpoint whose tensors stay on disk. Raises ValueError where the file is not a checkpoint."""
     return read_checkpoint(path, "ckpt_path", mmap=True)
 
 
 def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Difference]:
-    """Keys whose values differ; paths by their last part, for a data set may have been moved."""
+    """Keys whose values differ; paths are compared by their last part, because a data set may have been moved."""
     if not there:
         return
     old, new = dict(flat(there)), dict(flat(here))
@@ -105,11 +108,11 @@ def _newest(outputs_dir: Path, config: Mapping[str, Any], allow_other_run: bool)
     for path in found:
         if not any(one.key.startswith(SAME) for one in compare(read(path).get("config") or {}, config)):
             return path
-    return found[0]  # which is then refused, with what differs
+    return found[0]  # the caller refuses it, and says what differs
 
 
 def _tell_finished(path: Path, checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Say that nothing is left to do in a run that has had all its epochs."""
+    """Log that nothing is left to do where all epochs are done."""
     epochs = config.get("trainer", {}).get("max_epochs")
     try:
         done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]

@@ -1,4 +1,4 @@
-"""What the methods share that are fine-tuned on a person's shots: passes over the shots, drawing in parts."""
+"""What methods that are fine-tuned on shots share: passes over the shots, and drawing in batches."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from talkinghead.types import Frames
 
-BATCH = 8  # pictures at a time where nothing is learned
+BATCH = 8  # pictures per forward pass without gradients
 
 
 def shuffled_batches(
     shots: Frames, epochs: int, batch_size: int, max_steps: int | None = None
 ) -> Iterator[tuple[int, Frames]]:
-    """`epochs` passes in random order, in batches as equal as possible; each with the number of steps."""
+    """`epochs` passes in random order, in batches of nearly equal size; yields (total number of steps, batch)."""
     num_shots = len(shots.images)
     orders = (torch.randperm(num_shots).to(shots.images.device) for _ in range(epochs))
     steps = [chosen for order in orders for chosen in order.chunk(-(-num_shots // batch_size))][:max_steps]
@@ -23,13 +23,13 @@ def shuffled_batches(
 
 
 def shown(generator: nn.Module, driving: Frames) -> Float[Tensor, "M C H W"]:
-    """What a person's generator is shown of driving frames: it says itself, else their landmark images."""
+    """The input of a person's generator for driving frames: its own `condition`, else their landmark images."""
     condition = getattr(generator, "condition", None)
     return driving.landmarks if condition is None else condition(driving)
 
 
 @torch.no_grad()
 def draw(generator: nn.Module, driving: Frames) -> Float[Tensor, "M 3 H W"]:
-    """What a person's generator makes of the driving frames, `BATCH` at a time."""
+    """x_hat of the driving frames by a person's generator, `BATCH` at a time; in [-1, 1]."""
     parts = zip(*(part.split(BATCH) for part in driving), strict=True)
     return torch.cat([generator(shown(generator, Frames(*part))) for part in parts]).float()

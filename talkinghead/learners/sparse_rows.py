@@ -1,4 +1,4 @@
-"""W across ranks, gradients and first values: rows travel, never the table (arXiv 1905.08233, Sec. 3.1)."""
+"""W on several ranks: used rows and their gradients are exchanged, never the table (arXiv 1905.08233, Sec. 3.1)."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ def average_rows(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, 
 def fill_rows(
     table: Float[Tensor, "R N"], visited: Bool[Tensor, " R"], rows: Int[Tensor, " B"], values: Float[Tensor, "B N"]
 ) -> None:
-    """table[row] <- the mean of its values, for rows not visited so far; the same bits on every rank.
+    """table[row] <- the mean of its values over all ranks, for rows not visited so far; the same bits on every rank.
 
-    `visited` lies on the CPU and learns of all rows, on every rank.
+    `visited`, on the CPU, is updated with the rows of all ranks.
     """
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         rows, values = _gather(rows, values.float(), _longest(rows))
@@ -38,7 +38,7 @@ def fill_rows(
 
 
 def _longest(rows: Tensor) -> int:
-    """The number of rows of the rank that has most."""
+    """The largest number of rows that a rank has."""
     count = torch.tensor(len(rows), device=rows.device)
     dist.all_reduce(count, dist.ReduceOp.MAX)
     return int(count)
@@ -47,7 +47,7 @@ def _longest(rows: Tensor) -> int:
 def _gather(rows: Tensor, values: Tensor, count: int, missing: float | None = None) -> tuple[Tensor, Tensor]:
     """All ranks' rows and values, in the order of the ranks; `count` of each.
 
-    Ranks may use different numbers of rows: they fill up with their first one, and with `missing` for its values.
+    Ranks may have different numbers of rows: they pad with their first row, and its values with `missing`.
     """
     extra = count - len(rows)
     rows = torch.cat([rows, rows[:1].expand(extra)])
@@ -62,7 +62,7 @@ def _gather(rows: Tensor, values: Tensor, count: int, missing: float | None = No
 
 
 def _mean_over_ranks(gradient: Tensor) -> Tensor:
-    """Sparse [videos, N] gradient of one rank -> the mean of all ranks', coalesced."""
+    """Sparse [videos, N] gradient of this rank -> the coalesced mean over the ranks."""
     gradient = gradient.coalesce()
     rows, values = gradient.indices()[0], gradient.values()
     all_rows, all_values = _gather(rows, values, _longest(rows), missing=0.0)

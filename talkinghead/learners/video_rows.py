@@ -1,4 +1,4 @@
-"""Rows of W follow the names of the videos: a data set that was prepared again may number them otherwise."""
+"""Match rows of W by the names of the videos: a data set that was prepared again may number them differently."""
 
 import logging
 from collections.abc import MutableMapping, Sequence
@@ -17,14 +17,14 @@ _logger = logging.getLogger(__name__)
 def match_videos(
     checkpoint: MutableMapping[str, Any], mine: Sequence[str] | None, own: MutableMapping[str, Tensor]
 ) -> None:
-    """Reorder W, and what its optimizer remembers, in a checkpoint whose videos are others; tell how many.
+    """Reorder W and the state of its optimizer in a checkpoint of other videos; log how many match.
 
     Args:
-        mine: names of the videos of this run; None: not known, then only the number can be compared
-        own: the learner's state, whose rows new videos keep
+        mine: names of the videos of this run; None: unknown, so only the numbers of rows are compared
+        own: the learner's state dict, whose rows are kept for new videos
 
     Raises:
-        ValueError: where rows differ in number and names are missing.
+        ValueError: where the numbers of rows differ and names are unknown.
     """
     theirs, state = checkpoint.get("videos"), checkpoint.get("state_dict", {})
     if ROWS not in state or ROWS not in own or theirs == (None if mine is None else list(mine)):

@@ -1,4 +1,4 @@
-"""X2Face (arXiv 1807.10550), a baseline: trained on episodes by L1 alone, and driven by pictures."""
+"""X2Face (arXiv 1807.10550), a baseline: trained on episodes by L1, and driven by pictures instead of landmarks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,18 +14,18 @@ from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.x2face import DrivingNetwork, EmbeddingNetwork, warp
 from talkinghead.types import Episode, Frames, Reenactor
 
-AT_ONCE = 16  # frames, when a person is learnt or reenacted
+AT_ONCE = 16  # frames per forward pass when a person is learned or reenacted
 
 
 @final
 class X2FaceLearner(EpisodicLearner):
-    """Learns to warp source frames to an embedded face, and that to the target, which is the driving frame (stage I).
+    """Trained to warp source frames to an embedded face, and that to the target, which also drives (its stage I).
 
     Args:
         weights: of `l1`, and of `cnt`, which needs `content`: a content loss on the same pictures
-        lr: Adam
-        betas: Adam
-        gradient_clip_norm: of both networks together
+        lr: of Adam
+        betas: of Adam
+        gradient_clip_norm: of both networks together; None: no clipping
     """
 
     players = ("generator",)
@@ -41,7 +41,7 @@ class X2FaceLearner(EpisodicLearner):
         self.lr, self.betas = lr, (float(betas[0]), float(betas[1]))
 
     def training_step(self, batch: Episode, batch_idx: int) -> None:
-        """The target and the shots, F frames of a video: each is source and driving frame of every other one."""
+        """Target and shots are F frames of a video, each of which is source and driving frame of every other one."""
         x = torch.cat([batch.target[:, None], batch.shots], dim=1)
         clips, frames = x.shape[:2]
         x = x.flatten(0, 1)
@@ -54,14 +54,14 @@ class X2FaceLearner(EpisodicLearner):
         self.last_output = x_hat[0, ::frames].detach()  # the target, from the last shot
 
     def reenact(self, batch: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
-        """The mean of the shots' embedded faces, driven by the target frames themselves."""
+        """Warp the mean of the shots' embedded faces, driven by the target frames themselves."""
         shots = batch.take(num_shots).shots
         faces = self.embedder(shots.flatten(0, 1)).unflatten(0, shots.shape[:2])
         return warp(faces.mean(1), self.driver(batch.target))
 
     @torch.no_grad()
     def learn(self, shots: Frames) -> Reenactor:
-        """Embed the shots; their landmarks are not looked at, and no weight moves."""
+        """Embed the shots; their landmarks are ignored, and no weight is updated."""
         with evaluating(self):
             face = torch.cat([self.embedder(part) for part in shots.images.split(AT_ONCE)]).mean(0, keepdim=True)
 
@@ -74,13 +74,13 @@ class X2FaceLearner(EpisodicLearner):
         return reenact
 
     def configure_optimizers(self) -> Optimizer:
-        """Adam for both networks."""
+        """One Adam for the embedding and the driving network together."""
         return Adam([*self.embedder.parameters(), *self.driver.parameters()], self.lr, self.betas)
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Batch norm with its running statistics; afterwards as it was."""
+    """Batch norm uses its running statistics inside the block; afterwards the mode is as before."""
     training = module.training
     module.eval()
     try:

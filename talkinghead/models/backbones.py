@@ -17,7 +17,7 @@ from talkinghead import pretrained
 
 
 class Convention(NamedTuple):
-    """How a network wants its input: `(x in [0, scale] - mean) / std`, RGB or BGR. `mean` and `std` in that order."""
+    """The input that a network expects: `(x in [0, scale] - mean) / std`; `mean` and `std` in that channel order."""
 
     scale: float
     bgr: bool
@@ -58,7 +58,7 @@ class Backbone(nn.Module, ABC):
         self.register_buffer("offset", (scale / 2 - mean) / std, persistent=False)
 
     def preprocess(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Images in [-1, 1], RGB -> what the network was trained on."""
+        """Images in [-1, 1], RGB -> the network's convention: range, channel order, mean and standard deviation."""
         x = x.flip(1) if self.bgr else x
         return torch.addcmul(self.offset, x.float(), self.gain)
 
@@ -66,11 +66,11 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]: ...
 
     def freeze(self) -> "Backbone":
-        """Weights without gradient, eval mode, channels last."""
+        """Itself, in eval mode, channels last, with weights that require no gradient."""
         return self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stays in eval mode, also as part of a module that trains."""
+        """Itself, in eval mode whatever `mode` is: a parent's `train()` must not change it."""
         return super().train(False)
 
 
@@ -106,8 +106,8 @@ class LaplacianPyramid(Backbone):
 class RandomFeatures(Backbone):
     """Five blocks of two 3 x 3 convolutions with random weights, the same for the same seed on every machine.
 
-    Untrained features know nothing of faces, but compare textures and edges on all scales as an ImageNet network does:
-    relative to another person, they mind a blur of 1 px as much as VGG16 (arXiv 1606.04801 on what random weights see).
+    Untrained features are not specific to faces, but compare textures and edges on all scales as an ImageNet network
+    does: relative to another person, a blur of 1 px is as large a distance as for VGG16 (see arXiv 1606.04801).
     """
 
     def __init__(self, channels: Sequence[int] = (32, 64, 96, 128, 128), seed: int = 0) -> None:
@@ -135,12 +135,12 @@ VGG16_BLOCKS, VGG19_BLOCKS = (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 _VGG_CHANNELS = (64, 128, 256, 512, 512)
 # After the ReLU of the first convolution of each block, in torchvision's numbering of `features`.
 VGG19_LAYERS, VGG16_LAYERS = (1, 6, 11, 20, 29), (1, 6, 11, 18, 25)
-# Mean of the first activations that tells Caffe's weights (20 on a grey ramp) from torchvision's (below 1).
+# Threshold of the mean first activation between Caffe's weights (20 on a grey ramp) and torchvision's (below 1).
 UNIT_LEVEL = 3.0
 
 
 def activations_of(features: nn.Module, layers: Sequence[int], x: Tensor) -> list[Tensor]:
-    """What the children of `features` with the numbers `layers` give, shallow to deep."""
+    """The outputs of the children of `features` with the numbers `layers`, shallow to deep."""
     activations = []
     for number, layer in enumerate(features.children()):
         x = layer(x)
@@ -154,8 +154,8 @@ class VGG(Backbone):
 
     Args:
         blocks: convolutions per block
-        layers: which layers' activations are returned, in torchvision's numbering of `features`
-        pooling: "max" as trained, or "avg" as the paper's authors use in their later code
+        layers: layers whose activations are returned, in torchvision's numbering of `features`
+        pooling: "max" as trained, or "avg" as in the authors' later code
     """
 
     def __init__(self, blocks: Sequence[int], layers: Sequence[int], convention: str, pooling: str = "max") -> None:
@@ -251,7 +251,7 @@ _OFFICIAL = {
 
 
 def source_name(network: str, convention: str, path: str | Path | None) -> str:
-    """Which public file holds the weights made for this input. ValueError where there is none and no path is given."""
+    """The public file with the weights for this convention; ValueError where there is none and no path is given."""
     names = _OFFICIAL[network]
     if convention not in names and path is None:
         raise ValueError(
@@ -262,7 +262,7 @@ def source_name(network: str, convention: str, path: str | Path | None) -> str:
 
 
 def load_vgg(backbone: VGG, file: Path, convention: str) -> VGG:
-    """Load a VGG's weights and check that their activations have the scale that the convention promises."""
+    """Load a VGG's weights, and check that the scale of its activations is that of the convention."""
     load_features(backbone.features, read_weights(file), file)
     ramp = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
     with torch.no_grad():
@@ -285,7 +285,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def load_features(features: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
-    """Load the `features` of a classification network; what lies deeper than `features` is ignored."""
+    """Load the `features` of a classification network; its deeper layers are ignored."""
     named = {name.removeprefix("features."): value for name, value in weights.items()}
     try:
         features.load_state_dict({name: named[name] for name in features.state_dict()})

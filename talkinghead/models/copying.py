@@ -1,4 +1,4 @@
-"""Methods that learn nothing: a source frame as it is, moved, or the mean of all. Every method must beat them."""
+"""Baselines that train nothing: the nearest source frame, the same warped, the mean of all frames."""
 
 from typing import final
 
@@ -17,7 +17,7 @@ class NearestFrame:
     """The shot whose landmarks are nearest to the driver's in mean pixel distance."""
 
     def learn(self, shots: Frames) -> Reenactor:
-        """Remember the shots."""
+        """A `Reenactor` that copies the shot with the nearest landmarks."""
 
         @torch.no_grad()
         def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
@@ -31,7 +31,7 @@ class WarpedFrame:
     """The nearest shot, warped to the driver's points by thin-plate splines (`talkinghead.models.guide`)."""
 
     def learn(self, shots: Frames) -> Reenactor:
-        """Remember the shots."""
+        """A `Reenactor` that warps the shot with the nearest landmarks."""
 
         @torch.no_grad()
         def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
@@ -47,7 +47,7 @@ class MeanFrame:
     """The mean of the shots, whatever the driver does."""
 
     def learn(self, shots: Frames) -> Reenactor:
-        """Average the shots."""
+        """A `Reenactor` that returns the mean of the shots for every driving frame."""
         mean = shots.images.mean(dim=0, keepdim=True)
 
         @torch.no_grad()

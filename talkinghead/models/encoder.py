@@ -18,7 +18,7 @@ Pooling = Literal["sum_relu", "relu_sum", "sum", "max"]
 def pool(h: Float[Tensor, "B N h w"], pooling: Pooling) -> Float[Tensor, "B N"]:
     """Feature map to vector, in fp32: "sum_relu" as ICCV, "relu_sum" as the authors' code, "max" as arXiv v1.
 
-    "sum" has no ReLU: no component is dead, and the vector may point anywhere (not in the paper).
+    "sum" has no ReLU, so no component can die, and components may be negative (not in the paper).
 
     >>> h = torch.tensor([[-3.0, 1.0], [1.0, -2.0]])[None, None]  # one channel of 2 x 2
     >>> [float(pool(h, how)) for how in ("sum_relu", "relu_sum", "sum", "max")]
@@ -35,10 +35,10 @@ def pool(h: Float[Tensor, "B N h w"], pooling: Pooling) -> Float[Tensor, "B N"]:
 
 
 class Encoder(nn.Module):
-    """Residual down blocks over picture and landmark image, to one vector: E itself, and V of D without its last block.
+    """Residual down blocks over picture and landmark image, to one vector: E, and with one block more V of D.
 
     Args:
-        channels: widths after each block, which halves the size each; the last is N
+        channels: width after each block, which halves the size; the last is N
         attention: side of the feature map that self-attention works on; None: no self-attention
         num_flat: residual blocks at the end that keep the size (V of D has one)
     """
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         self.attention = SelfAttention(at, spectral_norm) if self.attention_after >= 0 else nn.Identity()
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Float[Tensor, "B N"], list[Tensor]]:
-        """x, y [B, 3, H, W] -> the vector, and the activations after each block."""
+        """Picture and landmark image, both [B, 3, H, W] in [-1, 1] -> the vector, and the activations of each block."""
         h = torch.cat([x, y], dim=1).contiguous(memory_format=layout_of(self))
         features = []
         for n, block in enumerate(self.blocks):

@@ -1,6 +1,6 @@
 """FaceNet: a small network for identity, landmarks and facial actions, trained on synthetic heads, part of the package.
 
-It stands in for VGG19 and VGGFace in the content loss wherever only package registries can be reached.
+It replaces VGG19 and VGGFace in the content loss where their weights cannot be downloaded.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ GRID = 4  # the heads see the last activations on a 4 x 4 grid, whatever the ima
 
 
 class Face(NamedTuple):
-    """What FaceNet says about an image. Landmarks are in units of the image side, 0 … 1 from the left and the top."""
+    """Outputs of FaceNet. Landmarks are in units of the image side, 0 … 1 from the left and the top."""
 
     embedding: Float[Tensor, "B D"]
     landmarks: Float[Tensor, "B 68 2"]

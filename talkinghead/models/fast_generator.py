@@ -1,8 +1,9 @@
-"""G' for use alone (arXiv 1905.08233, Sec. 4): the pictures of `PersonalGenerator` from two thirds of the work.
+"""G' for inference (arXiv 1905.08233, Sec. 4): the pictures of `PersonalGenerator` with two thirds of the arithmetic.
 
-Three by three before average pooling is one convolution of four by four with stride two. Three by three after nearest
-upsampling is four of two by two, one for each pixel that a pixel becomes. Scales and shifts are constants, attention
-is two matrix products, and there are no gradients.
+Convolution and resampling are both linear, so each pair of them is fused into one convolution: 3 x 3 followed by 2 x 2
+average pooling is 4 x 4 with stride 2; nearest upsampling followed by 3 x 3 is four convolutions of 2 x 2, one for each
+pixel of the 2 x 2 that an input pixel becomes, because two of three taps then read the same pixel. Scales and shifts
+are constants, attention is two matrix products, and there are no gradients.
 """
 
 import torch
@@ -20,13 +21,13 @@ from talkinghead.models.layers import (
 )
 from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator
 
-PIXELS_AT_ONCE = 8 * 64 * 64  # pixels at a time: small pictures share the weights, large ones stay in the caches
+PIXELS_AT_ONCE = 8 * 64 * 64  # per pass: small pictures share one read of the weights, large ones stay in the caches
 
 
 class FastGenerator(nn.Module):
-    """Draws what `person` draws; `dtype` is that of weights and activations, statistics are in fp32.
+    """Draws the same pictures as `person`; weights and activations have type `dtype`, statistics fp32.
 
-    Made for CPUs. It shares no memory with `person`.
+    For CPUs. It shares no memory with `person`.
     """
 
     def __init__(self, person: PersonalGenerator, dtype: torch.dtype = torch.float32) -> None:
@@ -55,7 +56,7 @@ class FastGenerator(nn.Module):
 
 
 class FastWarpGuidedGenerator(nn.Module):
-    """Draws what a warp-guided `person` draws, likewise; masks and resampling stay in fp32."""
+    """Draws the same pictures as a warp-guided `person`; masks and resampling stay in fp32."""
 
     def __init__(self, person: PersonalWarpGuidedGenerator, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -75,12 +76,12 @@ class FastWarpGuidedGenerator(nn.Module):
 
     @torch.no_grad()
     def forward(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """A picture at a time: larger batches leave the caches."""
+        """One picture at a time: larger batches do not fit the caches."""
         with torch.autocast(y.device.type, enabled=False):
             return torch.cat([self.compose(some, self.parts(some)) for some in y.float().split(1)])
 
     def parts(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 26 h w"]:
-        """What `compose` makes the picture of."""
+        """The network's output at half size, of which `compose` makes the picture."""
         h = self.from_guide(F.pixel_unshuffle(y, 2).to(self.dtype, memory_format=torch.channels_last))
         skips = [h]
         for block in self.down:
@@ -95,12 +96,12 @@ class FastWarpGuidedGenerator(nn.Module):
 
 
 def attention(layers: nn.ModuleDict, n: int) -> list[nn.Module]:
-    """The attention after the n-th block, if there is one."""
+    """The self-attention after the n-th block, or nothing."""
     return [FastAttention(layers[str(n)])] if str(n) in layers else []  # type: ignore[arg-type]
 
 
 class Norm(nn.Module):
-    """Instance norm with known scale and shift, and ReLU."""
+    """Instance norm with constant scale and shift, then ReLU."""
 
     scale: Tensor
     shift: Tensor
@@ -117,9 +118,8 @@ class Norm(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         result, mean, inverse_std = torch.empty_like(x), torch.empty_like(self.scale), torch.empty_like(self.scale)
-        for image, out in zip(
-            x.split(1), result.split(1), strict=True
-        ):  # torch's group norm is no more exact than E[x²]
+        # Batch norm of one picture is instance norm. Group norm would not do: its variance E[x²] - E[x]² is inexact.
+        for image, out in zip(x.split(1), result.split(1), strict=True):
             torch.native_batch_norm(
                 image, self.scale, self.shift, None, None, True, 0.0, self.eps, out=(out, mean, inverse_std)
             )
@@ -127,7 +127,7 @@ class Norm(nn.Module):
 
 
 class FastDown(nn.Module):
-    """`DownBlock` that halves the size."""
+    """A `DownBlock` whose second convolution and pooling are fused."""
 
     def __init__(self, block: DownBlock) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class FastDown(nn.Module):
 
 
 class FastUp(nn.Module):
-    """`AdaptiveBlock`, with or without upsampling."""
+    """An `AdaptiveBlock` of one person; upsampling, if any, is fused with the first convolution."""
 
     def __init__(self, block: AdaptiveBlock, psi1: Float[Tensor, "1 _"], psi2: Float[Tensor, "1 _"]) -> None:
         super().__init__()
@@ -156,12 +156,13 @@ class FastUp(nn.Module):
         skip = self.skip(x)
         if not self.upsample:
             return h.add_(skip)
+        # The skip is added to each of the 2 x 2 pixels in place, without upsampling it.
         upsample_kernels(h).add_(into_rows(skip)[:, :, None, :, None])
         return h
 
 
 class FastAttention(nn.Module):
-    """`SelfAttention` picture by picture: on CPU plain matrix products take a sixth of torch's attention."""
+    """`SelfAttention`, one picture at a time: on a CPU plain matrix products take a sixth of the time of torch's."""
 
     def __init__(self, layer: SelfAttention) -> None:
         super().__init__()
@@ -178,24 +179,31 @@ class FastAttention(nn.Module):
 def fuse_pool(layer: nn.Module) -> nn.Conv2d:
     """One convolution for `avg_pool2d(conv3(x), 2)`."""
     weight, bias = parts_of(layer)
+    # The 4 x 4 kernel is the mean of the 3 x 3 one at its four positions, which are windows of the padded kernel.
     return convolution(F.pad(weight, (1, 1, 1, 1)).unfold(2, 4, 1).unfold(3, 4, 1).mean((2, 3)), bias, stride=2)
 
 
 def fuse_upsample(layer: nn.Module) -> nn.Conv2d:
-    """Four convolutions in one for `conv3(upsample(x, 2))`: see `depth_to_space`."""
+    """One convolution, four outputs per channel, for `conv3(upsample(x, 2))`; `depth_to_space` puts them in place."""
     weight, bias = parts_of(layer)
     kernels = [halves(halves(weight, row).mT, column).mT for row in (0, 1) for column in (0, 1)]
     return convolution(torch.cat(kernels), bias.repeat(4))
 
 
 def halves(weight: Float[Tensor, "D C 3 K"], second: int) -> Float[Tensor, "D C 2 K"]:
-    """What three rows do to the first or the second of two equal ones."""
+    """Three taps on upsampled rows as two taps on the rows before: two of the three read the same row.
+
+    `second`: 0 for the first of the two equal rows, whose upper neighbour is another; 1 for the second.
+    """
     first, middle, last = weight.unbind(2)
     return torch.stack((first + middle, last) if second else (first, middle + last), 2)
 
 
 def depth_to_space(h: Float[Tensor, "B D4 H1 W1"]) -> Float[Tensor, "B D H2 W2"]:
-    """The pictures from four phases, each of which starts at another corner."""
+    """Interleave the four outputs per channel to twice the size; each belongs to one pixel of 2 x 2.
+
+    The convolution is padded on all sides, so the output for (row, column) starts at that offset.
+    """
     rows = into_rows(h).unflatten(3, (2, 2, -1))
     batch, height, width = len(h), h.shape[2] - 1, h.shape[3] - 1
     large = h.new_empty(batch, height, 2, width, 2, h.shape[1] // 4)
@@ -206,14 +214,14 @@ def depth_to_space(h: Float[Tensor, "B D4 H1 W1"]) -> Float[Tensor, "B D H2 W2"]
 
 
 def parts_of(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution."""
+    """Weight and bias of a convolution, without gradient."""
     assert isinstance(layer, nn.Conv2d)
     assert layer.bias is not None
     return layer.weight.detach(), layer.bias.detach()
 
 
 def convolution(weight: Tensor, bias: Tensor, stride: int = 1) -> nn.Conv2d:
-    """A convolution with these weights that looks one pixel, or nothing for 1 x 1, beyond the border."""
+    """A convolution with these weights, padded by one pixel; 1 x 1 without padding."""
     with torch.device("meta"):
         layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], stride, int(weight.shape[2] > 1))
     layer.load_state_dict({"weight": weight, "bias": bias}, assign=True)
@@ -221,21 +229,21 @@ def convolution(weight: Tensor, bias: Tensor, stride: int = 1) -> nn.Conv2d:
 
 
 def scaled(layer: nn.Module, factor: Tensor) -> nn.Conv2d:
-    """The convolution times a number."""
+    """A convolution whose output is `factor` times that of `layer`."""
     weight, bias = parts_of(layer)
     return convolution(weight * factor.detach(), bias * factor.detach())
 
 
 def into_rows(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W C"]:
-    """Channels last as they lie in memory."""
+    """A view with channels last, as channels-last pictures are stored."""
     return x.permute(0, 2, 3, 1)
 
 
 def as_rows(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B P C"]:
-    """All positions of a picture below each other."""
+    """A view with one row for each of the P = H * W positions."""
     return into_rows(x).flatten(1, 2)
 
 
 def upsample_kernels(x: Float[Tensor, "B C H2 W2"]) -> Float[Tensor, "B H 2 W 2 C"]:
-    """Two by two pixels together; the same memory."""
+    """A view that groups pixels by 2 x 2."""
     return into_rows(x).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))

@@ -28,7 +28,7 @@ Start = Literal["scaled", "embedding", "w0", "random"]
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What D says of a picture: the realism score, and the activations after each residual block for L_FM."""
+    """Output of D: the realism score, and the activations after each residual block for L_FM."""
 
     score: Float[Tensor, " B"]
     features: list[Tensor]
@@ -86,8 +86,8 @@ class Synthesizer(nn.Module):
         down_channels: widths of the encoder; the first down block takes the landmark image
         num_residual: residual blocks at the bottleneck
         up_channels: widths of the decoder, as many as down_channels
-        attention_down: side of the feature map on the way down that self-attention works on; None: no self-attention
-        attention_up: the same on the way up
+        attention_down: side of the encoder's feature map that gets self-attention, pixels; None: no self-attention
+        attention_up: side of the decoder's
     """
 
     def __init__(
@@ -127,14 +127,14 @@ class Synthesizer(nn.Module):
         ]
 
     def synthesize(self, y: Float[Tensor, "B 3 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
-        """G(y; psi, psi_hat): the picture for given scales and shifts."""
-        layers = list(psi.split(self.psi_sizes, dim=1))
+        """G(y; psi, psi_hat): the picture in [-1, 1] for given scales and shifts."""
+        layers = list(psi.split(self.psi_sizes, dim=1))  # one tensor per AdaIN layer, in the order of their use
         h = y.contiguous(memory_format=layout_of(self))
         for n, block in enumerate(self.down):
             h = block(h)
             h = self.down_attention[str(n)](h) if str(n) in self.down_attention else h
         for n, block in enumerate(self.middle):
-            h = block(h, layers[2 * n : 2 * n + 2])
+            h = block(h, layers[2 * n : 2 * n + 2])  # two AdaIN layers per block
         layers = layers[2 * len(self.middle) :]
         for n, block in enumerate(self.up):
             h = block(h, layers[2 * n : 2 * n + 2])
@@ -143,13 +143,13 @@ class Synthesizer(nn.Module):
 
 
 class Generator(Synthesizer):
-    """G(y, e_hat; psi, P) -> x_hat: landmark image to picture, told whom to draw by AdaIN (Sec. 3.1).
+    """G(y, e_hat; psi, P) -> x_hat: landmark image to picture; AdaIN conditions it on the person (Sec. 3.1).
 
     Args:
         embedding_size: N; the other options are those of `Synthesizer`
-        gain: free factors after P, which spectral norm keeps at norm 1: "one", or one for each AdaIN "layer"; None:
-            none (paper)
-        gain_start: their value before training
+        gain: trained factors after P, whose spectral norm is 1: "one" for all, or one for each AdaIN "layer"; None:
+            no factors (paper)
+        gain_start: their initial value
 
     >>> sizes = {"down_channels": (8, 16), "up_channels": (16, 8), "num_residual": 1}
     >>> G = Generator(32, 16, **sizes, attention_down=None, attention_up=None).eval()
@@ -178,7 +178,7 @@ class Generator(Synthesizer):
 
     def project(self, e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B S"]:
         """psi_hat = P e_hat: all scales and shifts of the AdaIN layers, in the order of the layers."""
-        with torch.autocast(e_hat.device.type, enabled=False):
+        with torch.autocast(e_hat.device.type, enabled=False):  # in fp32: psi_hat scales whole feature maps
             psi = self.projection(e_hat.float())
             if self.gain is None:
                 return psi
@@ -187,7 +187,7 @@ class Generator(Synthesizer):
             return psi * torch.cat([g.expand(size) for g, size in zip(self.gain, self.psi_sizes, strict=True)])
 
     def condition(self, batch: Episode) -> Float[Tensor, "B 3 H W"]:
-        """What G is shown of an episode besides e_hat: the target's landmark image y_i(t)."""
+        """The input of G for an episode, besides e_hat: the target's landmark image y_i(t)."""
         return batch.target_landmarks
 
     def forward(self, y: Float[Tensor, "B 3 H W"], e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B 3 H W"]:
@@ -195,7 +195,7 @@ class Generator(Synthesizer):
 
     @torch.no_grad()
     def personalize(self, e_hat: Float[Tensor, "1 N"], shots: Frames | None = None) -> "PersonalGenerator":
-        """G' of the person with this embedding: a copy without P that draws exactly what G draws (Sec. 3.3)."""
+        """G' for this embedding: a copy without P, whose psi' = P e_hat; at first it draws what G draws (Sec. 3.3)."""
         person = PersonalGenerator.of(self.preset)
         names = set(person.state_dict())
         own = {name: value.clone() for name, value in self.state_dict().items() if name in names}
@@ -204,7 +204,7 @@ class Generator(Synthesizer):
 
 
 class PersonalGenerator(Synthesizer):
-    """G'(y; psi, psi') -> x_hat: draws one person; psi' are parameters of its own now (Sec. 3.3)."""
+    """G'(y; psi, psi') -> x_hat, the generator of one person: psi' are parameters (Sec. 3.3)."""
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__(**sizes)
@@ -212,12 +212,12 @@ class PersonalGenerator(Synthesizer):
 
     @staticmethod
     def of(preset: "Preset") -> "PersonalGenerator":
-        """A generator of these sizes whose weights have no storage yet: load some with `assign=True`."""
+        """A generator of these sizes on the meta device: load weights with `assign=True`."""
         with torch.device("meta"):
             return PersonalGenerator(**preset._asdict())
 
     def condition(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
-        """What G' is shown of driving frames: their landmark images."""
+        """The input of G' for driving frames: their landmark images."""
         return driving.landmarks
 
     def forward(self, y: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
@@ -225,7 +225,7 @@ class PersonalGenerator(Synthesizer):
 
     @torch.no_grad()
     def fold(self) -> "PersonalGenerator":
-        """A copy for use only: spectral norm is divided out of the weights once and for all."""
+        """A copy for inference: weights are divided by their spectral norm once, instead of at every use."""
         person, original = PersonalGenerator.of(self.preset._replace(spectral_norm=False)), copy.deepcopy(self).eval()
         state = original.state_dict()
         for name, layer in original.named_modules():
@@ -284,7 +284,7 @@ class Discriminator(nn.Module):
         return torch.where(norms.any(), norms.mean(), self.common().norm())
 
     def score(self, v: Float[Tensor, "B N"], rows: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
-        """The realism of what V has seen."""
+        """v^T (W_i + w0) + b for each picture, v = V(x, y)."""
         return (v * (rows + self.common())).sum(1) + self.b
 
     def forward(
@@ -297,7 +297,7 @@ class Discriminator(nn.Module):
         self, x: Float[Tensor, "B 3 H W"], x_hat: Float[Tensor, "B 3 H W"], y: Float[Tensor, "B 3 H W"],
         i: Int[Tensor, " B"], fake_moves_w: bool = True,
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:  # fmt: skip
-        """The realism scores of x and of x_hat, in one pass. Without `fake_moves_w` W learns from x only."""
+        """Scores of x and of x_hat, in one pass of V. Without `fake_moves_w`, W gets no gradient from x_hat."""
         v, _ = self.V(torch.cat([x, x_hat]), torch.cat([y, y]))
         rows = self.rows(i)
         score = self.score(v, torch.cat([rows, rows if fake_moves_w else rows.detach()]))
@@ -305,14 +305,14 @@ class Discriminator(nn.Module):
 
     @torch.no_grad()
     def personalize(self, e_hat: Float[Tensor, "1 N"], start: Start = "scaled") -> "PersonalDiscriminator":
-        """D' of the person with this embedding: a copy that takes w' for W_i + w0 (Sec. 3.3).
+        """D' for this embedding: a copy with w' in place of W_i + w0 (Sec. 3.3).
 
         `start` is one of:
 
-        - embedding: w' = w0 + e_hat: the paper's, good where L_MCH has brought e_hat to W_i
-        - scaled: w' = w0 + e_hat, shortened to the mean norm of W's rows: what theta was trained with
+        - embedding: w' = w0 + e_hat, as in the paper; good where L_MCH has brought e_hat close to W_i
+        - scaled: w' = w0 + e_hat, scaled to the mean norm of W's rows, with which theta was trained
         - random: w' = w0 + noise of that norm
-        - w0: w' = w0: knows nobody
+        - w0: w' = w0, no information about the person
         """
         if start not in get_args(Start):
             raise ValueError(f"init_w={start}: choose {', '.join(get_args(Start))}")
@@ -323,7 +323,7 @@ class Discriminator(nn.Module):
 
 
 class PersonalDiscriminator(nn.Module):
-    """D'(x, y) = V(x, y; theta)^T w' + b: knows one person (Sec. 3.3)."""
+    """D'(x, y) = V(x, y; theta)^T w' + b, the discriminator of one person (Sec. 3.3)."""
 
     def __init__(self, encoder: Encoder, w: Float[Tensor, " N"], b: Float[Tensor, ""]) -> None:
         super().__init__()

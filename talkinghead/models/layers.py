@@ -17,7 +17,7 @@ Gradients = TypeVar("Gradients")
 
 
 def outside_autocast(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
-    """A `backward` whose products keep the types of their factors, whoever calls `loss.backward()` under autocast."""
+    """Decorates a `backward` to run outside autocast, also where `loss.backward()` is called under it."""
 
     @functools.wraps(backward)
     def call(ctx: Any, *gradients: Tensor) -> Gradients:
@@ -28,7 +28,10 @@ def outside_autocast(backward: Callable[..., Gradients]) -> Callable[..., Gradie
 
 
 class DivideByNorm(torch.autograd.Function):
-    """W / sigma with sigma = u^T W v, the gradient (u and v held fixed) written out: it needs no copies of W."""
+    """W / sigma with sigma = u^T W v. The gradient, with u and v fixed, is written out, to keep fewer copies of W:
+
+    dL/dW = (G - <G, W / sigma> u v^T) / sigma with G = dL/d(W / sigma) (arXiv 1802.05957, Sec. 2.1).
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, sigma: Float[Tensor, ""], u: Tensor, v: Tensor) -> Tensor:
@@ -47,7 +50,7 @@ class DivideByNorm(torch.autograd.Function):
 
 
 def as_matrix(weight: Tensor) -> Float[Tensor, "out fan_in"]:
-    """A layer's weight, inputs fastest: no copy of a channels-last convolution, nor of a linear layer."""
+    """The weight as a matrix, input channels last: a view for channels-last convolutions and linear layers."""
     return weight.movedim(1, -1).flatten(1)
 
 
@@ -77,13 +80,13 @@ class SpectralNorm(nn.Module):
             self(weight.detach())
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight with spectral norm 1."""
+        """The weight divided by sigma."""
         with torch.autocast(weight.device.type, enabled=False):
             return DivideByNorm.apply(weight, *self.singular(as_matrix(weight.detach()), weight.shape[1]))
 
     def singular(self, matrix: Float[Tensor, "out fan_in"], num_inputs: int) -> tuple[Tensor, Tensor, Tensor]:
         """The largest singular value and its vectors u and v, after a power iteration if in training."""
-        u, v = self.u.clone(), self.v.view(num_inputs, -1).T.flatten()  # v is kept as torch flattens a weight
+        u, v = self.u.clone(), self.v.view(num_inputs, -1).T.flatten()  # v is stored in torch's order, inputs first
         if self.training:
             v = F.normalize(matrix.T @ u, dim=0, eps=self.eps)
             self.v.copy_(v.view(-1, num_inputs).T.flatten())
@@ -97,7 +100,7 @@ class SpectralNorm(nn.Module):
 class RowNorm(nn.Module):
     """Rows of a large table divided by the table's largest singular value, which no gradient goes through.
 
-    One power iteration a use in training, none in evaluation. What it keeps does not grow with the table.
+    One power iteration per use in training, none in evaluation. Its buffers do not grow with the table.
     """
 
     v: Tensor
@@ -125,7 +128,7 @@ class RowNorm(nn.Module):
 
 @torch.no_grad()
 def settle_spectral_norm(module: nn.Module) -> None:
-    """Bring the singular vectors that spectral norm keeps up to date with the averaged weights."""
+    """Update the singular vectors that spectral norm keeps to weights that were set, as averaged ones."""
     for part in module.modules():
         parametrizations = part.parametrizations if parametrize.is_parametrized(part) else None
         if isinstance(parametrizations, nn.ModuleDict):
@@ -138,14 +141,14 @@ def settle_spectral_norm(module: nn.Module) -> None:
 
 
 def normalized(layer: nn.Conv2d | nn.Linear, spectral_norm: bool) -> nn.Module:
-    """The layer, under spectral normalisation if asked."""
+    """The layer itself, with its weight parametrised by `SpectralNorm` if asked."""
     if spectral_norm:
         parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight), unsafe=True)  # no trial run
     return layer
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, spectral_norm: bool) -> nn.Module:
-    """A convolution that keeps the image size, channels last as the pictures."""
+    """A convolution that keeps the picture size, its weight in channels-last order."""
     layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     return normalized(layer.to(memory_format=torch.channels_last), spectral_norm)
 
@@ -153,7 +156,10 @@ def conv(in_channels: int, out_channels: int, kernel: int, spectral_norm: bool) 
 class NormalizeInstances(torch.autograd.Function):
     """scale * (x - mean) / std + shift per image and channel, statistics in fp32, with the gradient written out.
 
-    Autograd would keep x three times; this keeps it once.
+    Autograd would store three tensors of the size of x; this stores x alone.
+
+    For n = (x - mean) / std and the gradient g of the output: to x scale / std * (g - mean(g) - n mean(g n)), to the
+    scale sum(g n), to the shift sum(g).
     """
 
     @staticmethod
@@ -178,15 +184,15 @@ class NormalizeInstances(torch.autograd.Function):
         mean_gx = (gradient * normalized_x).mean((2, 3), keepdim=True)
         to_x = torch.addcmul(gradient - mean_g, normalized_x, mean_gx, value=-1).mul_(scale * inverse_std)
         positions = x.shape[2] * x.shape[3]
-        # An affine of the layer has one row for the whole batch.
+        # A layer's own affine has one row for the whole batch, AdaIN one per picture: sum_to_size covers both.
         to_scale, to_shift = ((part * positions).sum_to_size(scale.shape) for part in (mean_gx, mean_g))
         return to_x.to(x.dtype), to_scale, to_shift, None
 
 
 class NormalizeInstancesOnCPU(torch.autograd.Function):
-    """`NormalizeInstances` by torch's batch norm of one image at a time: five times as fast on CPU, the same otherwise.
+    """`NormalizeInstances` by torch's batch norm, one image at a time: the same function, five times as fast on CPUs.
 
-    For GPUs a formula for the whole batch is better than many small kernels.
+    On GPUs one formula for the whole batch is faster than many small kernels.
     """
 
     @staticmethod
@@ -220,14 +226,14 @@ class NormalizeInstancesOnCPU(torch.autograd.Function):
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
-    """Half precision to fp32; fp32 and fp64 as they are."""
+    """Half precision to fp32; fp32 and fp64 are returned unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class InstanceNorm(nn.Module):
     """Zero mean and unit variance per image and channel; then a scale and a shift.
 
-    With `affine` they are parameters of the layer; without, `scale_shift` brings them, two values per channel: AdaIN
+    With `affine` they are parameters of the layer; without, `scale_shift` passes them, two values per channel: AdaIN
     (Huang and Belongie, arXiv 1703.06868). Scales are stored as differences from 1, so zeros mean plain instance norm.
 
     >>> adain, x = InstanceNorm(3, affine=False), torch.randn(1, 3, 8, 8)
@@ -255,7 +261,7 @@ class DownBlock(nn.Module):
 
     Args:
         instance_norm: a norm with its own affine before each ReLU (the generator's encoder)
-        first: no norm and no ReLU in front: the input is an image
+        first: the input is an image, so there is no norm and no ReLU in front
         downsample: halve the size; without it and with equal channels the skip is the identity
     """
 
@@ -278,7 +284,7 @@ class DownBlock(nn.Module):
         h = self.conv2(F.relu(self.norm2(self.conv1(h))))
         if not self.downsample:
             return h + self.skip(x)
-        return F.avg_pool2d(h, 2) + self.skip(F.avg_pool2d(x, 2))  # conv1 and avgpool commute
+        return F.avg_pool2d(h, 2) + self.skip(F.avg_pool2d(x, 2))  # they commute; this order is cheaper
 
 
 class AdaptiveBlock(nn.Module):
@@ -295,16 +301,19 @@ class AdaptiveBlock(nn.Module):
         self.skip = nn.Identity() if plain else conv(in_channels, out_channels, 1, spectral_norm)
 
     def forward(self, x: Float[Tensor, "B C H W"], psi: Sequence[Float[Tensor, "B _"]]) -> Float[Tensor, "B D h w"]:
-        """`psi`: the scales and shifts of norm1 and of norm2."""
+        """`psi`: scales and shifts of norm1 and of norm2, two values per channel."""
         h = F.relu(self.norm1(x, psi[0]))
         h = self.conv1(F.interpolate(h, scale_factor=2.0, mode="nearest") if self.upsample else h)
         h = self.conv2(F.relu(self.norm2(h, psi[1])))
-        skip = self.skip(x)  # conv1 and nearest upsampling commute
+        skip = self.skip(x)  # conv1 and upsampling commute; this order is cheaper
         return h + (F.interpolate(skip, scale_factor=2.0, mode="nearest") if self.upsample else skip)
 
 
 class SelfAttention(nn.Module):
-    """Self-attention over all positions (SAGAN, arXiv 1805.08318, Sec. 3; keys pooled as in BigGAN), starting as x."""
+    """Self-attention over all positions (SAGAN, arXiv 1805.08318, Sec. 3; keys pooled as in BigGAN).
+
+    `gamma` starts at 0, so a new layer is the identity.
+    """
 
     def __init__(self, channels: int, spectral_norm: bool) -> None:
         super().__init__()
@@ -315,9 +324,9 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        query = self.query(x).flatten(2).transpose(1, 2)
+        query = self.query(x).flatten(2).transpose(1, 2)  # [B, P, C/8], a row for each of P = H * W positions
         key = F.max_pool2d(self.key(x), 2).flatten(2).transpose(1, 2)
-        value = F.max_pool2d(self.value(x), 2).flatten(2).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        value = F.max_pool2d(self.value(x), 2).flatten(2).transpose(1, 2)  # [B, P/4, C/2]
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # SAGAN has no 1 / sqrt(C/8)
         attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.out(attended)

@@ -1,4 +1,4 @@
-"""The baseline every model must beat: the source frame with the nearest landmarks, as it is."""
+"""The baseline of every validation: the source frame with the nearest landmarks, copied."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,7 +8,7 @@ from talkinghead.types import Episode
 
 
 def nearest_index(driving: Float[Tensor, "M 68 2"], shots: Float[Tensor, "T 68 2"]) -> Int[Tensor, " M"]:
-    """Of T shots, the one whose points are nearest to each driver's in mean pixel distance.
+    """For each driving frame, the index of the shot whose points are nearest in mean pixel distance.
 
     >>> shots = torch.stack([torch.full((68, 2), value) for value in (0.0, 10.0, 20.0)])
     >>> nearest_index(torch.full((1, 68, 2), 13.0), shots)

@@ -1,6 +1,6 @@
 """A person on disk: G' with spectral norm folded, one safetensors file and one json file beside it.
 
-`load_person` needs this package's models and safetensors, nothing else: no E, no P, no D, no Lightning, no Hydra.
+`load_person` needs only `talkinghead.models` and safetensors: no E, P or D, no Lightning, no Hydra.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ AnyGenerator = PersonalGenerator | PersonalWarpGuidedGenerator
 
 
 class PersonModel(NamedTuple):
-    """A person ready to be driven: G', and what was stored about it (crop, landmark style, checkpoint, commit, ...)."""
+    """A person ready to be driven: G', and its description (crop, landmark style, checkpoint, commit, …)."""
 
     generator: AnyGenerator
     about: dict[str, Any]
@@ -35,11 +35,11 @@ class PersonModel(NamedTuple):
 def save_person(
     path: str | Path, generator: AnyGenerator, about: Mapping[str, Any], dtype: torch.dtype = torch.float32
 ) -> Path:
-    """Write `<path>.safetensors` and `<path>.json`; each appears whole or not at all, the json last.
+    """Write `<path>.safetensors`, then `<path>.json`, each atomically.
 
     Args:
         about: plain values; by convention: config, commit, checkpoint (sha256 of the parent), crop, landmarks
-        dtype: of the stored weights: bfloat16 halves the file
+        dtype: of the stored weights; bfloat16 halves the file
     """
     weights_file, json_file = files(path)
     folded = generator.fold()
@@ -56,9 +56,11 @@ def save_person(
 
 
 def load_person(path: str | Path, dtype: torch.dtype = torch.float32) -> PersonModel:
-    """Read a person model, by the name of either file or of both without suffix; bfloat16 for speed.
+    """Read a person model by the name of either file, or without suffix; `dtype=torch.bfloat16` is faster.
 
-    Raises FileNotFoundError, or ValueError when the two files are not of one person.
+    Raises:
+        FileNotFoundError: where a file is missing.
+        ValueError: where the two files do not belong together.
     """
     weights_file, json_file = files(path)
     for file in (weights_file, json_file):
@@ -86,7 +88,7 @@ def load_person(path: str | Path, dtype: torch.dtype = torch.float32) -> PersonM
 
 
 def check_about(card: Mapping[str, Any], where: Path) -> None:
-    """Raise ValueError where the crop is not two numbers, or the points of the source are not 68 finite pairs."""
+    """Raise ValueError where the crop is not two numbers, or the source points are not 68 finite pairs."""
     crop, points = card.get("crop"), card.get("source_points")
     if crop is not None and not (
         isinstance(crop, dict) and crop.keys() <= {"margin", "down"} and all(map(is_number, crop.values()))
@@ -100,12 +102,12 @@ def check_about(card: Mapping[str, Any], where: Path) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """A finite one that may be a place in a picture."""
+    """Whether a value from the file is a finite number of a size that pixels can have."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e5  # NaN is not
 
 
 def built(kind: str, preset: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> AnyGenerator:
-    """The generator of a file. Raises ValueError, TypeError, KeyError or RuntimeError where the two do not fit."""
+    """Build a generator and load its weights; ValueError, TypeError, KeyError or RuntimeError if they do not fit."""
     sizes = KINDS[kind](**plain_numbers(preset, "preset"))
     if bad := [name for name, value in state.items() if value.is_complex() or not value.isfinite().all()]:
         raise ValueError(f"{bad[0]} is not finite, or complex")
@@ -119,7 +121,7 @@ def built(kind: str, preset: Any, state: Mapping[str, Tensor], dtype: torch.dtyp
 
 
 def files(path: str | Path) -> tuple[Path, Path]:
-    """Where the weights and the card of a person lie."""
+    """Paths of the weights and of the description of a person."""
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     return stem.parent / f"{stem.name}.safetensors", stem.parent / f"{stem.name}.json"

@@ -26,7 +26,7 @@ class PlainInstanceNorm(nn.Module):
 
 
 def reflected(in_channels: int, out_channels: int, kernel: int, bias: bool = False) -> nn.Conv2d:
-    """A convolution that keeps the size and sees the picture mirrored at its border; no bias where a norm follows."""
+    """A convolution with reflection padding that keeps the size; `bias` only where no norm follows."""
     return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode="reflect", bias=bias)
 
 
@@ -48,7 +48,7 @@ def up(width: int) -> list[nn.Module]:
 
 
 class ResidualBlock(nn.Module):
-    """`R(width)`: two 3 x 3 convolutions beside the identity."""
+    """`R(width)`: two 3 x 3 convolutions, added to the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class GlobalGenerator(nn.Module):
 
 
 class LocalEnhancer(nn.Module):
-    """{G1, G2}(y) -> x_hat: G1 works at half the size, G2 adds its features to its own at full size (Sec. 3.2).
+    """{G1, G2}(y) -> x_hat: G1 works at half the size; G2, at full size, adds G1's features to its own (Sec. 3.2).
 
     Args:
         width: of G2; G1 has twice as many channels
@@ -112,7 +112,7 @@ class LocalEnhancer(nn.Module):
 
 
 class MultiScaleOutput(NamedTuple):
-    """What D says of pictures, per scale: a realism score for each patch, and the activations of its layers."""
+    """Output of D, per scale: a realism score for each patch, and the activations of its layers."""
 
     scores: list[Tensor]  # [B, 1, h, w] each
     features: list[list[Tensor]]  # shallow to deep, without the scores
@@ -148,7 +148,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """D_1, D_2, …: alike, but for pictures of full size, half the size and so on (Sec. 3.2)."""
+    """D_1, D_2, …: identical discriminators for pictures of full size, half the size and so on (Sec. 3.2)."""
 
     def __init__(self, num_scales: int = 3, width: int = 64, num_layers: int = 3) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 class WeightedLayers(nn.Module):
-    """A network for the content loss, each layer's activations multiplied by its weight: so is their distance."""
+    """A content-loss network whose activations are multiplied by a weight per layer, and so is their L1 distance."""
 
     def __init__(self, network: nn.Module, weights: Sequence[float | int]) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class WeightedLayers(nn.Module):
 
 
 def half(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
-    """Half the size, by the mean over 3 x 3 pixels."""
+    """Half the size, by average pooling over 3 x 3 pixels with stride 2."""
     return F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
 
 

@@ -1,9 +1,8 @@
-"""What a file may say of how it is built. A checkpoint from a stranger is data: it never decides which code runs.
+"""Safe building from configs inside files: a stranger's checkpoint is data, and never decides which code runs.
 
-The config inside a checkpoint names classes. Before anything is built of a section, `trusted` makes a copy of it in
-which each `_target_` is one of `TARGETS`, each argument is one that the target has, and each value is a plain number,
-string, list or dict within bounds. Paths are not taken from files: pretrained networks are looked for where this run
-has them.
+The config inside a checkpoint names classes. Before a section is built, `trusted` makes a copy of it in which each
+`_target_` is one of `TARGETS`, each argument is one that the target has, and each value is a plain number, string, list
+or dict within bounds. Paths in files are ignored: pretrained networks are searched in the folders of this run.
 """
 
 import importlib
@@ -42,19 +41,19 @@ RENAMED = {  # in files of older versions
 }
 LARGEST = {"image_size": 2048, "num_videos": 20_000_000}  # by the argument's name
 LARGEST_OTHER, LONGEST_LIST, LONGEST_STRING, DEEPEST = 8192, 64, 200, 8
-DROPPED = ("metrics",)  # a baseline's learner is built without: this run measures with its own
+DROPPED = ("metrics",)  # not built for a baseline's learner: this run measures with its own
 
 
 def trusted(section: Any, where: str, weights_dir: str | None = None) -> Any:
     """A copy of a section of a file's config that is safe to build.
 
     Args:
-        section: what the file says: nested dicts and lists.
-        where: for messages: the file and the section's name.
-        weights_dir: where this run has its pretrained networks; a `path` in the file is looked for by its name there.
+        section: nested dicts and lists from the file.
+        where: file and section, for messages.
+        weights_dir: this run's folder of pretrained networks; a `path` in the file is searched there by its name alone.
 
     Raises:
-        ValueError: for a target that is not ours, an argument that it does not have, or a value out of bounds.
+        ValueError: for a target that is not listed, an argument that it does not have, or a value out of bounds.
     """
     if not isinstance(section, Mapping):
         raise ValueError(
@@ -64,7 +63,7 @@ def trusted(section: Any, where: str, weights_dir: str | None = None) -> Any:
 
 
 def plain_numbers(section: Any, where: str) -> dict[str, Any]:
-    """Numbers, words and lists of a file's section that builds nothing, within bounds. Raises ValueError otherwise."""
+    """A section of plain numbers, strings and lists, which builds nothing. ValueError for values out of bounds."""
     if not isinstance(section, Mapping) or "_target_" in section:
         raise ValueError(f"{where} is not a section of plain numbers")
     return _section(section, where, None, 0)
@@ -107,7 +106,7 @@ def _section(node: Mapping[Any, Any], where: str, weights_dir: str | None, depth
 
 
 def _arguments(node: Mapping[Any, Any], where: str) -> frozenset[str]:
-    """The names of a target's arguments; raises ValueError for a target that is not ours."""
+    """The names of a target's arguments; raises ValueError for a target that is not listed."""
     target = node["_target_"]
     target = RENAMED.get(target, target) if isinstance(target, str) else None
     if target not in TARGETS:
@@ -126,7 +125,7 @@ def arguments_of(target: str) -> frozenset[str]:
 
 
 def _local(value: Any, where: str, weights_dir: str | None) -> str | None:
-    """A file of that name in this run's folder of weights; None, so that the usual places are searched, elsewhere."""
+    """The file of that name in this run's folder of weights; else None, so that the usual places are searched."""
     if value is None or weights_dir is None:
         return None
     if not isinstance(value, str) or len(value) > 4096:
@@ -151,15 +150,15 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def built(section: Any, where: str) -> Any:
-    """What a section that `trusted` has passed describes.
+    """Build what a section describes, after `trusted` has returned it.
 
     Raises:
-        FileNotFoundError: where a pretrained network is missing, which a user can mend.
+        FileNotFoundError: where a pretrained network is missing.
         ValueError: where the numbers do not make a network, in one line.
     """
     try:
         return _assembled(section)
-    except Exception as error:  # whatever a stranger's numbers lead to is the file's fault
+    except Exception as error:  # numbers from a stranger's file can raise anything
         cause = error.__cause__ or error
         if isinstance(cause, FileNotFoundError):
             raise cause from None
@@ -168,7 +167,7 @@ def built(section: Any, where: str) -> Any:
 
 
 def _assembled(node: Any) -> Any:
-    """Calls each `_target_` with what its section holds, from the inside out; only those of `TARGETS`."""
+    """Call each `_target_`, which must be in `TARGETS`, with the arguments in its section, innermost first."""
     if isinstance(node, Mapping):
         values = {key: _assembled(value) for key, value in node.items() if not key.startswith("_")}
         if "_target_" not in node:
@@ -181,9 +180,11 @@ def _assembled(node: Any) -> Any:
 
 
 def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = False) -> dict[str, Any]:
-    """A checkpoint as nested dicts of plain values and tensors; nothing in it is run. `mmap`: tensors stay on disk.
+    """A checkpoint as nested dicts of plain values and tensors; no code in it is run. `mmap`: tensors stay on disk.
 
-    Raises FileNotFoundError, or ValueError when the file is not a checkpoint of ours, or not whole.
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is not a checkpoint of this project, or is damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option}={path}: there is no such checkpoint")
@@ -196,7 +197,7 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = F
             f"{option}={path} is not a checkpoint of this project, or holds objects that loading would run: "
             "it is refused"
         ) from None
-    except Exception as error:  # of many kinds, for bytes that are no checkpoint
+    except Exception as error:  # other bytes raise many kinds of errors
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise ValueError(f"{option}={path} is no checkpoint, or not whole ({reason}): copy it again") from None
     if not isinstance(checkpoint, dict) or not is_state(checkpoint.get("state_dict")):
@@ -205,7 +206,7 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = F
 
 
 def _damaged_part(path: str | Path) -> str | None:
-    """The first part of a checkpoint that is not what was written; torch itself does not look at the checksums."""
+    """The first part of a checkpoint whose checksum is wrong, which torch does not check."""
     try:
         with zipfile.ZipFile(path) as parts:
             return parts.testzip()
@@ -214,7 +215,7 @@ def _damaged_part(path: str | Path) -> str | None:
 
 
 def is_state(state: Any) -> bool:
-    """Whether it is a dictionary of tensors by name."""
+    """Whether a value is a dictionary of tensors by name."""
     return isinstance(state, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
 
 
@@ -236,7 +237,7 @@ def weights_of(checkpoint: Mapping[str, Any], where: str) -> dict[str, Tensor]:
 
 @cache
 def inside(file: str) -> dict[str, Any]:
-    """The config that a checkpoint was trained with, as it is: build nothing of it but what `trusted` returns."""
+    """The config inside a checkpoint, unchecked: build only what `trusted` returns of it."""
     config = read_checkpoint(file).get("config")
     if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
         raise ValueError(f"{file} holds no config: it is not a checkpoint of train.py")

@@ -1,8 +1,8 @@
-"""The warp-guided generator: G is also shown the person's own pixels, moved to where the driver wants them.
+"""The warp-guided generator: G also gets the person's own pixels, warped to the driving landmarks.
 
-E, D, W, the losses and the stages are those of arXiv 1905.08233; a vector alone loses identity (MarioNETte, arXiv
-1911.08139), so G copies what a shot can show and draws the rest: the inside of an opening mouth, lids, what turning
-uncovers (few-shot vid2vid, arXiv 1910.12713: warped frame, synthesised frame, mask).
+E, D, W, the losses and the stages are those of arXiv 1905.08233. A vector alone loses identity (MarioNETte, arXiv
+1911.08139), so G copies what a shot can show, and draws the rest: the inside of an opening mouth, lids, what turning
+uncovers (as few-shot vid2vid, arXiv 1910.12713: warped frame, synthesised frame, mask).
 """
 
 import copy
@@ -21,11 +21,11 @@ from talkinghead.models.layers import AdaptiveBlock, DownBlock, InstanceNorm, co
 from talkinghead.models.memory_format import layout_of
 from talkinghead.types import Episode, Frames
 
-CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1}  # of what G is shown, in this order
+CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1}  # of the input of G, in this order
 GUIDE_CHANNELS = sum(CHANNELS.values())
-REACH = 0.15  # how far the correction may move the flow, in half sides of the picture
-SAME = 0.02  # of the eye distance: frames whose landmarks differ by less are one picture, to learn from
-OFFSET_SCALE = 4.0  # flows are shown to G as offsets, times this
+REACH = 0.15  # largest correction of the flow, in half sides of the picture
+SAME = 0.02  # eye distances: frames whose landmarks differ by less count as the same picture
+OFFSET_SCALE = 4.0  # G gets the flow as offsets from the identity, times this
 
 
 class Preset(NamedTuple):
@@ -40,7 +40,7 @@ class Preset(NamedTuple):
 
 
 class WarpGuidedSynthesizer(nn.Module):
-    """What G and G' share: the guide and AdaIN values to a picture. A U-Net that works at half size.
+    """What G and G' share: from guide and AdaIN values to a picture. A U-Net at half size.
 
     Args:
         channels: widths at 1/2, 1/4, 1/8 … of the picture's side
@@ -54,7 +54,7 @@ class WarpGuidedSynthesizer(nn.Module):
         spectral_norm: bool = False, corrected: bool = True, unwarped: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        channels = tuple(channels)  # a list of a config does not slice backwards as lists do
+        channels = tuple(channels)  # OmegaConf's lists do not support negative steps
         if image_size % 2 ** len(channels):
             raise ValueError(f"image_size={image_size}: {len(channels)} levels need a multiple of {2 ** len(channels)}")
         self.preset = Preset(image_size, tuple(channels), num_residual, spectral_norm, corrected, unwarped)
@@ -62,14 +62,15 @@ class WarpGuidedSynthesizer(nn.Module):
         self.from_guide = conv(4 * GUIDE_CHANNELS, first, 3, sn)
         self.down = nn.ModuleList(DownBlock(a, b, instance_norm=True, spectral_norm=sn) for a, b in pairwise(channels))
         self.middle = nn.ModuleList(AdaptiveBlock(last, last, spectral_norm=sn) for _ in range(num_residual))
-        wide = [last, *(2 * c for c in channels[-2::-1])]  # the skip beside what comes from below
+        wide = [last, *(2 * c for c in channels[-2::-1])]  # after the bottleneck, skips are concatenated
         self.up = nn.ModuleList(
             AdaptiveBlock(a, b, upsample=True, spectral_norm=sn) for a, b in zip(wide, channels[-2::-1], strict=False)
         )
         self.last = AdaptiveBlock(2 * first, first, spectral_norm=sn)
         self.norm = InstanceNorm(first, affine=False)
-        self.to_parts = conv(first, 4 * (3 + 3) + 2, 3, sn)  # picture and masks at full size, the correction at half
-        with torch.no_grad():  # starts as the warp, uncorrected
+        # For each 2 x 2 pixels of full size: 3 colours and 3 masks each; and one correction (x, y) at half size.
+        self.to_parts = conv(first, 4 * (3 + 3) + 2, 3, sn)
+        with torch.no_grad():  # starts mostly as the warp (mask logits 1.5, 0, -0.5), uncorrected
             parametrized_weight(self.to_parts)[24:].zero_()
             bias = self.to_parts.bias
             assert isinstance(bias, Tensor)
@@ -80,14 +81,15 @@ class WarpGuidedSynthesizer(nn.Module):
         ]
 
     def synthesize(self, shown: Float[Tensor, "B 12 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
-        """The picture for what `show` gives, with these scales and shifts."""
+        """x_hat in [-1, 1] for the output of `show`, with these scales and shifts."""
         layers = iter(psi.split(self.psi_sizes, dim=1))
+        # 2 x 2 pixels become channels: half the size costs a quarter, and no pixel of the shot is lost.
         h = self.from_guide(F.pixel_unshuffle(shown, 2).contiguous(memory_format=layout_of(self)))
         skips = [h]
         for block in self.down:
             h = block(h)
             skips.append(h)
-        skips.pop()
+        skips.pop()  # the deepest one is h itself
         for block in self.middle:
             h = block(h, [next(layers), next(layers)])
         for block in self.up:
@@ -112,7 +114,7 @@ class WarpGuidedSynthesizer(nn.Module):
 
 
 class WarpGuidedGenerator(WarpGuidedSynthesizer):
-    """G(y, e_hat; psi, P) -> x_hat, where y is the landmark image and what a shot shows of the person."""
+    """G(y, e_hat; psi, P) -> x_hat, where y is the 12-channel output of `show`: landmark image, shot and guide."""
 
     def __init__(
         self, image_size: int = 256, embedding_size: int = 128, channels: Sequence[int] = (32, 64, 128, 256),
@@ -128,7 +130,7 @@ class WarpGuidedGenerator(WarpGuidedSynthesizer):
             return self.projection(e_hat.float())
 
     def condition(self, batch: Episode) -> Float[Tensor, "B 12 H W"]:
-        """y of an episode: of its shots the one nearest in pose, moved to the target's points."""
+        """y of an episode: its shot nearest in pose is warped to the target's points."""
         rows = torch.arange(len(batch.target), device=batch.target.device)
         nearest = (batch.target_points[:, None] - batch.shots_points).float().norm(dim=-1).mean(-1).argmin(1)
         return show(
@@ -140,7 +142,7 @@ class WarpGuidedGenerator(WarpGuidedSynthesizer):
 
     @torch.no_grad()
     def personalize(self, e_hat: Float[Tensor, "1 N"], shots: Frames) -> "PersonalWarpGuidedGenerator":
-        """G' of the person with this embedding and these shots: draws exactly what G draws (Sec. 3.3)."""
+        """G' for this embedding and these shots; at first it draws what G draws (Sec. 3.3)."""
         person = PersonalWarpGuidedGenerator(len(shots.images), **self.preset._asdict())
         own = {name: value.clone() for name, value in self.state_dict().items() if name in set(person.state_dict())}
         psi, points = self.project(e_hat).clone(), shots.points.clone()
@@ -149,7 +151,7 @@ class WarpGuidedGenerator(WarpGuidedSynthesizer):
 
 
 class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
-    """G'(y; psi, psi') -> x_hat: draws one person; it keeps the shots, and psi' are parameters of its own."""
+    """G'(y; psi, psi') -> x_hat, the generator of one person: the shots are buffers, psi' are parameters."""
 
     shots: Tensor
     points: Tensor
@@ -163,7 +165,7 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
             self.register_buffer("points", torch.zeros(num_shots, 68, 2))
 
     def condition(self, driving: Frames) -> Float[Tensor, "M 12 H W"]:
-        """y of driving frames: of the shots the one nearest in pose, moved to the driving points."""
+        """y of driving frames: the shot nearest in pose is warped to the driving points."""
         nearest = (driving.points[:, None] - self.points[None]).float().norm(dim=-1).mean(-1).argmin(1)
         return show(self.shots[nearest], self.points[nearest], driving.landmarks, driving.points)
 
@@ -171,10 +173,10 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
     def partners(
         self, batch: Frames, moved: Float[Tensor, "B 68 2"]
     ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 68 2"]]:
-        """What may be shown while a shot of `batch` is learned, and its points: never the shot itself.
+        """Pictures to show while the shots in `batch` are targets, and their points: never the target itself.
 
-        The nearest of the other shots, as it is when a driver moves the person; where all others are (nearly) the
-        same picture, or there is none, the shot warped to its `moved` points, another pose and expression of it.
+        The nearest of the other shots, as in use; where there is none, or all are (nearly) the same picture, the target
+        warped to its `moved` points, in another pose and expression.
         """
         distance = (batch.points[:, None] - self.points[None]).float().norm(dim=-1).mean(-1)
         eyes = (batch.points[:, 36] - batch.points[:, 45]).float().norm(dim=-1, keepdim=True)
@@ -190,7 +192,7 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
 
     @torch.no_grad()
     def fold(self) -> "PersonalWarpGuidedGenerator":
-        """A copy for use only: spectral norm is divided out of the weights once and for all."""
+        """A copy for inference: weights are divided by their spectral norm once, instead of at every use."""
         original = copy.deepcopy(self).eval()
         sizes = self.preset._replace(spectral_norm=False)._asdict()
         person, state = PersonalWarpGuidedGenerator(len(self.shots), **sizes), original.state_dict()
@@ -205,21 +207,21 @@ def show(
     shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], landmarks: Float[Tensor, "B 3 H W"],
     driving: Float[Tensor, "B 68 2"],
 ) -> Float[Tensor, "B 12 H W"]:  # fmt: skip
-    """What G is shown: landmark image, warped shot, shot, offsets of the flow, and where the warp can be trusted."""
+    """The input of G (`CHANNELS`): landmark image, warped shot, shot, offsets of the flow, and the trust mask."""
     warped, flow, known = guide(shot, source, driving)
     offset = (flow - identity_flow(shot)).movedim(-1, 1) * OFFSET_SCALE
     return torch.cat([landmarks.float(), warped, shot.float(), offset, known], 1)
 
 
 def identity_flow(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "1 H W 2"]:
-    """The flow that moves nothing."""
+    """The flow that moves nothing: pixel centres, x and y in (-1, 1)."""
     size = image.shape[-1]
     steps = (torch.arange(size, device=image.device) * 2 + 1) / size - 1
     return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)[None]
 
 
 def parametrized_weight(layer: nn.Module) -> Tensor:
-    """The weight of a layer as it is stored, with or without spectral norm."""
+    """The stored weight of a layer: under spectral norm, before it is divided."""
     if parametrize.is_parametrized(layer, "weight"):
         return layer.parametrizations.weight.original  # type: ignore[union-attr, return-value]
     return layer.weight  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from talkinghead.models.layers import IMAGE_CHANNELS
 from talkinghead.models.memory_format import layout_of
 
-Sampler = Float[Tensor, "B H W 2"]  # where each output pixel comes from: (x, y), -1 and 1 are the outermost pixels
+Sampler = Float[Tensor, "B H W 2"]  # place of each output pixel in the input: (x, y), -1 and 1 are the outermost pixels
 
 
 def identity(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "1 H W 2"]:
@@ -21,7 +21,7 @@ def identity(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "1 H W 2"]:
 
 
 def warp(x: Float[Tensor, "B 3 H W"], sampler: Sampler) -> Float[Tensor, "B 3 H W"]:
-    """Each output pixel read from x bilinearly, in fp32; beyond the edge, the edge goes on."""
+    """Sample x bilinearly, in fp32; beyond the border, border pixels are repeated."""
     with torch.autocast(x.device.type, enabled=False):
         return F.grid_sample(x.float(), sampler, mode="bilinear", padding_mode="border", align_corners=True)
 
@@ -52,7 +52,7 @@ class Up(nn.Module):
 
 
 def double(h: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C H W"]:
-    """Twice the size, bilinearly."""
+    """Upsample to twice the size, bilinearly."""
     return F.interpolate(h, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
@@ -61,7 +61,7 @@ class SamplerNetwork(nn.Module):
 
     Args:
         channels: widths on the way down, where each layer halves the size, to 1 px; the last one is the latent's
-        skips: each layer of the way up sees what the way down had at its size (U-Net)
+        skips: layers of the way up also get the activations of the way down at their size (U-Net)
     """
 
     def __init__(self, image_size: int, channels: Sequence[int], skips: bool) -> None:
@@ -72,7 +72,7 @@ class SamplerNetwork(nn.Module):
         last = len(channels) - 1
         widths = enumerate(pairwise([IMAGE_CHANNELS, *channels]))
         self.down = nn.ModuleList(Down(a, b, first=n == 0, norm=0 < n < last) for n, (a, b) in widths)
-        channels = tuple(channels)  # a list of a config does not slice backwards as lists do
+        channels = tuple(channels)  # OmegaConf's lists do not support negative steps
         inner = [channels[-1], *((1 + skips) * width for width in channels[-2::-1])]
         self.up = nn.ModuleList(Up(a, b) for a, b in zip(inner[:-1], channels[-2::-1], strict=True))
         self.to_offsets = nn.Conv2d(inner[-1], 2, 3, padding=1)
@@ -94,7 +94,7 @@ class SamplerNetwork(nn.Module):
 
 
 class EmbeddingNetwork(nn.Module):
-    """Source frame -> embedded face: the same pixels where they belong in a face that all poses share. A U-Net."""
+    """Source frame -> embedded face: its pixels, rearranged to a face without pose. A U-Net."""
 
     def __init__(self, image_size: int = 256, channels: Sequence[int] = (64, 128, 256, *[512] * 5)) -> None:
         super().__init__()

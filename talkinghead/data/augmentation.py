@@ -1,7 +1,7 @@
-"""Training pictures made more like photographs and paintings: faults of a camera, a painter's hand, a detector's error.
+"""Augmentation towards photographs and paintings: faults of a camera, brush strokes, errors of a landmark detector.
 
-What is a property of the person's picture or its camera is drawn once an episode, for all its frames; only the grain of
-the sensor and the landmarks' error are new in every frame. An episode's draw is a pure function of its seed.
+Properties of the picture or its camera are drawn once per episode, for all its frames; only the grain of the sensor and
+the errors of the landmarks differ from frame to frame. What is drawn is a pure function of the episode's seed.
 """
 
 from typing import final
@@ -16,21 +16,21 @@ from talkinghead.faces.landmark_image import interocular
 Images = UInt8[np.ndarray, "N H W 3"]
 PARTS = ((0, 17), (17, 22), (22, 27), (27, 36), (36, 42), (42, 48), (48, 68))  # of the 68 points: jaw, brows, …, lips
 GREY, SEPIA = np.array([0.30, 0.59, 0.11], np.float32), np.array([1.06, 0.98, 0.85], np.float32)
-FULL_SIZE = 256  # pixels of the side that lengths in pixels are meant for
+FULL_SIZE = 256  # side of the pictures, pixels, for which lengths in this file are given
 
 
 @final
 class Augmentation:
-    """Draws the looks of an episode. Every argument is a share of episodes, or the strength of an error.
+    """Changes the pictures and landmarks of an episode. Arguments are shares of episodes, in [0, 1], or strengths.
 
     Args:
         colours: exposure, contrast, saturation, colour cast; some of them black and white or sepia
         soft: out of focus, or sharpened
-        grain: noise of the sensor
-        jpeg: blocks of strong compression
+        grain: sensor noise
+        jpeg: artefacts of strong compression
         painted: brush strokes, canvas and a yellowed varnish
         landmarks: standard deviation of the error of each landmark, and of each part of the face as a whole, in eye
-            distances; the exact points of rendered heads become as inexact as a detector's
+            distances; it makes the exact points of rendered heads as inexact as a detector's
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Augmentation:
         self.shares, self.landmarks = shares, landmarks
 
     def points(self, points: Float[np.ndarray, "F 68 2"], seed: tuple[int, ...]) -> Float[np.ndarray, "F 68 2"]:
-        """The points of a clip's frames with a detector's error, pixels."""
+        """The points of a clip's frames plus random detection errors, pixels."""
         if not self.landmarks:
             return points
         rng = np.random.default_rng([*seed, 1])
@@ -57,7 +57,7 @@ class Augmentation:
         return found.astype(np.float32)
 
     def images(self, images: Images, seed: tuple[int, ...]) -> Images:
-        """The frames of one episode, all with the same looks."""
+        """The frames of one episode, all changed in the same way."""
         rng = np.random.default_rng([*seed, 2])
         chosen = {name: bool(rng.uniform() < share) for name, share in self.shares.items()}
         scale = images.shape[1] / FULL_SIZE
@@ -90,7 +90,7 @@ def recolour(images: Images, rng: np.random.Generator) -> Images:
 
 
 def refocus(images: Images, rng: np.random.Generator, scale: float) -> Images:
-    """Blurred by up to two pixels of 256, or sharpened."""
+    """Blur by up to two pixels of 256, or sharpen."""
     amount = rng.uniform(-0.8, 1.0)
     sigma = float(max(0.3, (0.9 if amount < 0 else 2.0 * amount) * scale))
     blurred = [cv2.GaussianBlur(image, (0, 0), sigma) for image in images]
@@ -111,7 +111,7 @@ def add_grain(images: Images, rng: np.random.Generator) -> Images:
 
 
 def compress(image: UInt8[np.ndarray, "H W 3"], quality: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Through JPEG and back."""
+    """The picture after JPEG compression of this quality, 1 … 100."""
     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorspace="RGB")
     return simplejpeg.decode_jpeg(jpeg)
 
@@ -133,7 +133,7 @@ def paint(images: Images, rng: np.random.Generator, scale: float) -> Images:
 
 
 def kuwahara(image: UInt8[np.ndarray, "H W 3"], radius: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Each pixel becomes the mean of that one of the four squares at its corners in which the light varies least."""
+    """Each pixel becomes the mean of that of the four squares at its corners which has the least variance of light."""
     side, around = 2 * radius + 1, 2 * radius
     wide = cv2.copyMakeBorder(image, around, around, around, around, cv2.BORDER_REFLECT_101)
     light = cv2.cvtColor(wide, cv2.COLOR_RGB2GRAY).astype(np.float32)

@@ -10,13 +10,13 @@ from talkinghead.data.remote import DataFault
 from talkinghead.machine import lock
 from talkinghead.storage import write_atomic
 
-INDEX = "index"  # file name of what is needed at every visit of a shard: goes last
-_BLOCK = 4096  # bytes that files occupy multiples of
+INDEX = "index"  # file name of a shard's index, needed at every visit: removed last
+_BLOCK = 4096  # bytes; files occupy multiples of it
 _AFTER_TRIM = 0.9  # of the limit
 
 
 class Piece(NamedTuple):
-    """A range of bytes of a file, the end excluded. `version` (its sha256) tells files of one URL apart."""
+    """A byte range of a file, the end excluded. `version` (its sha256) distinguishes files at the same URL."""
 
     url: str
     version: str
@@ -25,23 +25,23 @@ class Piece(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its file in a cache."""
+        """Name of its file in a cache."""
         return f"{folder_name(self.url, self.version)}/{self.start}-{self.stop}"
 
 
 def folder_name(url: str, version: str) -> str:
-    """The folder of a file's pieces in a cache."""
+    """Folder name, in a cache, for all pieces of one version of a file."""
     return hashlib.sha256(f"{version} {url}".encode()).hexdigest()[:32]
 
 
 class DiskCache:
-    """Pieces by name, at most so many bytes; those that were not used for longest are removed first.
+    """Pieces by name, up to a limit of bytes; the least recently used are removed first.
 
-    Reading takes no lock: a file is whole or not there. Writing takes one, so that the limit holds for all processes
-    together; the lock's file says how much there is.
+    Reading takes no lock, because files are written atomically. Writing takes one, so that the limit holds for all
+    processes together; the lock file records the bytes in use.
 
     Args:
-        folder: made when the first piece comes
+        folder: created with the first piece
         limit: bytes on disk
     """
 
@@ -50,24 +50,24 @@ class DiskCache:
         self.limit = int(limit)
 
     def get(self, name: str, size: int | None = None) -> bytes | None:
-        """The content of a piece; None where it is not there, or not of this size."""
+        """The content of a piece; None where it is missing, or has another size."""
         path = self.folder / name
         try:
             content = path.read_bytes()
             if size is not None and len(content) != size:
                 return None
             os.utime(path)
-        except FileNotFoundError:  # also between the two: another process has removed it
+        except FileNotFoundError:  # also where another process removed it in between
             return None
         except OSError as error:
             raise self._fault(error) from error
         return content
 
     def put(self, pieces: Mapping[str, bytes]) -> None:
-        """Add pieces, and remove old ones where there are too many.
+        """Add pieces, and remove old ones beyond the limit.
 
         Raises:
-            DataFault: where the folder cannot be written to.
+            DataFault: where the folder is not writable.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class DiskCache:
             raise self._fault(error) from error
 
     def _add(self, pieces: Mapping[str, bytes], used: int | None) -> int:
-        """Write them; returns how much there is then, of the `used` bytes before (None: not known)."""
+        """Write pieces; returns the bytes in use afterwards. `used`: before (None: unknown)."""
         size = sum(on_disk(len(content)) for content in pieces.values())
         if size > self.limit * _AFTER_TRIM:
             return self._trim(self.limit) if used is None else used
@@ -94,7 +94,7 @@ class DiskCache:
         return used + size
 
     def _trim(self, most: int) -> int:
-        """Remove what was not used for longest until at most so many bytes are left; returns how many are."""
+        """Remove the least recently used files until at most `most` bytes are left; returns the bytes left."""
         files = sorted(self._files())
         used = sum(size for *_, size, _ in files)
         for _, _, size, path in files:
@@ -105,10 +105,10 @@ class DiskCache:
         return used
 
     def _files(self) -> Iterator[tuple[bool, int, int, str]]:
-        """Whether it is an index, time of the last use, bytes on disk, path. What a killed process left is removed."""
+        """(is index, time of last use, bytes on disk, path) of each file. Removes files that killed processes left."""
         for folder in os.scandir(self.folder):
             for file in os.scandir(folder) if folder.is_dir() else ():
-                if file.name.endswith(".tmp"):  # of nobody: who writes has the lock
+                if file.name.endswith(".tmp"):  # nobody writes it: we hold the lock
                     Path(file.path).unlink(missing_ok=True)
                     continue
                 status = file.stat()

@@ -32,7 +32,7 @@ from talkinghead.machine import lock
 from talkinghead.options import Range, check_numbers
 from talkinghead.types import Episode
 
-_MAX_ENLARGED = 1.25  # VoxCeleb2's own 224 px will do for 256
+_MAX_ENLARGED = 1.25  # VoxCeleb2's 224 px are enough for 256
 
 NUMBERS = {
     **dict.fromkeys(("size", "num_shots", "val_shots", "batch_size", "episodes_per_epoch", "window"), Range(1)),
@@ -51,23 +51,23 @@ class EpisodeDataModule(L.LightningDataModule):
         path: directory or URL with `dataset.json`
         size: pixels of the episodes' images; stored frames are resized
         num_shots: K
-        episodes_per_epoch: over all ranks; rounded down to whole batches on every rank
+        episodes_per_epoch: over all ranks; rounded down to whole batches per rank
         batch_size: episodes per rank and step
         num_workers: processes per rank; 0 loads in the training process
         seed: of the order and the choice of frames
         flip: mirror half of the training episodes
         val_shots: shots of a validation or test episode
-        val_episodes: at most so many validation episodes, and so many test episodes, over all ranks
-        build: makes the data set when it is missing, called with its path
-        source_hint: what to tell a user whose data set is missing
-        window: so many shards are mixed at a time
+        val_episodes: upper bound of validation episodes, and of test episodes, over all ranks
+        build: makes a missing data set; called with its path
+        source_hint: advice in the error message where the data set is missing
+        window: number of shards whose clips are mixed at a time
         episodes_over: videos (the paper): a video is drawn, then a clip of it; clips: every clip equally often
-        max_skipped: the run ends where more than this share of an epoch's episodes could not be read; None: never
-        enlarge: train on frames stored at less than 4/5 of `size` all the same
-        augmentation: faults of photographs and looks of paintings for training episodes; None: frames as they are
-        cache_dir: folder for pieces of remote shards, which all processes of a machine may share; None: none
-        cache_gb: at most so many gigabytes of them
-        drawn_shots: K of each training batch is drawn from these, all at most `num_shots`; None: always `num_shots`
+        max_skipped: share of an epoch's episodes above which unreadable ones end the run; None: never
+        enlarge: allow frames that are stored at less than 4/5 of `size`
+        augmentation: faults of photographs and looks of paintings for training episodes; None: none
+        cache_dir: folder for pieces of remote shards, which processes of a machine may share; None: no cache
+        cache_gb: limit of the cache, gigabytes
+        drawn_shots: K of each training batch is drawn from these, none above `num_shots`; None: always `num_shots`
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class EpisodeDataModule(L.LightningDataModule):
 
     @property
     def info(self) -> DatasetInfo:
-        """`dataset.json`; FileNotFoundError with `source_hint` when there is none."""
+        """`dataset.json`, read once; FileNotFoundError with `source_hint` where there is none."""
         if self._info is None:
             try:
                 self._info = load_info(self.path)
@@ -135,41 +135,41 @@ class EpisodeDataModule(L.LightningDataModule):
 
     @property
     def num_videos(self) -> int:
-        """Rows of W."""
+        """Number of training videos: the rows of W."""
         return self.info.num_videos
 
     @property
     def image_size(self) -> int:
-        """Pixels of the episodes' images."""
+        """Side of the episodes' images, pixels."""
         return self.size
 
     @property
     def video_names(self) -> list[str] | None:
-        """What each row of W is of; None where the data set does not say."""
+        """The video of each row of W; None where the data set does not name them."""
         videos = load_videos(self.path, self.info)
         return None if videos is None else videos.names
 
     @property
     def skipped(self) -> dict[str, int]:
-        """How many clips were skipped so far, by cause."""
+        """Number of clips skipped so far, by cause."""
         return dict(self.report.counts)
 
     @property
     def fault(self) -> str | None:
-        """Why the run must not go on, once there is a reason: too much was skipped."""
+        """Why the run must end, once too many episodes were skipped; else None."""
         return self.report.fault
 
     def prepare_data(self) -> None:
-        """Build a missing data set where `build` is given; a data set that is nowhere is an error."""
+        """Build a missing data set if `build` is given; raises FileNotFoundError where it is still missing."""
         if self.build is not None and not is_remote(self.path):
             build_once(Path(self.path), self.build)
         _ = self.info
 
     def check_build(self, splits: Sequence[str] | None = None) -> None:
-        """Before anything is made: raise ValueError where that is not, or will not be, what was asked for.
+        """Before anything is built: raise ValueError where the data set is not, or would not be, the one asked for.
 
         Args:
-            splits: that will be looked at; None: all
+            splits: those to check; None: all
         """
         if self.build is None or is_remote(self.path):
             return
@@ -182,7 +182,7 @@ class EpisodeDataModule(L.LightningDataModule):
         self._check_size(self.info.image_size)
 
     def check(self, validates: bool) -> None:
-        """Raise ValueError where the data set cannot give the episodes; `validates`: validation ones too."""
+        """Raise ValueError where the data set cannot provide the training and, if `validates`, validation episodes."""
         self.check_size()
         self._pool("train", self.num_shots, "num_shots")
         if validates:
@@ -207,7 +207,7 @@ class EpisodeDataModule(L.LightningDataModule):
             )
         pool = self._pool("train", self.num_shots, "num_shots")
         whole = is_remote(self.path) and pool.ranges is None
-        lanes = max(1, self.num_workers) if whole else 1  # no two workers fetch the same shards
+        lanes = max(1, self.num_workers) if whole else 1  # whole shards: no two workers should fetch the same
         batches = EpochBatches(num_batches, self.batch_size, rank, lanes)
         sizes, videos = [shard.samples for shard in pool.shards], self._videos(pool)
         order = EpochOrder(sizes, world * lanes, self.seed, self.window, videos)
@@ -219,7 +219,7 @@ class EpisodeDataModule(L.LightningDataModule):
         return self._remember(TrainLoader(loader, batches, self.report, self._position))
 
     def val_dataloader(self) -> FixedLoader:
-        """The fixed validation episodes of this rank; `fit` of a data set without any is an error."""
+        """The fixed validation episodes of this rank; ValueError where the data set has none."""
         return self._fixed_loader("val")
 
     def test_dataloader(self) -> FixedLoader:
@@ -227,21 +227,21 @@ class EpisodeDataModule(L.LightningDataModule):
         return self._fixed_loader("test")
 
     def on_after_batch_transfer(self, batch: Episode, dataloader_idx: int) -> Episode:
-        """To [-1, 1], on the device; in training with as many shots as are drawn for this step."""
+        """Convert to [-1, 1] on the device; in training, keep the number of shots drawn for this step."""
         trainer = self.trainer
         if self.drawn_shots is not None and trainer is not None and trainer.training:
-            step = Random(repr((self.seed, "shots", trainer.global_step)))  # that a resumed run knows, and every rank
+            step = Random(repr((self.seed, "shots", trainer.global_step)))  # the same on every rank and after resuming
             batch = batch.take(step.choice(self.drawn_shots))
         return as_float(batch)
 
     def teardown(self, stage: str) -> None:
-        """End the worker processes. Lightning ends those of the loader in use only."""
+        """End all worker processes; Lightning ends only those of the loader in use."""
         for loader in self._loaders:
             loader.end_workers()
         self._loaders.clear()
 
     def on_exception(self, exception: BaseException) -> None:
-        """A run that fails leaves no worker behind either."""
+        """End all worker processes of a run that fails."""
         self.teardown("fit")
 
     def _remember(self, loader: Loader) -> Loader:
@@ -280,7 +280,7 @@ class EpisodeDataModule(L.LightningDataModule):
         return ShardPool(self.path, self.info.splits[split].shards, max_open=2 * self.window, cache=self.cache)
 
     def _check_lengths(self, split: str) -> None:
-        """Warn of local shards that are not as long as dataset.json says: cut, or of another preparation."""
+        """Warn of local shards whose length differs from dataset.json: truncated, or from another preparation."""
         shards = self.info.splits[split].shards
         paths = [Path(self.path) / shard.file for shard in shards]
         wrong = [p for p, s in zip(paths, shards, strict=True) if p.is_file() and p.stat().st_size != s.bytes]
@@ -291,7 +291,7 @@ class EpisodeDataModule(L.LightningDataModule):
             )
 
     def _videos(self, pool: ShardPool) -> list[int] | None:
-        """The video of each training clip; None where clips are drawn, or it is not known."""
+        """The video of each training clip; None where clips are drawn, or videos are unknown."""
         counts = self.info.splits["train"]
         if self.episodes_over == "clips" or counts.videos >= counts.clips:
             return None
@@ -311,9 +311,8 @@ class EpisodeDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate_loaded,
             worker_init_fn=prepare_worker if self.num_workers else None,
-            generator=torch.Generator().manual_seed(
-                self.seed
-            ),  # a resumed run starts workers once more: not by torch's
+            # Not torch's global generator: a resumed run starts workers once more, which would advance it.
+            generator=torch.Generator().manual_seed(self.seed),
             **options,
         )
 
@@ -322,7 +321,7 @@ class EpisodeDataModule(L.LightningDataModule):
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def _position(self) -> tuple[int, int]:
-        """The epoch, and its batches already done. Overfitting means the same batches in every epoch."""
+        """(epoch, batches of it already done). With `overfit_batches` every epoch is epoch 0."""
         if self.trainer is None:
             return 0, 0
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -331,7 +330,7 @@ class EpisodeDataModule(L.LightningDataModule):
 
 
 def build_once(path: Path, build: Callable[[Path], None]) -> None:
-    """Call `build(path)` unless there is a data set; of several processes one builds, the others wait for it."""
+    """Call `build(path)` unless the data set exists; one of several processes builds, the others wait."""
     if (path / DATASET_FILE).is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

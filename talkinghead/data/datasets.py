@@ -1,4 +1,4 @@
-"""Episodes by number: training ones from the epoch's order, fixed ones from a list made once."""
+"""Map-style data sets of episodes: training episodes by position in the epoch, fixed ones from a list made once."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +21,7 @@ _MAX_REPLACEMENTS = 1000
 
 
 class Request(NamedTuple):
-    """Which training episode: the epoch travels with it, so worker processes may live as long as they like."""
+    """Which training episode. It includes the epoch, so persistent workers need no other state."""
 
     epoch: int
     lane: int
@@ -29,31 +29,31 @@ class Request(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A clip that could not give an episode, on its way from a worker to the main process."""
+    """A clip that gave no episode; sent from a worker to the main process."""
 
     cause: str
     detail: str
 
 
 class Loaded(NamedTuple):
-    """An episode, and what was skipped to get it."""
+    """An episode, and the clips that were skipped before it."""
 
     sample: Sample
     skipped: list[Skipped]
 
 
 class Failed(NamedTuple):
-    """Why no episode can be had any more: a line on its way from a worker to the main process, without a traceback."""
+    """Why no episode can be read any more; sent from a worker to the main process as one line, without a traceback."""
 
     message: str
     skipped: list[Skipped]
 
 
 class TrainEpisodes(Dataset[Loaded | Failed]):
-    """Training episodes: a fresh choice of K+1 distinct frames at every visit of a clip, half of them mirrored.
+    """Training episodes: a new choice of K + 1 distinct frames at every visit of a clip, half of them mirrored.
 
-    An episode whose clip is unusable is replaced by the lane's next visit beyond the epoch (`lane_length` further), so
-    that neither the number of episodes nor any other episode changes.
+    An episode whose clip is unusable is replaced by the lane's visit `lane_length` further, beyond the epoch, so that
+    neither the number of episodes nor any other episode changes.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
         self.num_shots = num_shots
         self.flip = flip
         self.lane_length = lane_length
-        self.num_videos = num_videos  # rows of W, which a clip's video must be one of; None: not checked
+        self.num_videos = num_videos  # rows of W: larger video indices make a clip unusable; None: not checked
 
     def __getitems__(self, requests: list[Request]) -> list[Loaded | Failed]:
-        """A batch. What it needs of remote clips is fetched at once: first what frames are chosen by, then frames."""
+        """A batch. Remote clips are read in two rounds: descriptions and landmarks first, then the chosen frames."""
         try:
             self._read_ahead([self.order(*request) for request in requests], requests[0].epoch)
         except DataFault as error:
@@ -94,7 +94,7 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
         return Failed(message, skipped)
 
     def _read_ahead(self, visits: list[Visit], epoch: int) -> None:
-        """Fetch what these visits need; those whose clip turns out to be unusable are left to `__getitem__`."""
+        """Fetch the bytes of these visits together; `__getitem__` deals with unusable clips."""
         if self.pool.ranges is None:
             return
         self.pool.forget()
@@ -113,7 +113,7 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
     def _choose(
         self, clip: StoredClip, epoch: int, number: int, repeat: int
     ) -> tuple[Float[np.ndarray, "F 68 2"], list[int]]:
-        """The clip's points, and the frames of this visit, the target last."""
+        """The clip's points, and the numbers of this visit's frames, the target last."""
         points = clip.landmarks()
         usable = usable_frames(points, self.num_shots + 1, f"clip {clip.key} of {clip.file}")
         chosen = choose_frames(len(usable), self.num_shots, (self.order.seed, epoch, number), repeat)
@@ -143,7 +143,7 @@ class Fixed(NamedTuple):
 
 
 class FixedEpisodes(Dataset[Loaded | Failed]):
-    """Always the same episodes, never mirrored."""
+    """The same episodes every time, never mirrored."""
 
     def __init__(self, pool: ShardPool, plan: list[Fixed], size: int) -> None:
         self.pool = pool
@@ -158,15 +158,15 @@ class FixedEpisodes(Dataset[Loaded | Failed]):
             self.pool.forget()
             clip = self.pool.clip(self.plan[number].clip)
             return Loaded(make_sample(clip, clip.landmarks(), self.plan[number].frames, self.size, flip=False), [])
-        except (UnusableClip, DataFault) as error:  # it could be read when the plan was made
+        except (UnusableClip, DataFault) as error:  # it was readable when the plan was made
             return Failed(f"a clip to validate on can no longer be read: {error}; start again when it can", [])
 
 
 def plan_fixed_episodes(pool: ShardPool, num_shots: int, num_episodes: int) -> tuple[list[Fixed], list[Skipped]]:
-    """Up to `num_episodes` of them: one target of every clip, then a second one of every clip, and so on.
+    """Choose up to `num_episodes`: one target of every clip, then a second one of every clip, and so on.
 
-    A clip keeps its shots for all its targets. Depends on nothing but the data: every method and run sees the same.
-    Every frame that will be used is decoded here once, so that validation itself meets no broken one.
+    A clip has the same shots for all its targets. The plan depends on the data alone, so all methods and runs share it.
+    Every chosen frame is decoded here once, so that validation meets no broken one.
     """
     skipped: list[Skipped] = []
     frames: dict[int, list[int]] = {}
@@ -174,7 +174,7 @@ def plan_fixed_episodes(pool: ShardPool, num_shots: int, num_episodes: int) -> t
     drawn = iter(Random(0).sample(range(len(pool)), len(pool)))
     while missing := list(islice(drawn, num_episodes - len(frames))):
         found: dict[int, list[int]] = {}
-        for number in _near_first(pool, sorted(missing)):  # shard by shard, so that each is fetched once
+        for number in _near_first(pool, sorted(missing)):  # in order of shards, so that each is fetched once
             try:
                 found[number] = _fixed_frames(pool.clip(number), num_shots, num_shots + turns)
             except UnusableClip as error:
@@ -190,7 +190,7 @@ def plan_fixed_episodes(pool: ShardPool, num_shots: int, num_episodes: int) -> t
 
 
 def _near_first(pool: ShardPool, numbers: list[int]) -> Iterator[int]:
-    """These clips, some at a time: what frames are chosen by is fetched for all of those at once."""
+    """These clips, in groups whose descriptions and landmarks are fetched together."""
     for first in range(0, len(numbers), AT_ONCE):
         near = numbers[first : first + AT_ONCE]
         if pool.ranges is not None:
@@ -201,7 +201,7 @@ def _near_first(pool: ShardPool, numbers: list[int]) -> Iterator[int]:
 
 
 def _fixed_frames(clip: StoredClip, num_shots: int, wanted: int) -> list[int]:
-    """Up to `wanted` frames of the clip in a random but fixed order; UnusableClip when not more than `num_shots`."""
+    """Up to `wanted` decodable frames in a random but fixed order; UnusableClip for `num_shots` or fewer."""
     where = f"clip {clip.key} of {clip.file}"
     usable = usable_frames(clip.landmarks(), num_shots + 1, where).tolist()
     shuffled = Random(clip.key).sample(usable, len(usable))

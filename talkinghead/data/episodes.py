@@ -1,7 +1,7 @@
 """From a stored clip to an episode: K shots and one target (arXiv 1905.08233, Sec. 3.2).
 
-Images stay uint8, pixels last, until the batch has reached its device (`as_float`): four times less to copy between
-processes, and the layout that convolutions like best (channels_last) comes for free.
+Images stay uint8, channels last in memory, until the batch is on its device (`as_float`): a quarter of the bytes is
+copied between processes, and the result is in channels_last format for free.
 """
 
 import math
@@ -21,12 +21,12 @@ from talkinghead.images import rescale_points, resize
 from talkinghead.pixels import to_float
 from talkinghead.types import Episode
 
-_LARGEST = 4096  # pixels of a stored frame's side
-_FARTHEST = 2 * _LARGEST  # pixels: landmarks beyond are no landmarks of a frame
+_LARGEST = 4096  # pixels; longest side of a stored frame
+_FARTHEST = 2 * _LARGEST  # pixels; frames with landmarks beyond are unusable
 
 
 class Sample(NamedTuple):
-    """One episode before batching: the target last, after the K shots."""
+    """One episode before batching: K shots, then the target."""
 
     images: UInt8[np.ndarray, "K+1 H W 3"]
     landmarks: UInt8[np.ndarray, "K+1 H W 3"]
@@ -36,8 +36,8 @@ class Sample(NamedTuple):
 
 
 def usable_frames(points: Float[np.ndarray, "F 68 2"], needed: int, where: str) -> Int[np.ndarray, " n"]:
-    """Frames with finite landmarks near the picture; UnusableClip when there are fewer than `needed`."""
-    usable = np.flatnonzero((np.abs(points) <= _FARTHEST).all(axis=(1, 2)))  # of NaN not true either
+    """Numbers of the frames with finite, plausible landmarks; UnusableClip where there are fewer than `needed`."""
+    usable = np.flatnonzero((np.abs(points) <= _FARTHEST).all(axis=(1, 2)))  # also false for NaN
     if len(usable) == 0:
         raise UnusableClip("no landmarks", where)
     if len(usable) < needed:
@@ -87,14 +87,14 @@ def make_sample(
 
 
 def decode(clip: StoredClip, name: str, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], float]:
-    """One frame at `size` pixels, and by how much it was scaled."""
+    """One frame at `size` pixels, and the factor by which it was scaled. UnusableClip where it cannot be decoded."""
     jpeg = clip.read(name)
     where = f"frame {name} of clip {clip.key} of {clip.file}"
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
         if height != width:
             raise UnusableClip("frame not square", f"{where}: {width}x{height}")
-        if height > _LARGEST:  # looked at before anything of that size is made
+        if height > _LARGEST:  # checked before memory of that size is allocated
             raise UnusableClip("frame too large", f"{where}: {width}x{height}")
         image = simplejpeg.decode_jpeg(jpeg, min_height=size, min_width=size)
     except ValueError as error:
@@ -114,7 +114,7 @@ def is_decodable(clip: StoredClip, frame: int) -> bool:
 
 
 def collate(samples: list[Sample]) -> Episode:
-    """A batch as uint8 [B, K, 3, H, W] with pixels last in memory; `as_float` makes it what networks take."""
+    """A batch of uint8 [B, K, 3, H, W], channels last in memory; `as_float` converts it for the networks."""
 
     def stack(arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(arrays))
@@ -132,7 +132,7 @@ def collate(samples: list[Sample]) -> Episode:
 
 
 def as_float(episode: Episode) -> Episode:
-    """Images of 0 … 255 to [-1, 1]; an episode that is float already stays as it is."""
+    """Convert uint8 images to [-1, 1]; float images are left unchanged."""
 
     def convert(image: Tensor) -> Tensor:
         return to_float(image) if image.dtype == torch.uint8 else image

@@ -1,4 +1,4 @@
-"""Labelled frames of a synthetic data set, decoded once and kept in memory: what FaceNet is trained on."""
+"""Labelled frames of a synthetic data set, decoded once and kept in memory: the training data of FaceNet."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from talkinghead.data.reader import ShardPool, StoredClip, load_info
 
 
 class Faces(NamedTuple):
-    """A batch of frames and what is known about them. Images 0 … 255; landmarks in units of the image side."""
+    """A batch of frames with their labels. Images 0 … 255; landmarks in units of the image side."""
 
     images: UInt8[Tensor, "B 3 H W"]
     landmarks: Float[Tensor, "B 68 2"]
@@ -27,7 +27,7 @@ class LabelledFrames(Dataset[Faces]):
 
     Attributes:
         identities: names of the people, numbered by their place in this list
-        action_names: what the columns of `actions` are
+        action_names: names of the columns of `actions`
     """
 
     def __init__(self, path: str, split: str, size: int, stride: int = 1) -> None:
@@ -61,7 +61,7 @@ class LabelledFrames(Dataset[Faces]):
         return len(self.faces.images)
 
     def __getitems__(self, rows: list[int]) -> Faces:
-        """A batch in one go: the data loader's `collate_fn` has nothing left to do."""
+        """A whole batch, so that the data loader's `collate_fn` has nothing to do."""
         return Faces(*(tensor[rows] for tensor in self.faces))
 
     def __getitem__(self, row: int) -> Faces:

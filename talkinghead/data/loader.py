@@ -1,4 +1,4 @@
-"""Batches: which requests a rank makes, from wherever in the epoch it stands, and what its workers report."""
+"""Batches: the requests of a rank, from any position in the epoch, and the reports of its workers."""
 
 import signal
 import warnings
@@ -19,13 +19,13 @@ _LATEST = 4  # batches after a fault: Lightning fetches some ahead, and saves af
 
 
 class SkipReport:
-    """Counts what was skipped by cause, and warns at the first one of each cause.
+    """Counts skipped clips by cause, and warns of the first one of each cause.
 
     Args:
-        max_share: `fault` says so once more than this share of an epoch's episodes was skipped; None: never
+        max_share: share of an epoch's episodes above which skipping is a `fault`; None: never
 
     Attributes:
-        fault: why the run must not go on; `callbacks.last` saves then and ends it
+        fault: why the run must end, or None; `callbacks.last` then saves and ends it
     """
 
     def __init__(self, max_share: float | int | None = None) -> None:
@@ -37,11 +37,11 @@ class SkipReport:
         self._episodes = 0
 
     def start_epoch(self, episodes: int) -> None:
-        """Count the share anew, of so many episodes of this rank."""
+        """Reset the count of the epoch, which has this number of episodes on this rank."""
         self._epoch, self._episodes = Counter(), episodes
 
     def add(self, skipped: list[Skipped]) -> None:
-        """Count; what a worker sent along with an episode arrives here, in the main process."""
+        """Count the clips that a worker skipped; called in the main process."""
         for one in skipped:
             self.counts[one.cause] += 1
             self._epoch[one.cause] += 1
@@ -90,14 +90,14 @@ class EpochBatches(Sampler[list[Request]]):
 
 
 class EpisodeLoader:
-    """A torch loader that Lightning takes as it is: it would give a DataLoader another sampler under DDP."""
+    """Wraps a DataLoader, whose sampler Lightning would replace under DDP."""
 
     def __init__(self, loader: DataLoader) -> None:
         self.loader = loader
 
     @property
     def _iterator(self) -> object:
-        """By this name Lightning ends the worker processes when a run is over or has failed."""
+        """The attribute by which Lightning ends the worker processes of a finished or failed run."""
         return self.loader._iterator
 
     @_iterator.setter
@@ -105,17 +105,17 @@ class EpisodeLoader:
         self.loader._iterator = iterator
 
     def end_workers(self) -> None:
-        """Now, and not when the garbage collector finds them: until then, signals to all children reach them."""
+        """End the workers now, not when they are garbage-collected: until then they receive signals to all children."""
         if isinstance(self.loader._iterator, _MultiProcessingDataLoaderIter):
             self.loader._iterator._shutdown_workers()
         self.loader._iterator = None
 
 
 class TrainLoader(EpisodeLoader):
-    """The training batches of an epoch, from wherever in it the trainer stands.
+    """The training batches of an epoch, from the trainer's position in it.
 
-    `position` says which epoch it is and how many of its batches are done. It is asked when the first batch is
-    wanted, not at `iter()`: Lightning calls that before it has decided where a resumed run stands.
+    `position` returns the epoch and the number of its batches already done. It is called for the first batch, not at
+    `iter()`, which Lightning calls before it knows the position of a resumed run.
     """
 
     def __init__(
@@ -138,12 +138,12 @@ class TrainLoader(EpisodeLoader):
             if isinstance(episode, str):
                 raise DataFault(episode)
             late += self.report.fault is not None
-            if late > _LATEST:  # nobody has ended the run in the meantime
+            if late > _LATEST:  # no callback has ended the run
                 raise DataFault(self.report.fault)
             yield episode
 
     def state_dict(self) -> dict:
-        """What the order depends on beside the trainer's own count of epochs and batches."""
+        """The numbers that decide the order, apart from the trainer's count of epochs and batches."""
         batches, order = self.batches, self.loader.dataset.order  # type: ignore[attr-defined]
         return {
             "seed": order.seed,
@@ -155,7 +155,7 @@ class TrainLoader(EpisodeLoader):
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Warn when a run goes on under another order than it began with."""
+        """Warn where a resumed run has another order of episodes than before."""
         changed = [
             f"{name} {state.get(name)} -> {now}"
             for name, now in self.state_dict().items()
@@ -183,7 +183,7 @@ class FixedLoader(EpisodeLoader):
 
 
 def collate_loaded(loaded: list[Loaded | Failed]) -> tuple[Episode | str, list[Skipped]]:
-    """A batch, or why there will be none; and what was skipped for it."""
+    """A batch, or the reason why there is none; and the clips skipped for it."""
     skipped = [skip for one in loaded for skip in one.skipped]
     failed = [one.message for one in loaded if isinstance(one, Failed)]
     if failed:
@@ -192,10 +192,10 @@ def collate_loaded(loaded: list[Loaded | Failed]) -> tuple[Episode | str, list[S
 
 
 def prepare_worker(_: int) -> None:
-    """A worker uses one core: OpenCV and torch would each start as many threads as there are.
+    """Limit a worker to one thread; OpenCV and torch would each start one per core.
 
-    It outlives the first SIGTERM, which a scheduler sends to the whole process group, by half a minute: the main
-    process ends its batch, saves and shuts the workers down. The second one ends it.
+    A worker outlives the first SIGTERM, which a scheduler sends to the whole process group, by half a minute, in which
+    the main process ends its batch, saves and shuts the workers down. A second SIGTERM ends it.
     """
 
     def leave_later(*_: object) -> None:
@@ -205,5 +205,5 @@ def prepare_worker(_: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, leave_later)
-    for number in (signal.SIGINT, signal.SIGUSR1):  # sent to the whole process group; the training process acts on it
+    for number in (signal.SIGINT, signal.SIGUSR1):  # sent to the whole process group; the training process handles them
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Remote files by byte range: many small pieces of them at once, and no other byte of them."""
+"""Remote files by byte range: many small pieces in parallel, without fetching whole files."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from functools import lru_cache
 from talkinghead.data.cache import DiskCache, Piece, folder_name
 from talkinghead.data.remote import Truncated, file_system, is_known, tries
 
-AT_ONCE = 16  # requests of one process
-MOST_AHEAD = 256 << 20  # bytes that were read ahead and not asked for yet
-_GAP = 1024  # bytes: a header and the padding between two members of a tar cost less than a request
+AT_ONCE = 16  # parallel requests of one process
+MOST_AHEAD = 256 << 20  # bytes read ahead and not yet used
+_GAP = 1024  # bytes; smaller gaps, as a header and padding between members of a tar, cost less than a request
 
 
 @lru_cache(maxsize=64)
 def has_ranges(url: str) -> bool:
-    """Whether ranges of files beside `url`, which must exist, can be read; if not, files are to be fetched whole."""
+    """Whether the server of `url`, which must exist, supports byte ranges; if not, files must be fetched whole."""
     if not is_known(url):
         return False
     if not url.startswith(("http://", "https://")):
@@ -32,7 +32,7 @@ def has_ranges(url: str) -> bool:
 
 
 class RangeReader:
-    """Pieces of remote files; those that were read ahead, or lie in the cache, are not fetched again."""
+    """Reads pieces of remote files; those read ahead or cached are not fetched again."""
 
     def __init__(self, cache: DiskCache | None = None) -> None:
         self.cache = cache
@@ -57,9 +57,9 @@ class RangeReader:
         return [found[piece] for piece in pieces]
 
     def read_ahead(self, pieces: Sequence[Piece]) -> None:
-        """Read pieces that will be asked for soon, all at once, and keep them in memory until `forget`.
+        """Fetch pieces that will be needed soon in parallel, and keep them in memory until `forget`.
 
-        A piece that is not there is left to the one who asks for it; faults of the network are raised here already.
+        Missing pieces are ignored until they are read; faults of the network are raised here.
         """
         try:
             self._ahead |= dict(zip(pieces, self.read(pieces), strict=True))
@@ -70,7 +70,7 @@ class RangeReader:
             too_many -= len(self._ahead.pop(next(iter(self._ahead))))
 
     def forget(self) -> None:
-        """Drop what was read ahead."""
+        """Drop the pieces read ahead."""
         self._ahead.clear()
 
     def _at_hand(self, piece: Piece) -> bytes | None:
@@ -82,7 +82,7 @@ class RangeReader:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A remote file of which slices are read, like those of bytes. `version`, its sha256, is for the cache."""
+    """A remote file that is sliced like bytes. `version`, its sha256, names it in the cache."""
 
     url: str
     version: str
@@ -91,7 +91,7 @@ class RemoteFile:
 
     @property
     def folder(self) -> str:
-        """Of its pieces in a cache."""
+        """Folder of its pieces in a cache."""
         return folder_name(self.url, self.version)
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class _Block:
-    """What is asked for in one request."""
+    """A byte range fetched by one request; it covers one piece or several neighbours."""
 
     url: str
     start: int
@@ -115,7 +115,7 @@ class _Block:
 
 
 def fetch_pieces(pieces: Sequence[Piece]) -> list[bytes]:
-    """The bytes of each, fetched all at once; neighbours come with one request.
+    """The bytes of each piece, fetched in parallel; neighbours share a request.
 
     Raises:
         DataFault, OSError: as `remote.tries` does.
@@ -137,7 +137,7 @@ def fetch_pieces(pieces: Sequence[Piece]) -> list[bytes]:
 
 
 def _fetch(blocks: list[_Block]) -> dict[_Block, bytes]:
-    """What did not come, or not whole, is asked for again."""
+    """Fetch all blocks; those that fail, or arrive incomplete, are requested again."""
     found: dict[_Block, bytes] = {}
     if not blocks:
         return found
@@ -160,7 +160,7 @@ def _fetch(blocks: list[_Block]) -> dict[_Block, bytes]:
 
 
 def _ask(blocks: list[_Block]) -> list[bytes | Exception]:
-    """One request for each block, several at a time."""
+    """One request for each block, in parallel; exceptions are returned."""
     system = file_system(blocks[0].url)[0]
     paths = [system._strip_protocol(block.url) for block in blocks]
     starts, stops = [block.start for block in blocks], [block.stop for block in blocks]

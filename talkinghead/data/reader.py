@@ -1,7 +1,7 @@
 """Random access to the clips of a shard: only the bytes of the frames that are used are read.
 
-A local shard is memory-mapped; of a remote one, ranges of bytes are read (`data.ranges`). Where a server, or a command,
-has whole files only, a shard is fetched into an unnamed temporary file (`data.remote`), then read like a local one.
+Local shards are memory-mapped; remote ones are read by byte ranges (`data.ranges`). Where a server or a command only
+provides whole files, a shard is fetched into an unnamed temporary file (`data.remote`), then read like a local one.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from talkinghead.data.remote import fetch, refuse_fault
 from talkinghead.data.shards import DATASET_FILE, Content, DatasetInfo, ShardEntry, member_suffixes, unpack_index
 from talkinghead.names import as_line, is_name
 
-NAMES = {"identity", "video", "clip", "motion_clip"}  # of a clip's description
-_BLOCK = 512  # bytes of a tar header, and what members are padded to
+NAMES = {"identity", "video", "clip", "motion_clip"}  # entries of a clip's description that must be names
+_BLOCK = 512  # bytes of a tar header; members are padded to multiples of it
 
 
 class UnusableClip(Exception):
-    """A clip, or its shard, cannot give this episode. `cause` is a fixed phrase that counts are kept by."""
+    """A clip, or its shard, cannot provide this episode. `cause` is a fixed phrase by which they are counted."""
 
     def __init__(self, cause: str, detail: str) -> None:
         super().__init__(f"{cause}: {detail}")
@@ -44,7 +44,7 @@ class UnusableClip(Exception):
 
 @dataclass(frozen=True)
 class ClipIndex:
-    """Where the members of one clip lie in its shard."""
+    """Names and positions of the members of one clip in its shard."""
 
     key: str
     suffixes: tuple[str, ...]
@@ -59,13 +59,13 @@ class ClipIndex:
 
 @lru_cache(maxsize=1024)
 def frame_suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that are frames, in order of time."""
+    """The suffixes that are frames, in order of time."""
     return tuple(sorted(suffix for suffix in suffixes if suffix.endswith(".jpg")))
 
 
 @dataclass(frozen=True)
 class StoredClip:
-    """One clip of an open shard; nothing of it is read before it is asked for."""
+    """One clip of an open shard; its members are read on demand."""
 
     file: str
     index: ClipIndex
@@ -85,17 +85,17 @@ class StoredClip:
             raise UnusableClip("unreadable shard", f"{self.file} ({error})") from error
 
     def read_ahead(self, suffixes: Iterable[str]) -> None:
-        """Fetch members that will be read soon, all at once, see `read_ahead`."""
+        """Fetch members that will be read soon, in parallel; see `read_ahead` of this module."""
         read_ahead([(self, suffixes)])
 
     def _range(self, suffix: str) -> tuple[int, int]:
-        """First and last byte of a member, the last one excluded."""
+        """Byte range of a member, the end excluded."""
         member = self.index.suffixes.index(suffix)
         start = int(self.index.starts[member])
         return start, start + int(self.index.sizes[member])
 
     def meta(self) -> dict:
-        """The description, see `shards.Clip`."""
+        """The clip's json, checked; entries as in `shards.Clip.meta`. UnusableClip where it is wrong."""
         try:
             meta = json.loads(self.read("json"))
         except (ValueError, RecursionError) as error:
@@ -119,7 +119,7 @@ class StoredClip:
 
 
 def read_ahead(wanted: Sequence[tuple[StoredClip, Iterable[str]]]) -> None:
-    """Fetch members of clips of one pool that will be read soon, all at once; of local clips there is nothing to do."""
+    """Fetch members of clips of one pool that will be read soon, in parallel; does nothing for local clips."""
     pieces = [
         clip.content.piece(*clip._range(suffix))
         for clip, suffixes in wanted
@@ -131,10 +131,11 @@ def read_ahead(wanted: Sequence[tuple[StoredClip, Iterable[str]]]) -> None:
 
 
 def read_points(content: bytes, num_frames: int) -> Float[np.ndarray, "F 68 2"]:
-    """Points out of an npy file, whose header is looked at before anything as large as it says is made.
+    """Points from an npy file, whose header is checked before memory is allocated.
 
     Raises:
-        ValueError: when it cannot be read, LookupError with the shape when that is not [num_frames, 68, 2].
+        ValueError: where it cannot be read.
+        LookupError: with the shape, where that is not [num_frames, 68, 2].
     """
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
@@ -150,7 +151,7 @@ def read_points(content: bytes, num_frames: int) -> Float[np.ndarray, "F 68 2"]:
 
 
 def find_clips(content: Content) -> list[ClipIndex]:
-    """The clips of a shard by its index; by walking through the headers of a tar that has none."""
+    """The clips of a shard from its index, or from the headers of a tar without index."""
     packed = unpack_index(content)
     if packed is None:
         return scan_tar(content)
@@ -167,7 +168,7 @@ def find_clips(content: Content) -> list[ClipIndex]:
 
 
 def scan_tar(content: Content) -> list[ClipIndex]:
-    """The complete clips of a tar. Only headers are read; a tar that has been cut loses its last clip."""
+    """The complete clips of a tar. Only headers are read; a truncated tar loses its last clip."""
     clips: dict[str, list[tuple[str, int, int]]] = {}
     offset, whole = 0, False
     while offset + _BLOCK <= len(content):
@@ -198,7 +199,7 @@ def scan_tar(content: Content) -> list[ClipIndex]:
 
 
 def remote_clips(file: RemoteFile) -> list[ClipIndex]:
-    """The clips of a remote shard; the cache keeps them, so that this asks the network once."""
+    """The clips of a remote shard; cached, so that they are fetched once."""
     cache, name = file.reader.cache, f"{file.folder}/{INDEX}"
     if cache is not None and (packed := cache.get(name)) is not None:
         with contextlib.suppress(ValueError, TypeError, zlib.error):
@@ -210,31 +211,31 @@ def remote_clips(file: RemoteFile) -> list[ClipIndex]:
 
 
 def pack_clips(clips: list[ClipIndex]) -> bytes:
-    """Compressed JSON."""
+    """Clip indices as compressed JSON, for the cache."""
     rows = [(clip.key, clip.suffixes, clip.starts.tolist(), clip.sizes.tolist()) for clip in clips]
     return zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 1)
 
 
 def unpack_clips(packed: bytes) -> list[ClipIndex]:
-    """What `pack_clips` packed."""
+    """The clip indices from the output of `pack_clips`."""
     rows = json.loads(zlib.decompress(packed))
     return [ClipIndex(key, tuple(suffixes), np.array(starts), np.array(sizes)) for key, suffixes, starts, sizes in rows]
 
 
 class ShardReader:
-    """One open shard."""
+    """An open shard: its clips by number."""
 
     def __init__(self, url: str, entry: ShardEntry | None = None, ranges: RangeReader | None = None) -> None:
         """Open a shard.
 
         Args:
-            entry: what dataset.json says of it; a copy of a remote shard must be that
-            ranges: how to read a remote one piece by piece, which takes an `entry`; None: fetch it whole
+            entry: its entry in dataset.json, which a fetched copy must match in length and sha256
+            ranges: reads a remote shard piece by piece, and requires `entry`; None: fetch it whole
 
         Raises:
-            OSError: when the shard cannot be opened or fetched, DataFault.
-            ValueError: when it is empty, no file, or holds clips that dataset.json does not count: those would never be
-                seen.
+            OSError: when the shard cannot be opened or fetched.
+            DataFault: when no shard can.
+            ValueError: when it is empty, not a file, or has more clips than dataset.json says, never seen.
         """
         self.url = url
         self.content: mmap.mmap | RemoteFile
@@ -258,12 +259,12 @@ class ShardReader:
 
 
 class ShardPool:
-    """All clips of a split, numbered from 0 over its shards; the shards used last stay open."""
+    """All clips of a split, numbered from 0 over its shards; the most recently used shards stay open."""
 
     def __init__(
         self, location: str, shards: list[ShardEntry], max_open: int = 64, cache: DiskCache | None = None
     ) -> None:
-        """`cache`: where pieces of remote shards are kept."""
+        """`max_open`: shards kept open. `cache`: for pieces of remote shards."""
         self.location = location
         self.cache = cache
         self.shards = shards
@@ -279,7 +280,7 @@ class ShardPool:
 
     @cached_property
     def ranges(self) -> RangeReader | None:
-        """How pieces of remote shards are read; None of local shards, and where there are whole files only."""
+        """Reads pieces of remote shards; None for local shards, and where only whole files are provided."""
         far = is_remote(self.location) and has_ranges(join(self.location, DATASET_FILE))
         return RangeReader(self.cache) if far else None
 
@@ -289,7 +290,7 @@ class ShardPool:
             self.ranges.forget()
 
     def shard_of(self, number: int) -> int:
-        """The shard in which clip `number` lies."""
+        """The number of the shard that holds clip `number`."""
         return int(np.searchsorted(self.first, number, side="right")) - 1
 
     def clip(self, number: int) -> StoredClip:
@@ -309,7 +310,7 @@ class ShardPool:
                 refuse_fault(error, url)
                 unusable = UnusableClip("unreadable shard", f"{url} ({error})")
                 if is_remote(self.location) or not isinstance(error, FileNotFoundError | ValueError):
-                    return unusable  # it may be there again at the next visit
+                    return unusable  # not cached: it may be readable at the next visit
                 self._open[shard] = unusable
             if len(self._open) > self.max_open:
                 self._open.popitem(last=False)
@@ -323,10 +324,10 @@ def is_remote(location: str) -> bool:
 
 
 def join(location: str, file: str) -> str:
-    """The URL or path of a file of a data set; `pipe:aws s3 cp s3://bucket/set/{} -` has its own place for it.
+    """The URL or path of a file of a data set; in `pipe:aws s3 cp s3://bucket/set/{} -` the braces stand for it.
 
-    The location is the user's and a `pipe:` is run by a shell; the name comes out of dataset.json, which may be a
-    stranger's: there it is one quoted word, and `DatasetInfo` takes plain names only.
+    A shell runs a `pipe:` that the user gave. The file name comes from dataset.json, which may be a stranger's: it is
+    quoted as one word, and `DatasetInfo` allows plain names only.
     """
     name = shlex.quote(file) if location.startswith("pipe:") else file
     return location.replace("{}", name) if "{}" in location else f"{location.rstrip('/')}/{name}"
@@ -347,9 +348,11 @@ def load_info(location: str) -> DatasetInfo:
 
 
 def open_local(url: str, entry: ShardEntry | None = None) -> BinaryIO:
-    """A real file with the content of `url`: the file itself, or a nameless temporary copy of what is far away.
+    """Open a local file, or an unnamed temporary copy of a remote one.
 
-    Raises OSError, ValueError where `url` is a pipe or a device, which would never end.
+    Raises:
+        OSError: where it cannot be opened or fetched.
+        ValueError: where it is a pipe or a device, which would never end.
     """
     if is_remote(url):
         return fetch(url, (entry.bytes, entry.sha256) if entry else None)

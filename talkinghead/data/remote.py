@@ -1,4 +1,4 @@
-"""Fetching files of a remote data set: what passes is tried again, what does not ends the run."""
+"""Fetching files of a remote data set: transient errors are retried, permanent ones end the run."""
 
 import errno
 import hashlib
@@ -31,23 +31,23 @@ _ADVICE = {
 _REFUSED = {401: "not authorised", 403: "forbidden", 407: "the proxy wants a password"}
 _FOR_GOOD = {400, 404, 405, 410, 414, 416}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError"}
-_OWN_MISTAKES = (TypeError, AttributeError, NameError, LookupError, AssertionError)  # of a program, not of a network
+_OWN_MISTAKES = (TypeError, AttributeError, NameError, LookupError, AssertionError)  # bugs, which no retry helps
 
 
 class DataFault(Exception):
-    """Nothing is wrong with a clip: the data as a whole cannot be read, and a run must not go on without it."""
+    """The data set as a whole cannot be read, so the run must end; not an error of single clips."""
 
 
 class WrongContent(OSError):
-    """What arrived is not the file that dataset.json describes."""
+    """The fetched file is not the one that dataset.json describes."""
 
 
 class Truncated(OSError):
-    """Less arrived than was asked for."""
+    """A response was shorter than requested."""
 
 
 def refuse_fault(error: Exception, url: str) -> None:
-    """Raise DataFault for an error that every other file would meet too: a full disk, no permission, no memory."""
+    """Raise DataFault for an error that all other files would cause too: a full disk, no permission, no memory."""
     if (status := http_status(error)) in _REFUSED:
         raise DataFault(f"{url}: {_REFUSED[status]} (HTTP {status}); check your access") from error
     if type(error).__name__ in _NO_CREDENTIALS:
@@ -58,7 +58,7 @@ def refuse_fault(error: Exception, url: str) -> None:
 
 
 def http_status(error: Exception) -> int | None:
-    """The status code that a server answered with, by whichever client told it; None where it did not answer."""
+    """The HTTP status code inside an error of any client; None where there was no response."""
     response = getattr(error, "response", None)
     for owner in (error, response):
         for name in ("status", "code", "status_code"):
@@ -70,13 +70,13 @@ def http_status(error: Exception) -> int | None:
 
 
 def tries(url: str) -> Iterator["Try"]:
-    """One after another, with a pause in between: `for attempt in tries(url): with attempt: return ...`.
+    """Attempts with pauses in between: `for attempt in tries(url): with attempt: return ...`.
 
-    An error within `with` is judged: what trying again cannot help is raised at once, the rest after the last one.
+    Errors inside `with` that a retry cannot help are raised at once, others after the last attempt.
 
     Raises:
-        DataFault: where no other file could be read either: no access, a full disk, a network that stays away.
-        OSError: where there is no such file, or it stays another one than is wanted.
+        DataFault: where other files could not be read either: no access, a full disk, no network.
+        OSError: where there is no such file, or its content stays wrong.
     """
     for delay in (*RETRY_DELAYS_S, None):
         yield Try(url, last=delay is None)
@@ -85,7 +85,7 @@ def tries(url: str) -> Iterator["Try"]:
 
 
 class Try(AbstractContextManager):
-    """One of several, see `tries`."""
+    """One attempt, see `tries`."""
 
     def __init__(self, url: str, last: bool) -> None:
         self.url = url
@@ -110,10 +110,10 @@ class Try(AbstractContextManager):
 
 
 def fetch(url: str, content: tuple[int, str] | None = None) -> BinaryIO:
-    """A nameless temporary copy of a remote file, tried again after a pause where that may help.
+    """An unnamed temporary copy of a remote file; transient errors are retried.
 
     Args:
-        content: bytes and sha256 that the file must have; None: whatever comes
+        content: length in bytes and sha256 that the file must have; None: not checked
 
     Raises:
         DataFault, OSError: as `tries` does.
@@ -134,7 +134,7 @@ def _fetch_once(url: str, content: tuple[int, str] | None) -> BinaryIO:
                 sha256.update(chunk)
                 length += len(chunk)
                 if content is not None and length > content[0]:
-                    break  # whatever it is, it does not end
+                    break  # longer than announced: it may never end
             missing = getattr(stream, "length", None) if isinstance(stream, http.client.HTTPResponse) else None
         if missing or (content is not None and length < content[0]):
             raise Truncated(f"only {length} bytes of it arrived")
@@ -150,7 +150,7 @@ def _fetch_once(url: str, content: tuple[int, str] | None) -> BinaryIO:
 
 
 def _open(url: str) -> AbstractContextManager[BinaryIO]:
-    """Web addresses by urllib, what fsspec knows by fsspec, commands and all else by webdataset."""
+    """Open by urllib (http, https), fsspec (its other protocols) or webdataset (commands and the rest)."""
     if url.startswith(("http://", "https://")):
         return urllib.request.urlopen(url, timeout=TIMEOUT_S)
     if is_known(url):
@@ -162,7 +162,7 @@ def _open(url: str) -> AbstractContextManager[BinaryIO]:
 
 
 def is_known(url: str) -> bool:
-    """Whether fsspec can read it: not so a `pipe:` command."""
+    """Whether fsspec can read it; a `pipe:` command is not known to it."""
     return not url.startswith("pipe:") and url.partition("://")[0] in fsspec.available_protocols()
 
 

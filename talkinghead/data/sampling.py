@@ -1,4 +1,4 @@
-"""The order of training episodes: a pure function of seed, epoch, lane and position, free to jump into."""
+"""The order of training episodes: a pure function of seed, epoch, lane and position, so runs can resume anywhere."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 
 class Visit(NamedTuple):
-    """One use of a clip: its number, and how many rounds of the epoch came before (other frames each time)."""
+    """One use of a clip: its number, and the number of earlier rounds in the epoch, which decides the frames."""
 
     clip: int
     repeat: int
@@ -19,11 +19,14 @@ class EpochOrder:
 
     A round visits every video once, by one of its clips drawn at random (Sec. 3.2: "a training video sequence i"); or,
     where `videos` is None, every clip once. Shards are shuffled, then clips within a window of shards: close to a full
-    shuffle while few shards are open at a time. Every lane walks its own contiguous part of the round. A lane that has
-    come to the end of its part starts a new round, with other clips of the videos and other frames of the clips.
+    shuffle while few shards are open at a time. Every lane has its own contiguous part of the round. At the end of its
+    part, a lane starts a new round, with other clips of the videos and other frames of the clips.
 
     Args:
-        videos: number of the video of each clip
+        shard_sizes: number of clips in each shard
+        num_lanes: streams of episodes: one per rank or, where workers fetch whole shards, one per worker
+        window: number of shards whose clips are mixed
+        videos: the video index of each clip; None: clips are drawn, not videos
 
     >>> order = EpochOrder(shard_sizes=[4, 4], num_lanes=2, seed=0, videos=[0, 0, 1, 1, 2, 2, 3, 3])
     >>> [[order(epoch=0, lane=lane, position=n).clip for n in range(2)] for lane in (0, 1)]  # one clip of each video
@@ -47,6 +50,7 @@ class EpochOrder:
         self.over_videos = videos is not None
         numbers = np.arange(self.num_clips) if videos is None else np.asarray(videos)
         self._by_video = np.argsort(numbers, kind="stable")
+        # Clips sorted by video: where each video begins among them, and how many clips it has.
         self._starts = np.flatnonzero(np.diff(numbers[self._by_video], prepend=-2))
         self._counts = np.diff([*self._starts, self.num_clips])
         self.round = len(self._starts)  # visits
@@ -54,10 +58,10 @@ class EpochOrder:
         self._recent: dict[tuple[int, int], Int[np.ndarray, " round"]] = {}
 
     def __call__(self, epoch: int, lane: int, position: int) -> Visit:
-        """Visit number `position` of a lane; every (lane, position) of an epoch is another visit."""
+        """Visit number `position` of a lane; each (lane, position) of an epoch is a different visit."""
         total = self.tiles * self.round
-        start, end = (total * bound // self.num_lanes for bound in (lane, lane + 1))
-        lap, offset = divmod(position, end - start)
+        start, end = (total * bound // self.num_lanes for bound in (lane, lane + 1))  # this lane's part
+        lap, offset = divmod(position, end - start)  # how often the part is finished, and where in it
         tile, place = divmod(start + offset, self.round)
         repeat = lap * self.tiles + tile
         return Visit(int(self.clips(epoch, repeat)[place]), repeat)
@@ -77,7 +81,7 @@ class EpochOrder:
             near = shards[w : w + self.window]
             clips = np.concatenate([np.arange(self.first[s], self.first[s + 1]) for s in near])
             parts.append(rng.permutation(clips))
-        drawn = np.zeros(self.num_clips, bool)
+        drawn = np.zeros(self.num_clips, bool)  # one clip of each video
         drawn[self._by_video[self._starts + rng.integers(self._counts)]] = True
         clips = np.concatenate(parts)
         return clips[drawn[clips]]

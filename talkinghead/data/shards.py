@@ -63,7 +63,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Split:
-    """Shards and counts of train, val or test. `videos` of train is the number of rows of W."""
+    """Shards and counts of one split. `videos` of train is the number of rows of W."""
 
     shards: list[ShardEntry] = field(default_factory=list)
     clips: int = 0
@@ -74,7 +74,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The content of `dataset.json`."""
+    """The content of `dataset.json`: splits, image size, detector, crop rule, and every shard with its sha256."""
 
     name: str
     splits: dict[str, Split]
@@ -92,7 +92,7 @@ class DatasetInfo:
         return self.splits["train"].videos if "train" in self.splits else 0
 
     def save(self, directory: Path) -> None:
-        """Write `dataset.json`, whole or not at all."""
+        """Write `dataset.json` atomically."""
         text = json.dumps({**asdict(self), "num_videos": self.num_videos}, indent=1)
         write_atomic(directory / DATASET_FILE, text.encode())
 
@@ -131,7 +131,7 @@ class DatasetInfo:
 
 
 def check_types(info: DatasetInfo) -> None:
-    """Raises TypeError or ValueError where a `dataset.json` says what cannot be."""
+    """Raises TypeError or ValueError where values of a `dataset.json` have a wrong type or are impossible."""
     kinds = {"str": str, "int": int, "float": int | float, "dict": dict, "dict[str, Split]": dict,
              "list[ShardEntry]": list}  # fmt: skip
     shards = [(f"splits.{name}.shards", shard) for name, split in info.splits.items() for shard in split.shards]
@@ -171,7 +171,7 @@ class Content(Protocol):
 
 
 class ShardIndex(NamedTuple):
-    """What lies where in a shard: members follow each other from byte 0, each after a header of one tar block."""
+    """Positions in a shard: members follow each other from byte 0, each after a header of one tar block."""
 
     keys: list[str]  # of the clips
     members: list[int]  # how many each clip has
@@ -186,12 +186,12 @@ class Videos:
     clips: dict[str, list[int]]
 
     def save(self, directory: Path) -> None:
-        """Write `videos.json`, whole or not at all."""
+        """Write `videos.json` atomically."""
         write_atomic(directory / VIDEOS_FILE, json.dumps(asdict(self), separators=(",", ":")).encode())
 
 
 class _HashedFile:
-    """A file being written, its length and its sha256."""
+    """A file opened for writing that keeps count of its length and sha256."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -210,8 +210,8 @@ class _HashedFile:
 def write_shard(root: Path, file: str, clips: Iterable[Clip]) -> ShardEntry:
     """Write clips to `root/file` atomically. Same clips, same bytes: no times or owners are stored.
 
-    After the end mark of the tar, where readers of tars do not look, follows an index (`pack_index`), so that a frame
-    is found without walking through the headers of all others.
+    After the end mark of the tar, where tar readers stop, follows an index (`pack_index`), so that a frame is found
+    without reading all headers.
     """
     path = root / file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,13 +238,13 @@ def write_shard(root: Path, file: str, clips: Iterable[Clip]) -> ShardEntry:
 
 
 def pack_index(index: ShardIndex) -> bytes:
-    """JSON, its length, a mark."""
+    """Compact bytes of an index: JSON, its length, a magic number."""
     text = json.dumps(index, separators=(",", ":")).encode()
     return text + struct.pack("<Q8s", len(text), _INDEX_MARK)
 
 
 def unpack_index(shard: Content) -> ShardIndex | None:
-    """The index at the end of a shard; None where there is none, as in a tar made otherwise or one cut short."""
+    """The index at the end of a shard; None in a tar from other tools, or a truncated one."""
     if len(shard) < _INDEX_TAIL:
         return None
     length, mark = struct.unpack("<Q8s", shard[-_INDEX_TAIL:])
@@ -258,7 +258,7 @@ def unpack_index(shard: Content) -> ShardIndex | None:
 
 
 def _fits(index: ShardIndex, length: int) -> bool:
-    """Whether an index may be that of a shard of `length` bytes: it decides how much memory is asked for."""
+    """Whether an index is plausible for a shard of `length` bytes, checked before memory is allocated by it."""
     keys, members, sizes = index
     numbers = all(type(n) is int and 0 <= n <= length for n in [*members, *sizes])
     return numbers and (

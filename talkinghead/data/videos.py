@@ -1,6 +1,6 @@
-"""`videos.json` beside `dataset.json`: the name of every row of W, and which clips are of which video.
+"""`videos.json` beside `dataset.json`: the video of every row of W, and of every clip.
 
-Rows of W are numbers; their names say which video a number was, when a data set has been prepared again.
+Rows of W are numbered; the names match them when a data set has been prepared again.
 """
 
 import json
@@ -17,10 +17,10 @@ from talkinghead.data.shards import VIDEOS_FILE, DatasetInfo, Videos
 
 
 def load_videos(location: str, info: DatasetInfo) -> Videos | None:
-    """Read `videos.json`; None where there is none, as in data sets that were prepared before there was one.
+    """Read `videos.json`; None where it is missing, as in older data sets.
 
     Raises:
-        ValueError: when it is not that of the data set.
+        ValueError: where it does not belong to the data set.
     """
     url = join(location, VIDEOS_FILE)
     try:
@@ -48,12 +48,13 @@ def load_videos(location: str, info: DatasetInfo) -> Videos | None:
 def match_rows(
     rows: Float[Tensor, "M N"], theirs: Sequence[str], mine: Sequence[str], fresh: Float[Tensor, "V N"]
 ) -> tuple[Float[Tensor, "V N"], int]:
-    """A table of rows per video brought to another order of videos by their names, and how many were found.
+    """A table with a row per video, reordered by the names of the videos, and the number of names found.
 
     Args:
-        rows: a row for each name
-        theirs: a row for each name
-        fresh: what the rows of `mine` that have no namesake become
+        rows: the table
+        theirs: names of its rows
+        mine: names of the rows of the result
+        fresh: rows of the result for names that are not in `theirs`
     """
     place = {name: n for n, name in enumerate(theirs)}
     found: Int[Tensor, " V"] = torch.tensor([place.get(name, -1) for name in mine])

@@ -1,1 +1,1 @@
-"""How a method is judged: the protocol, its tasks, what is kept of it."""
+"""How a method is judged: the few-shot protocol, its tasks, outputs and result rows."""

@@ -1,4 +1,4 @@
-"""Contact sheets: for every test person and shot count, a few hold-out frames and what each method made of them."""
+"""Contact sheets: for every test person and shot count, a few hold-out frames and the outputs of each method."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ class ContactSheets(L.Callback):
     """Writes `<dirpath>/<data>/T8/<person>.png`: first shot | driving landmarks | target | each method.
 
     Args:
-        num_rows: hold-out frames, spread evenly over those there are
+        num_rows: number of hold-out frames shown, evenly spaced
     """
 
     def __init__(self, dirpath: Path | str, num_rows: int = 4) -> None:
@@ -28,7 +28,7 @@ class ContactSheets(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Person, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Every rank draws its own people."""
+        """Write the sheets of one person; every rank writes those of its own people."""
         folder = self.dirpath.joinpath(*map(as_path_part, str(pl_module.data).split("/")))
         for prefix in dict.fromkeys(name.split("/")[0] for name in outputs):
             mine = {name.split("/")[1]: x_hat for name, x_hat in outputs.items() if name.split("/")[0] == prefix}

@@ -1,4 +1,4 @@
-"""Pictures of a fine-tuning on the way: what G' makes of some driving frames after every few steps."""
+"""Previews of a fine-tuning: outputs of G' for some driving frames every few steps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ class FinetunePreviews:
     """Writes `<folder>/<data>/T8/<person>.png`: a row of targets, then a row of outputs after every `every` steps.
 
     Args:
-        num_frames: driving frames, spread evenly over those there are
+        num_frames: number of driving frames, evenly spaced
     """
 
     def __init__(self, folder: Path, every: int, num_frames: int = 6) -> None:
@@ -28,7 +28,7 @@ class FinetunePreviews:
         self.folder, self.every, self.num_frames = folder, every, num_frames
 
     def watch(self, key: ResultKey, person: Person) -> Callable[[Progress], None]:
-        """What `FineTuner.learn` is to call after each step for this person."""
+        """The `watch` argument of `FineTuner.learn` for this person."""
         total = len(person.target.images)
         chosen = torch.linspace(0, total - 1, min(self.num_frames, total)).round().long()
         driving, rows = Frames(*(part[chosen] for part in person.driving)), [person.target.images[chosen].float()]
@@ -38,7 +38,7 @@ class FinetunePreviews:
         def draw(progress: Progress) -> None:
             if progress.step % self.every and progress.step != progress.num_steps:
                 return
-            progress.generator.eval()  # in training, spectral norm would move
+            progress.generator.eval()  # training mode would update spectral norm's vectors
             rows.append(progress.generator(shown(progress.generator, driving)).float())
             progress.generator.train()
             save_strip(path, torch.stack([torch.cat(list(row), dim=2) for row in rows]))

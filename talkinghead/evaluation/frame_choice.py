@@ -1,8 +1,8 @@
 """Which frames of a person are shots, and which are held out: the test protocol (arXiv 1905.08233, Sec. 4).
 
-Some frames are held out, to be reproduced, and of the others T are learned from. The choice depends on the seed and
-the key alone, so every method sees the same; the hold-out frames are the same for every T, and the shots of a small T
-are the first ones of a larger T.
+Some frames are held out, to be reproduced; T of the others are the shots. The choice depends only on the seed and the
+key, so all methods see the same frames; the hold-out frames are the same for every T, and the shots of a small T are
+the first of those of a larger T.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ class FrameChoice:
     """Which frames of a clip or video are shots, and which are held out.
 
     Attributes:
-        max_shots: the largest T: as many frames of every clip are kept for learning, whatever T is in use
-        num_targets: frames to reproduce; of a clip with fewer than `max_shots` beside them, what it has
-        min_targets: a clip that leaves fewer than that is not used
-        split: parts: shots from the first part of the time, hold-out frames from the last; mixed: both from all of it,
-            which is far easier: a hold-out frame then has a shot a moment before or after it
-        shots: random: the shots are chosen by chance; even: they are spread evenly over their time, for each T
+        max_shots: the largest T; this many frames of every clip are reserved as shots, whatever T is in use
+        num_targets: frames to reproduce; fewer in a clip with fewer than `max_shots + num_targets` frames
+        min_targets: clips with fewer frames to reproduce are not used
+        split: parts: shots from the first part of the clip, hold-out frames from the last; mixed: both from all of it,
+            which is far easier, because a hold-out frame then has a shot a moment before or after it
+        shots: random, or even: evenly spaced in their part, for each T
 
     >>> choice = FrameChoice(max_shots=4, num_targets=3, min_targets=1, shots="even")
     >>> choice(range(20), "id10270/5r0dWxy17C8")
@@ -48,12 +48,12 @@ class FrameChoice:
                 raise ValueError(f"frame_choice.{name}={getattr(self, name)}: choose {' or '.join(allowed)}")
 
     def __str__(self) -> str:
-        """For rows and folders: `parts_random_32_32`."""
+        """Name in result rows and folders: `parts_random_32_32`."""
         return f"{self.split}_{self.shots}_{self.max_shots}_{self.num_targets}"
 
     @property
     def needed(self) -> int:
-        """Frames a clip must have."""
+        """Smallest number of frames that a clip must have."""
         return self.max_shots + self.min_targets
 
     def __call__(self, frames: Sequence[int], key: str) -> tuple[list[int], list[int]]:
@@ -61,10 +61,10 @@ class FrameChoice:
 
         Args:
             frames: candidates in order of time
-            key: the clip's or video's
+            key: of the clip or video; seeds the choice
 
         Raises:
-            UnusableClip: where there are too few.
+            UnusableClip: where there are too few candidates.
         """
         if len(frames) < self.needed:
             raise UnusableClip("too few usable frames", f"{key}: {len(frames)}, the protocol needs {self.needed}")
@@ -82,9 +82,9 @@ class FrameChoice:
 
 
 def evenly(frames: Sequence[int], count: int) -> list[int]:
-    """`count` of the frames, evenly spaced, in an order in which every beginning is evenly spread as well.
+    """`count` evenly spaced frames, in an order in which the first n are evenly spread for every n.
 
-    The order is that of van der Corput's sequence (0, 1/2, 1/4, 3/4, 1/8 ...), begun in the middle.
+    The order is that of van der Corput's sequence (0, 1/2, 1/4, 3/4, 1/8 ...), starting in the middle.
 
     >>> evenly(range(64), 8)
     [36, 4, 52, 20, 44, 12, 60, 28]

@@ -1,4 +1,4 @@
-"""What a few-shot evaluation does around a method: takes T shots, seeds, measures time, keeps autocast honest."""
+"""Around a method in a few-shot evaluation: taking T shots, seeding, timing, autocast without its cache."""
 
 import hashlib
 import time
@@ -24,12 +24,12 @@ def take(frames: Frames, count: int) -> Frames:
 
 
 def number_of(*names: object) -> int:
-    """A seed of 32 bits."""
+    """A 32-bit seed, the hash of the names: equal on every machine and in every run."""
     return int.from_bytes(hashlib.sha256(repr(names).encode()).digest()[:4], "big")
 
 
 def timed(device: torch.device, call: Callable[[], Value]) -> tuple[Value, float]:
-    """What it returns, and the seconds it took, until the device is done with it."""
+    """The result of `call`, and the seconds until the device has finished it."""
     began = time.perf_counter()
     value = call()
     if device.type == "cuda":
@@ -41,8 +41,8 @@ def timed(device: torch.device, call: Callable[[], Value]) -> tuple[Value, float
 def uncached_autocast(device_type: str) -> Iterator[None]:
     """The trainer's autocast without its cache of cast weights.
 
-    It is emptied only where autocast ends, here after the whole test step: a method that learns inside would go on
-    computing with the weights of its first step.
+    The cache is cleared only where autocast ends, here after the whole test step: a method that learns inside it would
+    keep computing with the weights of its first step.
     """
     enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
     with torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False):

@@ -1,6 +1,6 @@
-"""Outputs kept as pictures: of each person one PNG, the frames one below the other, rounded to 8 bits and no worse.
+"""Outputs stored losslessly (but for 8 bits): one PNG per person, its frames stacked vertically.
 
-What a method has made says so in its metadata; targets, and frames that are only copied, do not.
+Generated pictures state so in their metadata; targets and copied frames do not.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 
 END = b"\0\0\0\0IEND\xaeB`\x82"  # the last bytes of every PNG
-COPIES = "nearest"  # the method whose outputs are source frames
+COPIES = "nearest"  # the method whose outputs are source frames, so not generated
 
 
 class FrameStore:
@@ -30,14 +30,14 @@ class FrameStore:
         self.folder = Path(folder)
 
     def path(self, key: ResultKey) -> Path:
-        """Where the outputs of a row lie; another checkpoint, config or seed has another folder."""
+        """File for the outputs of a row; the folder depends on checkpoint, config and seed."""
         parts = (key.method, key.variant, key.checkpoint, key.config, key.config_hash, seed_of(key))
         method = as_path_part("_".join(part for part in parts if part != "-"))
-        shots = f"T={key.T}" if key.seed == "-" else f"T{key.T}"  # in folders of before there were seeds
+        shots = f"T={key.T}" if key.seed == "-" else f"T{key.T}"  # folders from before rows had seeds
         return folder_of(self.folder, key) / method / shots / f"{as_path_part(key.clip)}.png"
 
     def has(self, key: ResultKey) -> bool:
-        """Whether its picture is there and whole; what is left of one is not."""
+        """Whether the complete picture of a row exists."""
         return is_whole(self.path(key))
 
     def save(self, key: ResultKey, x_hat: Float[Tensor, "M 3 H W"]) -> None:
@@ -47,7 +47,7 @@ class FrameStore:
         return load_strip(self.path(key))
 
     def target_path(self, key: ResultKey) -> Path:
-        """Where the hold-out frames lie that a row is about; another protocol or seed holds out others."""
+        """File for the hold-out frames of a row; the folder depends on protocol and seed."""
         name = "_".join(["target", *(part for part in (key.protocol, seed_of(key)) if part != "-")])
         return folder_of(self.folder, key) / as_path_part(name) / f"{as_path_part(key.clip)}.png"
 
@@ -58,23 +58,23 @@ class FrameStore:
         return load_strip(self.target_path(key))
 
     def digest_targets(self, key: ResultKey, people: Iterable[str]) -> str:
-        """SHA-256 of these people's targets: what statistics of real images are kept under."""
+        """SHA-256 of these people's targets: the cache key for statistics of real images."""
         content = (self.target_path(replace(key, clip=person)).read_bytes() for person in people)
         return hashlib.sha256(b"".join(hashlib.sha256(picture).digest() for picture in content)).hexdigest()
 
 
 def folder_of(folder: Path, key: ResultKey) -> Path:
-    """Of a data set and split, below `folder`."""
+    """The folder of a data set and split, below `folder`."""
     return folder.joinpath(*map(as_path_part, key.data.split("/")))
 
 
 def seed_of(key: ResultKey) -> str:
-    """Part of a folder's name."""
+    """Suffix of folder names for the seed."""
     return "-" if key.seed == "-" else f"seed{key.seed}"
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a PNG is there to its end: a decoder may take half of one for a picture that is black below."""
+    """Whether a PNG is complete: some decoders read a truncated one as a picture that is black below."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -83,14 +83,14 @@ def is_whole(path: Path) -> bool:
 
 
 def save_strip(path: Path, images: Float[Tensor, "M 3 H W"], card: OriginStatement | None = None) -> None:
-    """Write images in [-1, 1], whole or not at all; NaN becomes black. The card says that they are generated."""
+    """Write images in [-1, 1] atomically; NaN becomes black. `card`: the statement that they are generated."""
     pixels = np.concatenate(as_pictures(images))
     _, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))
     write_atomic(path, marked(encoded.tobytes(), card) if card else encoded.tobytes())
 
 
 def load_strip(path: Path) -> Float[Tensor, "M 3 H W"]:
-    """Square frames in [-1, 1]."""
+    """Read square frames that `save_strip` wrote, in [-1, 1]."""
     pixels = cv2.imread(str(path)) if is_whole(path) else None
     if pixels is None or pixels.shape[0] % pixels.shape[1]:
         raise ValueError(f"{path} is no strip of square frames: delete it, and its row in results.csv")

@@ -1,4 +1,4 @@
-"""The few-shot protocol: methods x shot counts on people never seen, as rows of one csv (arXiv 1905.08233, Sec. 4)."""
+"""The few-shot protocol: methods x shot counts on unseen people, as rows of one csv (arXiv 1905.08233, Sec. 4)."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Candidate(NamedTuple):
-    """A method and what its rows say of it; see `evaluation.results.ResultKey`."""
+    """A method and its columns in result rows; see `evaluation.results.ResultKey`."""
 
     method: FewShotMethod
     name: str
@@ -37,23 +37,23 @@ class Candidate(NamedTuple):
     checkpoint: str = "-"
     config: str = "default"
     config_hash: str = "-"
-    adaptation: str = ""  # how the driver's landmarks become the person's; what was learned is the same for all
+    adaptation: str = ""  # of the driver's landmarks to the person; learning does not depend on it
     adapt: Callable[[Person], Person] = lambda person: person
 
     @property
     def short(self) -> str:
-        """FF, FT, or the method's name."""
+        """FF, FT, or the name of another method."""
         return self.name if self.variant == "-" else self.variant
 
     @property
     def label(self) -> str:
-        """For logs and pictures: `short`, and the adaptation where there is one."""
+        """Name in logs and pictures: `short`, and the adaptation if any."""
         return f"{self.short}-{self.adaptation}" if self.adaptation else self.short
 
 
 @final
 class TaskDataModule(L.LightningDataModule):
-    """The people of a source, shared out among the ranks; a rank may have fewer than another, or none."""
+    """The people of a source, distributed over the ranks; a rank may have fewer than another, or none."""
 
     def __init__(self, source: PeopleSource) -> None:
         super().__init__()
@@ -63,15 +63,15 @@ class TaskDataModule(L.LightningDataModule):
 
     @property
     def skipped(self) -> dict[str, int]:
-        """How many clips could not be used, by cause."""
+        """Number of unusable clips by cause."""
         return dict(self.report.counts)
 
     def prepare_data(self) -> None:
-        """Make what can be made."""
+        """Build the data set if it is missing and can be built."""
         self.source.prepare()
 
     def find(self) -> None:
-        """Look who there is, once. Raises ValueError where it is nobody."""
+        """List the people, once. Raises ValueError where no clip is usable."""
         if self.everybody:
             return
         self.everybody, skipped = self.source.keys()
@@ -80,7 +80,7 @@ class TaskDataModule(L.LightningDataModule):
             raise ValueError(nobody(self.source, skipped))
 
     def test_dataloader(self) -> People:
-        """This rank's people."""
+        """The people of this rank, loaded one at a time."""
         self.find()
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return People(self.source, self.everybody[rank::world], self.report.add)
@@ -88,18 +88,19 @@ class TaskDataModule(L.LightningDataModule):
 
 @final
 class FewShotEvaluation(L.LightningModule):
-    """Every candidate gets to know every person from T shots and reproduces the hold-out frames; measured, not trained.
+    """Every candidate learns every person from T shots and reproduces the hold-out frames; nothing is meta-learned.
 
-    Needs a Trainer with `inference_mode=False`. What `results` has is not done again.
+    Needs a Trainer with `inference_mode=False`. Rows that `results` already has are not computed again.
 
-    data        name of data set and split, for the rows
-    protocol    unit and choice of frames, for the rows: `PeopleSource.protocol`
-    shots       T
-    metrics     per-image metrics
-    kept        keeps all outputs as pictures, so that a run that goes on has those of before; None: nothing is kept
-    set_metrics distances between the sets of all outputs and all targets, by log name; they need `kept`
-    previews    pictures of each fine-tuning on the way (in the time of learning); None: none
-    seed        of learning: the same for a person, method and T, whatever was learned before
+    Args:
+        data: name of data set and split, for the rows
+        protocol: unit and choice of frames, for the rows: `PeopleSource.protocol`
+        shots: T
+        metrics: per-image metrics
+        kept: stores all outputs as pictures, so that a resumed run has earlier ones; None: they are not stored
+        set_metrics: distances between the sets of all outputs and all targets, by log name; they need `kept`
+        previews: writes previews of each fine-tuning, within the measured time of learning; None: none
+        seed: of learning, combined with person, method and T, so that the order does not matter
     """
 
     def __init__(
@@ -119,22 +120,22 @@ class FewShotEvaluation(L.LightningModule):
         self.results, self.kept, self.previews = results, kept, previews
         self.seed, self.commit, self.protocol = seed, commit, protocol
         networks = {c.label: c.method for c in candidates if isinstance(c.method, nn.Module)}
-        self.methods = nn.ModuleDict(networks)  # so that they follow to the device
+        self.methods = nn.ModuleDict(networks)  # registered, so that Lightning moves them to the device
         self._metrics, self._set_metrics = [metrics], distances
         self.names = [*metrics.means, *metrics.of_clips]
         self._met: list[str] = []  # this rank's people
-        self._last: tuple[object, Reenactor, float] | None = None  # what was learned last, and the seconds it took
+        self._last: tuple[object, Reenactor, float] | None = None  # the last learned person, and the seconds it took
 
     # One person.
 
     def on_test_start(self) -> None:
-        """Refuse a trainer under which nothing can be learned."""
+        """Raise ValueError for a trainer in inference mode, in which no method can learn."""
         if torch.is_inference_mode_enabled():
             raise ValueError("methods learn while they are tested: build the Trainer with inference_mode=False")
         self._met = []
 
     def test_step(self, person: Person, batch_idx: int) -> dict[str, Float[Tensor, "M 3 H W"]]:
-        """Add this person's rows. Returns the outputs by `T=8/FT`, those of an earlier run where they were kept."""
+        """Add this person's rows. Returns the outputs by `T=8/FT`, including stored ones of an earlier run."""
         began = time.monotonic()
         self._met.append(person.key)
         if self.kept is not None:
@@ -170,10 +171,10 @@ class FewShotEvaluation(L.LightningModule):
         return x_hat
 
     def _learned(self, candidate: Candidate, person: Person, key: ResultKey) -> tuple[Reenactor, float]:
-        """The person, learned once for all adaptations of a method, and the seconds that took."""
+        """The learned person, shared by all adaptations of a method, and the seconds that learning took."""
         what = (id(candidate.method), person.key, key.T)
         if self._last is None or self._last[0] != what:
-            self._last = None  # its memory is needed
+            self._last = None  # free its memory
             self._last = (what, *timed(self.device, lambda: self._learn(candidate.method, person, key)))
         return self._last[1], self._last[2]
 
@@ -183,7 +184,7 @@ class FewShotEvaluation(L.LightningModule):
         return method.learn(person.shots)
 
     def _is_done(self, key: ResultKey) -> bool:
-        """Whether there is a row with all of today's metrics, and the pictures it is about."""
+        """Whether a row with all present metrics exists, and its stored pictures."""
         row = self.results.find(key)
         complete = row is not None and all(row.get(name) for name in self.names)
         return complete and (self.kept is None or self.kept.has(key))
@@ -199,18 +200,18 @@ class FewShotEvaluation(L.LightningModule):
         )  # fmt: skip
 
     def _set_key(self, candidate: Candidate, num_shots: int) -> ResultKey:
-        """Of all people of this run together: another number of people is another row."""
+        """Key of the row for all people of this run as one set; other people give another row."""
         people = name_clips(row["clip"] for row in self._rows(candidate, num_shots))
         return replace(self._key(candidate, num_shots, ALL_CLIPS), clips=people)
 
     # All people.
 
     def on_test_epoch_end(self) -> None:
-        """Compare the sets; log `test/T=8/FT/ssim`: means over this run's people, those of earlier runs included."""
-        self.trainer.strategy.barrier()  # every rank's rows are there
+        """Measure the set metrics; log `test/T=8/FT/ssim`, means over all people of this run, also earlier rows."""
+        self.trainer.strategy.barrier()  # until every rank has written its rows
         everything = [(candidate, num_shots) for num_shots in self.shots for candidate in self.candidates]
         missing = [one for one in everything if self._lacks_set_metrics(*one)]
-        self.trainer.strategy.barrier()  # all ranks have come to the same
+        self.trainer.strategy.barrier()  # until every rank has read them
         if missing and self.kept is not None:
             self._add_set_metrics(self.kept, missing)
         self.trainer.strategy.barrier()
@@ -222,14 +223,14 @@ class FewShotEvaluation(L.LightningModule):
                 _logger.info("%s  %s", prefix, "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
 
     def _lacks_set_metrics(self, candidate: Candidate, num_shots: int) -> bool:
-        """Whether the row of just these people is not there, or not of all their outputs."""
+        """Whether the set row of exactly these people is missing or incomplete."""
         total = self._num_outputs(candidate, num_shots)
         row = self.results.find(self._set_key(candidate, num_shots)) or {}
         known = row.get("num_targets") == str(total) and all(row.get(name) for name in self._set_metrics)
         return bool(self._set_metrics and total and not known)
 
     def _add_set_metrics(self, kept: FrameStore, missing: Sequence[tuple[Candidate, int]]) -> None:
-        """Rows of clip `*`. The distances ask all ranks: each comes to each of them, with people or without."""
+        """Add rows of clip `*`. Distances are reduced over ranks, so every rank takes part, with or without people."""
         people = sorted({row["clip"] for row in self._rows(*missing[0])})
         targets = self._key(missing[0][0], missing[0][1], ALL_CLIPS)
         content = kept.digest_targets(targets, people)
@@ -255,13 +256,13 @@ class FewShotEvaluation(L.LightningModule):
         return sum(int(row["num_targets"]) for row in self._rows(candidate, num_shots))
 
     def _rows(self, candidate: Candidate, num_shots: int) -> list[dict[str, str]]:
-        """What `results` has of this run's people, all ranks'."""
+        """Rows of this run's people on all ranks, for one candidate and shot count."""
         everybody = set(self.trainer.datamodule.everybody)  # type: ignore[attr-defined]
         rows = self.results.of(self._key(candidate, num_shots, ALL_CLIPS))
         return [row for row in rows if row["clip"] in everybody]
 
     def rows(self) -> list[dict[str, str]]:
-        """What `results` has of this run: its people one by one, and all of them together."""
+        """All rows of this run: of each person, and of all people as one set."""
         found = []
         for num_shots in self.shots:
             for candidate in self.candidates:
@@ -280,7 +281,7 @@ class FewShotEvaluation(L.LightningModule):
 
 
 def nobody(source: PeopleSource, skipped: Sequence[Skipped]) -> str:
-    """What is wrong where no clip can be used."""
+    """Error message where no clip is usable."""
     example = f"; {skipped[0].detail}" if skipped else ""
     return (
         f"{source.name}: of {len(skipped)} clips none has the {source.choice.needed} frames that the protocol needs; "

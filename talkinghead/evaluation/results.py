@@ -1,7 +1,7 @@
-"""Result rows: one csv that several processes add to, and that is whole at every moment.
+"""Result rows in one csv, to which several processes may add, and which is complete at every moment.
 
-A row is known by its key; writing it again replaces it. A column that a row has no value for is empty, a value that
-could not be measured (no face found) is `nan`.
+A row is identified by its key; writing it again replaces it. Columns without a value are empty; a value that could not
+be measured, as where no face is found, is `nan`.
 """
 
 import hashlib
@@ -15,23 +15,27 @@ from talkinghead.storage import Row, read_csv, write_csv
 HEAD = ("data", "method", "variant", "T", "seed", "clip", "identity", "num_targets")
 TAIL = ("learning_s", "ms_per_frame", "checkpoint", "config", "config_hash", "protocol", "clips", "commit")
 REQUIRED = ("data", "method", "variant", "T", "clip")
-ALL_CLIPS = "*"  # in the column clip: a metric of a whole set, fid for one; the column clips says of which
-OLD = {"seed": "-", "protocol": "-", "clips": "-"}  # of rows written before there were these columns
+ALL_CLIPS = "*"  # in column `clip`: metrics of a whole set, as fid; column `clips` says which
+OLD = {"seed": "-", "protocol": "-", "clips": "-"}  # defaults for files without these columns
 RENAMED = {"person": "clip", "people": "clips"}  # columns of older files
 
 
 @dataclass(frozen=True)
 class ResultKey:
-    """What a row is about.
+    """Identifies a row.
 
-    method, variant   `ours` with `FF` or `FT`, other methods with `-`
-    T                 number of shots
-    clip              the unit of the protocol: key of a clip, name of a video or of a folder of pictures
-    checkpoint        first 12 digits of the file's sha256, `-` for a method without one
-    config            name of the experiment's row, `default` or an ablation; `config_hash` tells settings apart
-    seed              of the choice of frames and of learning, `-` where it is not known
-    protocol          unit, split, order of shots, most shots, hold-out frames: `clip_parts_random_32_32`
-    clips             of a row of clip `*`: how many and which, as `name_clips` has it; `-` elsewhere
+    Attributes:
+        data: data set and split: `voxceleb1/test`
+        method: `ours`, or the name of another method
+        variant: `FF` or `FT` of ours; `-` of others
+        T: number of shots
+        clip: the unit of the protocol: key of a clip, name of a video or of a folder of pictures
+        checkpoint: first 12 digits of the file's sha256; `-` for a method without one
+        config: name of the experiment's row: `default` or an ablation
+        config_hash: distinguishes settings of method and protocol
+        seed: of the choice of frames and of learning; `-` where it is unknown
+        protocol: unit, split, order of shots, largest T, hold-out frames: `clip_parts_random_32_32`
+        clips: in rows of clip `*`: how many and which, by `name_clips`; `-` elsewhere
     """
 
     data: str
@@ -48,13 +52,13 @@ class ResultKey:
 
 
 class Results:
-    """The rows of one `results.csv`."""
+    """Reads and adds rows of one `results.csv`."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
     def rows(self) -> list[Row]:
-        """All rows as text; none where there is no file yet. Raises ValueError where it is something else."""
+        """All rows as text; none where there is no file yet. Raises ValueError where it is not a csv of results."""
         rows = read_csv(self.path, REQUIRED, RENAMED)
         for number, row in enumerate(rows):
             if not row["T"].isascii() or not row["T"].isdigit():
@@ -62,16 +66,16 @@ class Results:
         return [{**OLD, **row} for row in rows]
 
     def find(self, key: ResultKey) -> Row | None:
-        """The row of a key."""
+        """The row with this key, or None."""
         return next((row for row in self.of(key) if row["clip"] == key.clip), None)
 
     def of(self, key: ResultKey) -> list[Row]:
-        """The rows of all clips that agree with the key in everything else."""
+        """The rows that match the key in everything but the clip."""
         wanted = {name: value for name, value in as_text(asdict(key)).items() if name != "clip"}
         return [row for row in self.rows() if same(row, wanted)]
 
     def add(self, key: ResultKey, values: Mapping[str, object]) -> None:
-        """Write one row, under a lock: other processes wait, and a kill leaves the file as it was before or after."""
+        """Write one row atomically, under a lock for which other processes wait."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = {**as_text(asdict(key)), **as_text(values)}
         with open(self.path.with_name(f".{self.path.name}.lock"), "w") as lock:

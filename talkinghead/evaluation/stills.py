@@ -1,4 +1,4 @@
-"""Test people as folders of pictures, of the shape of the paper's public evaluation images (50 x (32 + 32))."""
+"""Test people as folders of pictures, as the paper's public evaluation images: 50 people x (32 + 32) pictures."""
 
 import logging
 from collections.abc import Callable
@@ -26,14 +26,14 @@ Detector = Callable[[UInt8[np.ndarray, "H W 3"]], Float[np.ndarray, "68 2"] | No
 
 @final
 class StillsReenactment:
-    """Folders of square face pictures; landmarks are found here, pictures without a face are left out.
+    """Folders of square face pictures, whose landmarks are detected; pictures without a face are left out.
 
-    Accepted below `root`, with pictures anywhere further down:
+    Layouts below `root`, with pictures at any depth:
         <person>/train/*.png and <person>/test/*.png   (or shots, source, learn; target, hold_out, driving, eval)
         train/<person>/*.png and test/<person>/*.png
-        <person>/*.png      the hold-out frames are chosen, as of a clip
+        <person>/*.png      hold-out frames are chosen as from a clip
 
-    Where fewer than `max_shots` pictures to learn from show a face, but half as many do, the first are seen twice.
+    If fewer than `max_shots`, but at least half as many, pictures to learn from show a face, the first are used twice.
 
     Args:
         detector: finds the 68 points in an RGB picture, as `metrics.landmarks.DlibLandmarks` does
@@ -48,16 +48,16 @@ class StillsReenactment:
         self.root, self.size, self.choice, self.detector = Path(root), size, choice, detector
         self.num_people = num_people
         self.name = f"{name or self.root.name}/test"
-        self.unusable: dict[Path, str] = {}  # pictures, and why
+        self.unusable: dict[Path, str] = {}  # picture -> reason
 
     def prepare(self) -> None:
-        """There is nothing to make."""
+        """Do nothing: pictures cannot be built."""
         if not self.root.is_dir():
             raise FileNotFoundError(f"no folder {self.root}: set people.root to the folder of people")
 
     @property
     def protocol(self) -> str:
-        """`stills_given_…` where folders tell what to learn from, as soon as one person's do."""
+        """`stills_given_…` where the folders of any person are split into shots and targets."""
         given = any(self._parts(person)[1] for person in {self._person(path) for path in self._pictures})
         choice = f"{self.choice}"
         return f"stills_{choice.replace(self.choice.split, 'given', 1) if given else choice}"
@@ -70,12 +70,12 @@ class StillsReenactment:
         return first_usable(people, self.num_people, self._check)
 
     def load(self, key: str) -> Person:
-        """Detects faces, in no more pictures than are needed."""
+        """Detect faces in as many pictures as are needed. UnusableClip where too few show one."""
         learn, reproduce = self._parts(key)
         if reproduce:
             shots = self._detect(self._order(learn, key), self.choice.max_shots)
             held_out = self._detect(reproduce, self.choice.num_targets)
-            if 2 * len(shots) >= self.choice.max_shots:  # a few faces not found must not cost the person
+            if 2 * len(shots) >= self.choice.max_shots:  # a few missed faces should not cost the person
                 shots = (2 * shots)[: self.choice.max_shots]
         else:
             found = self._detect(learn, len(learn))
@@ -93,7 +93,7 @@ class StillsReenactment:
         return Person(key, self._draw(shots), driving=target, target=target, identity=key)
 
     def _order(self, pictures: list[Path], key: str) -> list[Path]:
-        """In which order pictures to learn from are used."""
+        """Pictures to learn from, in the order of their use."""
         if self.choice.shots == "even":
             return [pictures[n] for n in evenly(range(len(pictures)), len(pictures))]
         return Random(repr((self.choice.seed, key))).sample(pictures, len(pictures))
@@ -104,12 +104,12 @@ class StillsReenactment:
         return sorted(path for path in found if len(path.parts) > 1 and not path.name.startswith("."))
 
     def _person(self, picture: Path) -> str:
-        """The first folder that is not the name of a part."""
+        """The person: the first folder that is not named like a part."""
         names = [name for name in picture.parts[:-1] if name.lower() not in (*LEARN, *REPRODUCE)]
         return names[0] if names else picture.parts[0]
 
     def _parts(self, key: str) -> tuple[list[Path], list[Path]]:
-        """Pictures to learn from, and to reproduce; none of the latter where the folder does not tell them apart."""
+        """Pictures to learn from, and to reproduce; the latter are empty where folders do not separate them."""
         mine = [path for path in self._pictures if self._person(path) == key]
         parts = {path: {name.lower() for name in path.parts[:-1]} for path in mine}
         reproduce = [path for path in mine if parts[path] & set(REPRODUCE)]
@@ -123,7 +123,7 @@ class StillsReenactment:
             raise UnusableClip("too few pictures", f"{self.root / key}: {counts}")
 
     def _detect(self, pictures: list[Path], count: int) -> list["Still"]:
-        """The first `count` pictures that show a face, brought to `size`; a bad one costs only itself, and is told."""
+        """The first `count` pictures that show a face, resized to `size`; unusable ones are logged and left out."""
         stills: list[Still] = []
         for path in pictures:
             if len(stills) == count:

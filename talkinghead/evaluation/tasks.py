@@ -1,4 +1,4 @@
-"""Who is learned from few shots: clips or whole videos of a data set (arXiv 1905.08233, Sec. 4)."""
+"""Few-shot tasks: clips or whole videos of a data set (arXiv 1905.08233, Sec. 4)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -23,27 +23,27 @@ from talkinghead.types import Frames, Person
 
 @runtime_checkable
 class PeopleSource(Protocol):
-    """Test people by key. `name` is the data set and the split, `protocol` unit and choice, as in result rows."""
+    """Test people by key. `name` (data set and split) and `protocol` (unit and choice) go into result rows."""
 
     name: str
     protocol: str
     choice: FrameChoice
 
     def prepare(self) -> None:
-        """Make what can be made; FileNotFoundError says how to get what cannot."""
+        """Build what is missing; FileNotFoundError says how to get what cannot be built."""
         ...
 
     def keys(self) -> tuple[list[str], list[Skipped]]:
-        """The people in a fixed order, and who cannot be used and why."""
+        """The people in a fixed order, and those that cannot be used, with reasons."""
         ...
 
     def load(self, key: str) -> Person:
-        """One person with `max_shots` shots; UnusableClip where the frames turn out to be broken."""
+        """One person with `max_shots` shots; UnusableClip where frames are broken."""
         ...
 
 
 class Shards:
-    """Clips of a prepared data set by key. What the two sources below share."""
+    """Clips of a prepared data set by key; shared by the two tasks below."""
 
     def __init__(self, data: EpisodeDataModule, size: int) -> None:
         self.data = data
@@ -54,14 +54,14 @@ class Shards:
         """Render synthetic heads that are missing.
 
         Raises:
-            ValueError: where in these splits there are others than asked for, or frames are far smaller than wanted.
+            ValueError: where these splits differ from those asked for, or frames are far smaller than needed.
         """
         self.data.check_build(splits)
         self.data.prepare_data()
         self.data.check_size()
 
     def clips(self, split: str) -> dict[str, StoredClip]:
-        """All readable clips of a split. Where there are whole remote files only, all of them are fetched."""
+        """All readable clips of a split by key. Remote shards without byte ranges are fetched whole."""
         splits = self.data.info.splits
         if split not in splits or not splits[split].clips:
             raise ValueError(
@@ -71,11 +71,11 @@ class Shards:
             self.data.path, splits[split].shards, max_open=len(splits[split].shards), cache=self.data.cache
         )
         clips = {clip.key: clip for clip in readable(pool)}
-        read_ahead([(clip, ("json",)) for clip in clips.values()])  # who is who
+        read_ahead([(clip, ("json",)) for clip in clips.values()])  # identities
         return clips
 
     def frames(self, chosen: Sequence["PlacedFrame"]) -> Frames:
-        """Frames of one clip or of several, decoded, in the given order."""
+        """Decode frames of one or several clips, in the given order."""
         numbers: dict[str, list[int]] = {}
         for one in chosen:
             numbers.setdefault(one.clip.key, []).append(one.number)
@@ -89,7 +89,7 @@ class Shards:
 
 
 class PlacedFrame(NamedTuple):
-    """A frame by its clip and its number there."""
+    """A frame: its clip, and its number in the clip."""
 
     clip: StoredClip
     number: int
@@ -97,12 +97,12 @@ class PlacedFrame(NamedTuple):
 
 @final
 class SelfReenactment:
-    """Each clip or video of a split drives itself: T of its frames to learn from, others of them to reproduce.
+    """Each clip or video of a split drives itself: T of its frames are shots, others are to be reproduced.
 
     Args:
         unit: clip: one clip each (of VoxCeleb, an utterance); video: all clips of a video together, in the order of
             their keys, as the loader of the paper's first author lists them
-        num_people: so many of them at most: first one of each identity, then a second one, and so on; None: all
+        num_people: upper bound: first one of each identity, then a second one, and so on; None: all
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class SelfReenactment:
 
     @cached_property
     def units(self) -> dict[str, list[StoredClip]]:
-        """The clips of each unit by its key."""
+        """The clips of each unit, by the unit's key."""
         clips = self.shards.clips(self.split)
         if self.unit == "clip":
             return {key: [clip] for key, clip in clips.items()}
@@ -132,12 +132,12 @@ class SelfReenactment:
         return {name.replace("/", "_"): own for name, own in videos.items()}
 
     def keys(self) -> tuple[list[str], list[Skipped]]:
-        """Units with enough frames."""
+        """Keys of the units with enough usable frames, and those skipped."""
         order = one_of_each({key: self._identity(key) for key in self.units})
         return first_usable(order, self.num_people, self._usable)
 
     def load(self, key: str) -> Person:
-        """The target is the driving video itself."""
+        """One person, whose hold-out frames are both driving and target frames."""
         candidates = self._usable(key)
         read_ahead([(one.clip, [one.clip.index.frames[one.number]]) for one in candidates])
         usable = [one for one in candidates if is_decodable(one.clip, one.number)]
@@ -166,8 +166,8 @@ class SelfReenactment:
 class CrossReenactment:
     """One synthetic person driven by another, with exact ground truth (split `cross`, see docs/synthetic.md).
 
-    Shots are those of the person's own test clip in `SelfReenactment`; driving and target frames have the same numbers
-    in the driver's test clip and in the clip where the person does what the driver does.
+    Shots are as in `SelfReenactment`, from the person's own test clip. Driving and target frames have the same numbers
+    in the driver's test clip and in the clip that shows the person with the driver's motion.
     """
 
     def __init__(self, data: EpisodeDataModule, size: int, choice: FrameChoice, num_people: int | None = None) -> None:
@@ -188,11 +188,11 @@ class CrossReenactment:
         return self.shards.clips("cross")
 
     def keys(self) -> tuple[list[str], list[Skipped]]:
-        """Clips of split `cross` whose two test clips are there."""
+        """Clips of split `cross` for which both test clips exist."""
         return first_usable(one_of_each({key: key for key in self.driven}), self.num_people, self._frames)
 
     def load(self, key: str) -> Person:
-        """Another one's motion, this one's looks."""
+        """One person, with the frames of the driver and the rendered ground truth."""
         person, driver, target = self._clips(key)
         shots, held_out = self._frames(key)
 
@@ -210,7 +210,7 @@ class CrossReenactment:
         return self.own[meta["video"]], self.own[meta["motion_clip"]], target
 
     def _frames(self, key: str) -> tuple[list[int], list[int]]:
-        """Shots in the person's clip, hold-out frames in the other two."""
+        """Frame numbers: shots in the person's clip, hold-out frames in the other two."""
         person, driver, target = self._clips(key)
         shots, _ = self.choice(_whole(person), person.key)
         both = sorted(set(_whole(driver)) & set(_whole(target)))
@@ -221,14 +221,14 @@ class CrossReenactment:
 
 
 def _whole(clip: StoredClip) -> list[int]:
-    """Frames with landmarks that can be decoded."""
+    """Numbers of the frames that have landmarks and can be decoded."""
     usable = usable_frames(clip.landmarks(), 1, f"clip {clip.key} of {clip.file}").tolist()
     clip.read_ahead([clip.index.frames[number] for number in usable])
     return [number for number in usable if is_decodable(clip, number)]
 
 
 class People:
-    """The people of one rank, loaded one after the other; what turns out to be unusable goes to `skip`."""
+    """The people of one rank, loaded one at a time; unusable ones go to `skip`."""
 
     def __init__(self, source: PeopleSource, keys: Sequence[str], skip: Callable[[list[Skipped]], None]) -> None:
         self.source = source
@@ -236,7 +236,7 @@ class People:
         self.skip = skip
 
     def __len__(self) -> int:
-        """At least 1: Lightning leaves a rank without batches out of the epoch's end, where the others would wait."""
+        """At least 1: without batches Lightning would not call the end of the epoch, for which other ranks wait."""
         return max(1, len(self.keys))
 
     def __iter__(self) -> Iterator[Person]:
@@ -259,7 +259,7 @@ def readable(pool: ShardPool) -> Iterator[StoredClip]:
 
 
 def one_of_each(identities: dict[str, str]) -> list[str]:
-    """Keys in a fixed random order: one of each identity, then a second one of each, and so on."""
+    """Keys in a fixed random order: one of each identity, then a second of each, and so on."""
     groups: dict[str, list[str]] = {}
     for key in Random(0).sample(sorted(identities), len(identities)):
         groups.setdefault(identities[key], []).append(key)
@@ -267,7 +267,7 @@ def one_of_each(identities: dict[str, str]) -> list[str]:
 
 
 def first_usable(keys: list[str], count: int | None, check: Callable[[str], object]) -> tuple[list[str], list[Skipped]]:
-    """The first `count` keys that `check` passes, and what it found wrong with others before them."""
+    """The first `count` keys that pass `check`, and the skipped ones before them, with reasons."""
     usable: list[str] = []
     skipped: list[Skipped] = []
     for key in keys:
@@ -284,10 +284,10 @@ def first_usable(keys: list[str], count: int | None, check: Callable[[str], obje
 def as_frames(
     images: UInt8[np.ndarray, "N H W 3"], landmarks: UInt8[np.ndarray, "N H W 3"], points: Float[np.ndarray, "N 68 2"]
 ) -> Frames:
-    """Pictures and landmark images of 0 … 255 to [-1, 1], with their points."""
+    """Frames from pictures and landmark images of 0 … 255."""
     return Frames(as_tensor(images), as_tensor(landmarks), torch.from_numpy(points))
 
 
 def draw_frames(images: UInt8[np.ndarray, "N H W 3"], points: Float[np.ndarray, "N 68 2"]) -> Frames:
-    """Frames of pictures and their points."""
+    """Frames from pictures of 0 … 255; landmark images are drawn from the points."""
     return as_frames(images, np.stack([draw_landmarks(face, images.shape[1]) for face in points]), points)

@@ -1,4 +1,4 @@
-"""The crop rule: landmarks of a clip -> one square, fixed crop with VoxCeleb2's margin. Every face is cropped by it."""
+"""The crop rule for all faces: landmarks of a clip -> one fixed square crop, with VoxCeleb2's margin."""
 
 from typing import NamedTuple
 
@@ -9,26 +9,26 @@ from jaxtyping import Float, UInt8
 from talkinghead.images import rescale_points, resize
 from talkinghead.options import Range, check_numbers
 
-# A face box has this many times the larger extent of the 68 points as its side, and its centre lies this many extents
-# above theirs: about what face detectors return.
+# Side of a face box, and height of its centre above that of the points, in larger extents of the 68 points: about the
+# boxes of face detectors.
 BOX_SIDE = 1.08
 BOX_RAISE = 0.10
-# A crop larger than the picture shrinks to it, as long as it stays this many face boxes wide.
+# A crop larger than the picture shrinks to fit, but not below this many face boxes.
 LEAST_MARGIN = 1.4
 FRAMING = {"margin": Range(0.5, 10, whole=False), "down": Range(-2, 2, whole=False)}
 
 
 class Framing(NamedTuple):
-    """How a crop lies around a face box: its side, and how far its centre lies below the box's, in sides of the box.
+    """A crop relative to a face box: side `margin`, and centre `down` below the box's, both in sides of the box.
 
-    The default is VoxCeleb2's width. Data sets that come cropped have their own framing; dataset.json has it.
+    The default margin is VoxCeleb2's. Data sets that come cropped have their own framing, in dataset.json.
     """
 
     margin: float = 1.7
     down: float = 0.0
 
     def checked(self, prefix: str = "framing.") -> "Framing":
-        """Itself. Raises ValueError for numbers that make no crop, named as the user types them."""
+        """Itself. Raises ValueError for numbers out of range, named as the user types them."""
         check_numbers(self._asdict(), FRAMING, prefix)
         return self
 
@@ -53,7 +53,7 @@ def face_box(points: Float[np.ndarray, "*F 68 2"]) -> Float[np.ndarray, "*F 4"]:
 def clip_crop(points: Float[np.ndarray, "F 68 2"], width: int, height: int, framing: Framing | None = None) -> Crop:
     """The crop of a clip from the landmarks of its frames (pixels of the `width` x `height` source frames).
 
-    Side: `margin` times the median face box. Centre: the middle between the extremes of the face's way, so that both
+    Side: `margin` times the median face box. Centre: halfway between the extremes of the face's path, so that both
     ends of a movement keep their margin. The crop is moved into the frame, and made smaller (down to `LEAST_MARGIN`)
     where the frame is smaller than it.
 
@@ -75,7 +75,7 @@ def clip_crop(points: Float[np.ndarray, "F 68 2"], width: int, height: int, fram
 
 
 def measure_framing(points: Float[np.ndarray, "F 68 2"], size: int) -> Framing:
-    """The framing of stored frames of a clip, from their landmarks."""
+    """The framing with which frames of `size` pixels were cropped, estimated from their landmarks."""
     boxes = face_box(points)
     face = float(np.median(boxes[:, 2] - boxes[:, 0]))
     return Framing(size / face, ((size - 1) / 2 - float(np.median(boxes[:, 1] + boxes[:, 3])) / 2) / face)
@@ -86,7 +86,7 @@ def _inside(start: int, side: int, extent: int) -> int:
 
 
 def cut(image: UInt8[np.ndarray, "H W 3"], crop: Crop, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """The crop of a frame as a `size` x `size` picture; beyond the frame its edge goes on."""
+    """The crop of a frame, resized to `size` x `size`; beyond the frame, border pixels are repeated."""
     height, width = image.shape[:2]
     left, top = max(0, -crop.x), max(0, -crop.y)
     right, bottom = max(0, crop.x + crop.side - width), max(0, crop.y + crop.side - height)

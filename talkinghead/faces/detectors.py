@@ -18,21 +18,21 @@ NUMBERS = {"longest": Range(64, 20_000), "threshold": Range(-10, 10, whole=False
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds faces, then their landmarks. Cheap to build: networks are loaded at first use, by the process that does."""
+    """Finds faces, then their landmarks. Cheap to construct: each process loads its networks at first use."""
 
     name: str
 
     @property
     def version(self) -> str:
-        """What must be equal for results to be equal."""
+        """Identifies everything that affects results: package version and options."""
         ...
 
     def check(self) -> None:
-        """Raise FileNotFoundError or ImportError, saying what to do, when the detector cannot run here."""
+        """Raise FileNotFoundError or ImportError, with advice, where the detector cannot run."""
         ...
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
-        """Faces of an RGB picture as (x0, y0, x1, y1), the surest first."""
+        """Faces of an RGB picture as (x0, y0, x1, y1), pixels, the most certain first."""
         ...
 
     def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
@@ -41,23 +41,23 @@ class Detector(Protocol):
 
 
 class WrappedDetector:
-    """Abstract: a detector around another one, which it asks about changed pictures."""
+    """Abstract: a detector that runs another one on changed pictures."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.name = detector, detector.name
 
     @property
     def version(self) -> str:
-        """That of the detector inside."""
+        """The version of the inner detector."""
         return self.detector.version
 
     def check(self) -> None:
-        """Raise FileNotFoundError or ImportError where the detector inside cannot run here."""
+        """Raise FileNotFoundError or ImportError where the inner detector cannot run."""
         self.detector.check()
 
 
 def shrink(image: UInt8[np.ndarray, "H W 3"], longest: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
-    """The picture with no side above `longest`, and the factor that takes its pixels back to the original's."""
+    """The picture with no side above `longest`, and the factor from its pixels to those of the original."""
     factor = max(image.shape[:2]) / longest
     if factor <= 1:
         return image, 1.0
@@ -69,9 +69,9 @@ class Dlib:
     """HOG faces and dlib's 68-point regression trees; all from the package index (extra `offline`).
 
     Args:
-        longest: a larger picture is searched for faces at this longest side (faces under 80 px there are not found)
-        threshold: faces below this score are not reported; below 0 finds more turned heads
-        jitters: landmarks are the median over this many slightly moved boxes: more is steadier and slower
+        longest: larger pictures are shrunk to this longest side for detection, which finds no face below 80 px
+        threshold: smallest score of reported faces; below 0, more turned heads are found
+        jitters: landmarks are the median over this many slightly shifted boxes; more is steadier and slower
     """
 
     name = "dlib"
@@ -92,19 +92,19 @@ class Dlib:
         return f"{importlib.metadata.version('dlib-bin')}, threshold {self.threshold:g}, {self.jitters} boxes"
 
     def check(self) -> None:
-        """dlib and its model file are there."""
+        """Raise ImportError where dlib or its model file is missing."""
         dlib_files()
         self._model_file()
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
-        """HOG detections, the highest score first."""
+        """HOG detections as (x0, y0, x1, y1), pixels, the highest score first."""
         small, factor = shrink(image, self.longest)
         found, _, _ = self._hog.run(small, 0, self.threshold)
         boxes = [(r.left(), r.top(), r.right() + 1, r.bottom() + 1) for r in found]
         return np.array(boxes, float).reshape(-1, 4) * factor
 
     def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
-        """Median of the predictions from `jitters` boxes."""
+        """Median of the landmarks predicted from `jitters` boxes, pixels."""
         return np.median([self._predict(image, _moved(box, *j)) for j in self.JITTERS[: self.jitters]], axis=0)
 
     def _predict(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
@@ -154,13 +154,13 @@ def dlib_files() -> tuple[ModuleType, ModuleType]:
 
 
 class FaceAlignment:
-    """S3FD faces and the 2D-FAN-4 network of the package face-alignment: the paper's choice; wants a GPU.
+    """S3FD faces and the 2D-FAN-4 network of the package face-alignment: the paper's choice; slow without a GPU.
 
     Args:
-        weights_dir: folder with the two weight files; where they are not there: torch's cache, then a download
+        weights_dir: folder with the two weight files; if they are missing: torch's cache, then a download
         device: "cuda", "cpu" or "auto"
-        longest: a larger picture is searched for faces at this longest side
-        threshold: faces below this probability are not reported
+        longest: larger pictures are shrunk to this longest side for detection
+        threshold: smallest probability of reported faces
         flip: average with the mirrored picture: steadier, twice the time
     """
 
@@ -194,13 +194,13 @@ class FaceAlignment:
         fan.find_weights(self.weights_dir)
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
-        """S3FD detections, the highest probability first."""
+        """S3FD detections as (x0, y0, x1, y1), pixels, the highest probability first."""
         small, factor = shrink(image, self.longest)
         found = np.array(self._networks.face_detector.detect_from_image(small), float).reshape(-1, 5)
         return found[np.argsort(-found[:, 4], kind="stable"), :4] * factor
 
     def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
-        """Heat map maxima of FAN."""
+        """Maxima of FAN's heat maps, pixels of the picture."""
         points = self._networks.get_landmarks_from_image(image, detected_faces=[box])
         return np.asarray(points[0], float)
 

@@ -1,4 +1,4 @@
-"""Finding the face that is meant, in a still and through a video whose frames are never all in memory."""
+"""Finding the chosen face in a still, and tracking it through a video without keeping all frames in memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ NO_FACE = (
 
 
 class UpscalingDetector(WrappedDetector):
-    """A `Detector` that looks at small pictures through a glass: HOG sees no face below 80 px.
+    """A `Detector` that enlarges small pictures first, because HOG finds no face below 80 px.
 
     Args:
-        least: pictures whose longest side is shorter are enlarged to about this, by a whole factor
+        least: pictures with a shorter longest side are enlarged to about this, by an integer factor
     """
 
     def __init__(self, detector: Detector, least: int = 256) -> None:
@@ -40,12 +40,12 @@ class UpscalingDetector(WrappedDetector):
         return (self.detector.landmarks(enlarge(image, factor), box * factor) + 0.5) / factor - 0.5
 
     def factor(self, image: UInt8[np.ndarray, "H W 3"]) -> int:
-        """How many times as large the picture is made."""
+        """Integer factor by which the picture is enlarged."""
         return max(1, -(-self.least // max(image.shape[:2])))
 
 
 def enlarge(image: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture `factor` times as large."""
+    """The picture enlarged `factor` times, bicubically."""
     if factor == 1:
         return image
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
@@ -54,8 +54,10 @@ def enlarge(image: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray,
 def find_face(image: UInt8[np.ndarray, "H W 3"], detector: Detector, face: int = 1) -> Float[np.ndarray, "68 2"]:
     """Landmarks of the largest face of a picture, or of the `face`-th largest.
 
-    A picture in which none is seen is looked at again, enlarged, and in parts. Raises ValueError when there are fewer
-    faces.
+    Where no face is found, the picture is searched again enlarged, and then in tiles.
+
+    Raises:
+        ValueError: where there are fewer faces.
     """
     found: list[Any] = []
     glasses = {
@@ -78,7 +80,7 @@ def find_face(image: UInt8[np.ndarray, "H W 3"], detector: Detector, face: int =
 
 
 class TrackedFace(NamedTuple):
-    """One face through a video: its landmarks in each frame, and in which of them it was seen, not interpolated."""
+    """One face through a video: landmarks in every frame, and whether each was detected or interpolated."""
 
     points: Float[np.ndarray, "F 68 2"]
     seen: Bool[np.ndarray, " F"]
@@ -88,15 +90,19 @@ def track_face(
     read: Callable[[Sequence[int]], Any], num_frames: int, detector: Detector, *, face: int = 1, every: int = 1,
     max_gap: int = 3, tick: Callable[[], None] = lambda: None,
 ) -> TrackedFace:  # fmt: skip
-    """Follow the face that is large for longest, or the `face`-th such.
+    """Track the face that is large for longest, or the `face`-th such.
+
+    Frames without landmarks are interpolated between their neighbours.
 
     Args:
-        read: yields (number, picture) for ascending numbers; it is called twice
-        every: the detector searches each so-manyth frame; landmarks are found in all of them
-        max_gap: searched frames over which a lost face may come back elsewhere; where it was, it may after any time
-        tick: called `num_frames` times in all
+        read: yields (number, picture) for ascending numbers; called twice
+        every: faces are detected in every n-th frame, landmarks in all
+        max_gap: number of searched frames within which a lost face may reappear elsewhere; at its old place it may
+            reappear at any time
+        tick: called `num_frames` times in total
 
-    Frames without landmarks are interpolated between their neighbours. Raises ValueError when there is no such face.
+    Raises:
+        ValueError: where there is no such face.
     """
     searched = sorted({*range(0, num_frames, every), num_frames - 1})
     between = ChainInterpolator(chosen_chain([look(n, image, detector) for n, image in read(searched)], face, max_gap))
@@ -111,7 +117,7 @@ def track_face(
 
 
 def chosen_chain(detections: Sequence[Sequence[Detection]], face: int, max_gap: int) -> list[Detection]:
-    """The best chain, or the `face`-th best: those before it are taken away first."""
+    """The best chain of detections, or the `face`-th best, found after removing the better ones."""
     left = [list(faces) for faces in detections]
     for number in range(1, face + 1):
         chain = best_chain(left, max_gap)
@@ -123,7 +129,7 @@ def chosen_chain(detections: Sequence[Sequence[Detection]], face: int, max_gap: 
 
 
 def interpolated(known: dict[int, np.ndarray], num_frames: int) -> TrackedFace:
-    """Landmarks for all frames; before the first and after the last they stand still."""
+    """Landmarks for all frames, linear in time between known ones, constant before the first and after the last."""
     numbers = sorted(known)
     values = np.stack([known[n] for n in numbers]).reshape(len(numbers), -1)
     rows = np.stack([np.interp(np.arange(num_frames), numbers, column) for column in values.T], -1)

@@ -1,4 +1,4 @@
-"""The package face-alignment with weight files from where this project finds them, instead of its own download."""
+"""The package face-alignment with weight files that this project has found, instead of its own download."""
 
 import multiprocessing
 from pathlib import Path
@@ -11,12 +11,12 @@ from talkinghead import pretrained
 
 
 def find_weights(weights_dir: str | None) -> tuple[Path, Path]:
-    """The files of S3FD and 2D-FAN-4. Raises FileNotFoundError that says where to get them and what to use instead."""
+    """The files of S3FD and 2D-FAN-4. FileNotFoundError says where to get them, and what to use instead."""
     return pretrained.find("s3fd", weights_dir=weights_dir), pretrained.find("2dfan4", weights_dir=weights_dir)
 
 
 def load_face_alignment(detector: Path, landmarks: Path, device: str, threshold: float, flip: bool) -> FaceAlignment:
-    """S3FD and FAN ready to run. `detector` and `landmarks` are their weight files; device "auto" prefers the GPU."""
+    """S3FD and FAN, loaded from the weight files `detector` and `landmarks`; device "auto" prefers a GPU."""
     if device == "auto":
         device = own_gpu(torch.cuda.device_count()) if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -35,6 +35,6 @@ def load_face_alignment(detector: Path, landmarks: Path, device: str, threshold:
 
 
 def own_gpu(count: int) -> str:
-    """The GPU of this worker process, the workers going round the `count` there are; the first in the main process."""
+    """The GPU of this worker process, assigned round-robin over `count` GPUs; the first one in the main process."""
     number = next(iter(multiprocessing.current_process()._identity), 1)  # 1, 2, ... in the order they were started
     return f"cuda:{(number - 1) % count}"

@@ -30,7 +30,7 @@ PARTS = {
 
 _SUBPIXEL_BITS = 4
 
-# Where each point goes when the picture is mirrored: y'[n] = mirror(y[MIRROR[n]]).
+# Which point takes the place of each one when the picture is mirrored: y'[n] = mirror(y[MIRROR[n]]).
 # fmt: off
 MIRROR = np.array([
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),

@@ -1,4 +1,4 @@
-"""Small faces in large pictures: detectors shrink a picture before they search it, so its parts are searched, too."""
+"""Small faces in large pictures: detectors shrink a picture first, so overlapping tiles are searched too."""
 
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
@@ -9,20 +9,20 @@ from jaxtyping import Float, UInt8
 from talkinghead.faces.detectors import Detector, WrappedDetector
 from talkinghead.video.reader import spread
 
-LEAST = 320  # side of a tile, pixels: what is smaller is enlarged elsewhere (faces/face_track.py)
+LEAST = 320  # smallest side of a tile, pixels; UpscalingDetector takes care of smaller pictures
 PARTS = 3  # tiles along the longer side, if they did not overlap
-STEP = 0.7  # of a tile's side, to the next: a face of 0.3 of it lies whole in one
-ROOM = 2.0  # sides of a face around it that are searched next time
-SAMPLE = 8  # frames that tell whether a video needs this
+STEP = 0.7  # between tiles, in their sides: a face of up to 0.3 sides is whole in one of them
+ROOM = 2.0  # face sides around a found face that are searched in the next picture
+SAMPLE = 8  # frames by which a video is judged to need tiles
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 Window = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 class TiledDetector(WrappedDetector):
-    """A `Detector` that searches the parts of a picture in which it sees no face as a whole.
+    """A `Detector` that searches tiles of a picture in which it finds no face as a whole.
 
-    Where it has found faces in a part, it searches their surroundings first in the next picture.
+    After finding faces in tiles, it first searches their surroundings in the next picture.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -51,7 +51,7 @@ class TiledDetector(WrappedDetector):
             boxes = self.detector.boxes(np.ascontiguousarray(image[top:bottom, left:right]))
             found += list(boxes + np.array([left, top, left, top]))
         distinct: list[Float[np.ndarray, " 4"]] = []
-        for box in sorted(found, key=lambda one: one[0] - one[2]):  # the largest first: parts of faces are smaller
+        for box in sorted(found, key=lambda one: one[0] - one[2]):  # the largest first: cut-off duplicates are smaller
             if not any(covered(box, other) for other in distinct):
                 distinct.append(box)
         return np.array(distinct, float).reshape(-1, 4)
@@ -60,7 +60,7 @@ class TiledDetector(WrappedDetector):
 def closer(
     read: Callable[[Sequence[int]], Iterable[tuple[int, Image]]], num_frames: int, detector: Detector
 ) -> Detector:
-    """The detector, or `TiledDetector` where that alone sees a face in some frames spread over a video.
+    """The detector itself or, if only tiles show faces in a sample of frames, a `TiledDetector` around it.
 
     Args:
         read: yields (number, picture) for ascending numbers
@@ -73,7 +73,7 @@ def closer(
 
 
 def tiles(width: int, height: int) -> list[Window]:
-    """Squares that overlap and cover a picture; none for a small one."""
+    """Overlapping squares that cover a picture; none for a small one."""
     side = max(LEAST, ceil(max(width, height) / PARTS))
     if side >= max(width, height):
         return []
@@ -85,13 +85,13 @@ def tiles(width: int, height: int) -> list[Window]:
 
 
 def starts(length: int, side: int) -> list[int]:
-    """Of tiles along a side."""
+    """First pixels of the tiles along a side."""
     count = 1 + max(0, ceil((length - side) / (STEP * side)))
     return np.linspace(0, max(0, length - side), count).round().astype(int).tolist()
 
 
 def around(box: Float[np.ndarray, " 4"], width: int, height: int) -> Window:
-    """The surroundings of a face, within the picture."""
+    """The surroundings of a face box, clipped to the picture."""
     room = ROOM * float((box[2:] - box[:2]).max())
     left, top = np.floor(np.maximum(box[:2] - room, 0)).astype(int).tolist()
     right, bottom = np.ceil(np.minimum(box[2:] + room, [width, height])).astype(int).tolist()
@@ -99,6 +99,6 @@ def around(box: Float[np.ndarray, " 4"], width: int, height: int) -> Window:
 
 
 def covered(box: Float[np.ndarray, " 4"], other: Float[np.ndarray, " 4"]) -> bool:
-    """Half of the box lies in the other."""
+    """Whether at least half of `box` is inside `other`."""
     inner = np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None).prod()
     return bool(inner > 0.5 * (box[2:] - box[:2]).prod())

@@ -1,4 +1,4 @@
-"""One face followed through the frames of a clip."""
+"""Tracking one face through the frames of a clip."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from talkinghead.faces.crop import face_box
 from talkinghead.faces.detectors import Detector
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
-LEAST_OVERLAP = 0.15  # of the boxes of one face in neighbouring searched frames
-LARGER = 1.6  # or smaller: a face that comes back
+LEAST_OVERLAP = 0.15  # intersection over union of the boxes of one face in successive searched frames
+LARGER = 1.6  # largest ratio of sides between a face that was lost and one that reappears
 
 
 class Track(NamedTuple):
-    """Where the face was found: frames (positions in the given list, ascending) and its landmarks there."""
+    """The frames in which the face was found (indices into the given list, ascending), and its landmarks there."""
 
     frames: list[int]
     points: Float[np.ndarray, "N 68 2"]
 
 
 class Detection(NamedTuple):
-    """One face in one frame, and what it and the frame look like, where that is known."""
+    """One face in one frame, with descriptors of both if known."""
 
     frame: int
     box: Float[np.ndarray, " 4"]
@@ -33,7 +33,7 @@ class Detection(NamedTuple):
 
 
 def look(frame: int, image: Image, detector: Detector) -> list[Detection]:
-    """All faces of a frame."""
+    """Detect all faces of a frame."""
     boxes = detector.boxes(image)
     view = view_of(image) if len(boxes) else None
     return [Detection(frame, box, patch_of(image, box), view) for box in boxes]
@@ -42,10 +42,10 @@ def look(frame: int, image: Image, detector: Detector) -> list[Detection]:
 def follow(images: Sequence[Image], detector: Detector, every: int = 1, max_gap: int = 3) -> Track:
     """Detect faces in every `every`-th frame, chain them, and find landmarks in each frame of the best chain.
 
-    Between two detections that are not further than `max_gap` searched frames apart the box is interpolated. The best
-    chain is the one with the largest sum of box sides: long before large. It ends where the film is cut, and goes on
-    where the same scene shows the face again. Frames that do not look like the face's others there, or whose landmarks
-    do not agree with their box, are left out.
+    Between two detections at most `max_gap` searched frames apart, the box is interpolated. The best chain is the one
+    with the largest sum of box sides, so duration counts more than size. It ends at a cut of the film, and continues
+    where the same scene shows the face again. Frames are left out whose patch does not look like the face in its
+    neighbours, or whose landmarks do not match the box.
     """
     searched = sorted({*range(0, len(images), every), len(images) - 1}) if images else []
     chain = best_chain([look(n, images[n], detector) for n in searched], max_gap)
@@ -63,8 +63,8 @@ def follow(images: Sequence[Image], detector: Detector, every: int = 1, max_gap:
 def best_chain(detections: Sequence[Sequence[Detection]], max_gap: int) -> list[Detection]:
     """Link the faces of successive searched frames by overlap and return the chain with the largest sum of sides.
 
-    A link over a cut of the film would be one to another face. Chains further apart than `max_gap` are joined where
-    place, size and scene are the same.
+    Detections are not linked across cuts of the film. Chains further apart than `max_gap` are joined where place, size
+    and scene agree.
     """
     chains: list[tuple[int, list[Detection]]] = []  # (searched frame of the last detection, detections)
     for step, faces in enumerate(detections):
@@ -85,7 +85,7 @@ def best_chain(detections: Sequence[Sequence[Detection]], max_gap: int) -> list[
 
 
 def _nearness(a: Detection, b: Detection) -> float:
-    """How likely two detections are of one face: overlap of the boxes and, where they touch, likeness; 0: not."""
+    """Score for two detections of one face: overlap of the boxes and, if they touch, likeness; 0: different faces."""
     value = overlap(a.box, b.box)
     if value < LEAST_OVERLAP or _cut_between(a, b):
         return 0.0
@@ -97,7 +97,7 @@ def _cut_between(a: Detection, b: Detection) -> bool:
 
 
 def joined(chains: Sequence[list[Detection]]) -> list[list[Detection]]:
-    """Chains of which one begins, after any time, as another has ended become one; in order of their beginnings."""
+    """Join chains where one begins, after any time, as another has ended; sorted by their beginnings."""
     whole: list[list[Detection]] = []
     for chain in sorted(chains, key=lambda one: one[0].frame):
         before = [one for one in whole if one[-1].frame < chain[0].frame and returns(one[-1], chain[0])]
@@ -109,7 +109,7 @@ def joined(chains: Sequence[list[Detection]]) -> list[list[Detection]]:
 
 
 def returns(gone: Detection, come: Detection) -> bool:
-    """A face that is where another has been, about as large, in the same scene, and looks like it."""
+    """Whether a face reappears: at the place of a lost one, of similar size and appearance, in the same scene."""
     if gone.patch is None or come.patch is None or not _alike(gone, come):
         return False
     ratio = float((come.box[2:] - come.box[:2]).mean() / max(1e-6, (gone.box[2:] - gone.box[:2]).mean()))
@@ -117,7 +117,7 @@ def returns(gone: Detection, come: Detection) -> bool:
 
 
 def _alike(known: Detection, here: Detection) -> bool:
-    """The same scene with the same face; what is not known of a detection is no objection."""
+    """Whether scene and face look the same; unknown descriptors count as equal."""
     if known.patch is None or here.patch is None:
         return True
     return not _cut_between(known, here) and likeness(known.patch, here.patch) >= ALIKE
@@ -128,7 +128,7 @@ def _weight(chain: list[Detection]) -> float:
 
 
 class ChainInterpolator:
-    """The frames of a chain, from its first detection to its last: a box for each, landmarks where a face is there."""
+    """A box for each frame between the first and the last detection of a chain, and landmarks where there is a face."""
 
     def __init__(self, chain: Sequence[Detection]) -> None:
         self.chain = chain
@@ -136,7 +136,7 @@ class ChainInterpolator:
         self.frames = range(self._known[0], self._known[-1] + 1) if chain else range(0)
 
     def box(self, frame: int) -> Float[np.ndarray, " 4"]:
-        """Found, or interpolated."""
+        """The box (x0, y0, x1, y1) in a frame, detected or interpolated between detections."""
         after = bisect_left(self._known, frame)
         b = self.chain[after]
         if b.frame == frame:
@@ -146,7 +146,7 @@ class ChainInterpolator:
         return (1 - share) * a.box + share * b.box
 
     def landmarks(self, frame: int, image: Image, detector: Detector) -> Float[np.ndarray, "68 2"] | None:
-        """None where an interpolated box shows nothing like the face before or after, or landmarks miss the box."""
+        """Landmarks; None where an interpolated box does not look like the face, or landmarks do not match the box."""
         box, after = self.box(frame), bisect_left(self._known, frame)
         if self.chain[after].frame != frame:
             here = Detection(frame, box, patch_of(image, box), view_of(image))
@@ -163,7 +163,7 @@ def overlap(a: Float[np.ndarray, " 4"], b: Float[np.ndarray, " 4"]) -> float:
 
 
 def plausible(points: Float[np.ndarray, "68 2"], box: Float[np.ndarray, " 4"]) -> bool:
-    """The landmarks lie about where the box is and are about as large."""
+    """Whether the landmarks are about at the place of the box, and about as large."""
     if not np.isfinite(points).all():
         return False
     own = face_box(points)

@@ -1,1 +1,1 @@
-"""Image metrics per shot count."""
+"""Metrics of generated pictures and clips, one per file."""

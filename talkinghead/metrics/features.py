@@ -1,4 +1,4 @@
-"""What a Frechet distance compares: one vector per image, from Inception (FID) or from any frozen backbone."""
+"""Features for Frechet distances: one vector per image, from Inception (FID) or any frozen backbone."""
 
 import importlib.util
 import logging
@@ -64,8 +64,8 @@ def find_features(
 
     Args:
         metric: log name of the distance, for the notice
-        network: whose file it is, in `talkinghead.pretrained`
-        build: makes the backbone, called with `path`
+        network: name of the network in `talkinghead.pretrained`
+        build: makes the backbone; called with `path`
     """
     file = locate_for(metric, network, path, weights_dir)
     return PooledFeatures(build(path=file)) if file is not None else None

@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from talkinghead.storage import write_atomic
 
-EMBED_BATCH = 16  # images at a time through the network
+EMBED_BATCH = 16  # images per forward pass
 
 _logger = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ class FeatureSums(Metric):
         return self.n, self.total, self.outer
 
     def sums(self) -> Sums:
-        """Over all ranks, which all have to ask; or those from disk."""
-        with warnings.catch_warnings():  # a rank without a person takes part too
+        """(n, sum, sum of outer products) over all ranks, all of which must call this; or those loaded from disk."""
+        with warnings.catch_warnings():  # a rank without people must take part too
             warnings.filterwarnings("ignore", message="The ``compute`` method of metric FeatureSums was called before")
             n, total, outer = self.loaded or self.compute()
         return n, total.view_as(self.total), outer.view_as(self.outer)  # torchmetrics drops dimensions of length 1
@@ -60,11 +60,11 @@ class FrechetDistance(nn.Module):
     Args:
         name: log name: fid for Inception, fd_<network> for any other
         features: images in [-1, 1] -> [B, D]; frozen; no submodule, so that it stays out of checkpoints
-        cache_dir: where statistics of real images are kept, on a disk that all ranks see; None: nowhere
+        cache_dir: folder for statistics of real images, visible to all ranks; None: they are not kept
 
-    `fresh()` gives the distance of another method or shot count to the same real images: feed those once. What a
-    distance holds are D x D numbers of 8 bytes, twice: 67 MB for Inception. Few images make it larger, so compare only
-    distances of as many images; the usual ones of FID are no more than there are features here.
+    `fresh()` gives the distance of another method or shot count to the same real images, which are added once. A
+    distance keeps two matrices of D x D doubles: 67 MB for Inception. The estimate is biased upwards for few images, so
+    compare only distances of equally many; with fewer images than features covariances are singular.
     """
 
     def __init__(self, name: str, features: nn.Module, cache_dir: Path | str | None = None) -> None:
@@ -77,7 +77,7 @@ class FrechetDistance(nn.Module):
         self.real, self.fake = FeatureSums(num_features), FeatureSums(num_features)
 
     def fresh(self) -> "FrechetDistance":
-        """Another one without fake images, which shares the network and the real images, also those still to come."""
+        """A distance without fake images that shares the network and the real images, including later ones."""
         other = FrechetDistance.__new__(FrechetDistance)
         nn.Module.__init__(other)
         other.name, other._features, other.cache_dir = self.name, self._features, self.cache_dir
@@ -86,7 +86,7 @@ class FrechetDistance(nn.Module):
 
     @torch.no_grad()
     def embed(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """The features of images in [-1, 1]; NaN for an image that is not finite."""
+        """Features of images in [-1, 1]; NaN for images that are not finite."""
         network = self._features[0].to(x.device)
         x = x.float().clamp(-1, 1)
         with torch.autocast(x.device.type, enabled=False):
@@ -94,25 +94,25 @@ class FrechetDistance(nn.Module):
         return features.where(x.isfinite().flatten(1).all(dim=1)[:, None], torch.nan)
 
     def update_real(self, x: Float[Tensor, "B 3 H W"]) -> None:
-        """Add targets; nothing where their statistics were loaded."""
+        """Add targets in [-1, 1]; ignored where their statistics were loaded."""
         if self.real.loaded is None:
             self.add_real(self.embed(x))
 
     def update_fake(self, x_hat: Float[Tensor, "B 3 H W"]) -> None:
-        """Add outputs."""
+        """Add outputs in [-1, 1]."""
         self.add_fake(self.embed(x_hat))
 
     def add_real(self, features: Float[Tensor, "B D"]) -> None:
-        """Add targets by what `embed` gave for them; nothing where their statistics were loaded."""
+        """Add targets by their features from `embed`; ignored where their statistics were loaded."""
         if self.real.loaded is None:
             self.real.update(features)
 
     def add_fake(self, features: Float[Tensor, "B D"]) -> None:
-        """Add outputs by what `embed` gave for them."""
+        """Add outputs by their features from `embed`."""
         self.fake.update(features)
 
     def compute(self) -> Float[Tensor, ""]:
-        """The distance over all ranks, which all have to call it. ValueError for fewer than two images of a kind."""
+        """The distance over all ranks, all of which must call this. ValueError for fewer than two images of a kind."""
         real, fake = self.real.sums(), self.fake.sums()
         counts, num_features = (int(real[0]), int(fake[0])), len(fake[1])
         if min(counts) < 2:
@@ -125,17 +125,17 @@ class FrechetDistance(nn.Module):
         return frechet_distance(*gaussian(*real), *gaussian(*fake)).float()
 
     def reset(self, real: bool = False) -> None:
-        """Forget the fake images, and with `real` those that all of `fresh()` share."""
+        """Remove the fake images, and with `real` the shared real ones too."""
         self.fake.reset()
         if real:
             self.real.loaded = None
             self.real.reset()
 
     def load_real(self, key: str) -> bool:
-        """Take the statistics of the real images from disk; False where they are not there. All ranks have to call it.
+        """Load the statistics of the real images from disk; False where there are none. All ranks must call this.
 
         Args:
-            key: what the images are: data set and its digest, split, people, frames, size. The network is added to it.
+            key: identifies the images: data set and its digest, split, people, frames, size; the network is added.
         """
         path = self._cache_file(key)
         if not everyone(path is not None and path.is_file()) or path is None:
@@ -146,7 +146,7 @@ class FrechetDistance(nn.Module):
         return True
 
     def save_real(self, key: str) -> None:
-        """Keep the statistics of the real images, of all ranks together. All ranks have to call it; rank 0 writes."""
+        """Save the statistics of the real images over all ranks. All ranks must call this; rank 0 writes."""
         path = self._cache_file(key)
         if path is None or self.real.loaded is not None:
             return
@@ -164,7 +164,7 @@ class FrechetDistance(nn.Module):
 
 
 def find_distance(name: str, features: nn.Module | None, cache_dir: Path | str | None = None) -> FrechetDistance | None:
-    """The distance where its network was found, else None."""
+    """The distance if its network was found, else None."""
     return FrechetDistance(name, features, cache_dir) if features is not None else None
 
 
@@ -184,7 +184,7 @@ def frechet_distance(
     mean: Float[Tensor, " D"], covariance: Float[Tensor, "D D"],
     mean_hat: Float[Tensor, " D"], covariance_hat: Float[Tensor, "D D"],
 ) -> Float[Tensor, ""]:  # fmt: skip
-    """Between two Gaussians; NaN where one is not finite.
+    """|mu - mu_hat|^2 + tr(C + C_hat - 2 (C C_hat)^(1/2)) of two Gaussians; NaN where one is not finite.
 
     In one dimension it is (mu - mu_hat)^2 + (sigma - sigma_hat)^2:
 
@@ -192,13 +192,13 @@ def frechet_distance(
     >>> frechet_distance(mean, variance, torch.tensor([3.0]), torch.tensor([[4.0]]))  # 3^2 + (1 - 2)^2
     tensor(10.)
 
-    tr (C C_hat)^(1/2) is the sum of the roots of the eigenvalues of R C_hat R with R = C^(1/2), which is symmetric;
-    those that rounding made negative, as of fewer images than features, are zero.
+    C C_hat is not symmetric, but has the eigenvalues of R C_hat R with R = C^(1/2), which is: the trace of its root is
+    the sum of their roots. Eigenvalues that rounding makes negative, as for singular covariances, are set to 0.
     """
     distance = (mean - mean_hat).square().sum() + covariance.trace() + covariance_hat.trace()
     if not distance.isfinite():
         return distance * torch.nan
-    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = torch.linalg.eigh(covariance)  # C = U diag(l) U^T
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     product = root @ covariance_hat @ root
     roots = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt()
@@ -206,7 +206,7 @@ def frechet_distance(
 
 
 def network_hash(network: nn.Module) -> str:
-    """Of the structure, the weights and the buffers, which hold the input's preprocessing."""
+    """SHA-256 of structure, weights and buffers, which include the preprocessing of the input."""
     digest = hashlib.sha256(repr(network).encode())
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         digest.update(name.encode())
@@ -215,7 +215,7 @@ def network_hash(network: nn.Module) -> str:
 
 
 def everyone(flag: bool) -> bool:
-    """Whether it is so on all ranks."""
+    """Whether `flag` is true on all ranks."""
     if not torch.distributed.is_initialized():
         return flag
     flags: list[bool] = [False] * torch.distributed.get_world_size()
@@ -227,7 +227,7 @@ _NOTICED: set[str] = set()
 
 
 def notice(name: str, images: int, num_features: int) -> None:
-    """Once per name: what a covariance without full rank means."""
+    """Warn, once per name, of a covariance without full rank."""
     if name not in _NOTICED:
         _NOTICED.add(name)
         _logger.warning(

@@ -17,12 +17,12 @@ from talkinghead.images import rescale_points
 from talkinghead.pixels import as_pictures
 from talkinghead.pretrained import locate_for
 
-# Where ArcFace wants both eyes, the tip of the nose and both corners of the mouth in its picture of 112 px.
+# Places of both eyes, the tip of the nose and both corners of the mouth in ArcFace's pictures of 112 px.
 ARCFACE_SIZE = 112
 ARCFACE_POINTS = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)], np.float32
 )
-DLIB_SIZE, DLIB_PADDING = 150, 0.25  # of the picture that dlib's network was trained on
+DLIB_SIZE, DLIB_PADDING = 150, 0.25  # of the pictures on which dlib's network was trained
 
 _logger = logging.getLogger(__name__)
 
@@ -39,12 +39,12 @@ class Recognizer(Protocol):
 class IdentitySimilarity:
     """cos(R(x_hat), R(x)) of each pair, 1 where the recogniser R sees the same face; NaN where x_hat is not finite.
 
-    Both pictures are aligned by the target's landmarks, not by those found on them, so every output counts: one
-    that has no face scores low instead of being left out. The embeddings of the last real batch are kept, because the
-    same targets follow for each method and shot count.
+    Both pictures are aligned by the target's landmarks, not by detected ones, so every output counts: one without a
+    face scores low instead of being left out. The embeddings of the last real batch are cached, because each method and
+    shot count is compared with the same targets.
 
     Args:
-        every: where recognition is slow: compares every n-th image of a batch only, from the first on
+        every: compare only every n-th image of a batch, where recognition is slow
     """
 
     def __init__(self, recognizer: Recognizer, every: int = 1) -> None:
@@ -57,7 +57,7 @@ class IdentitySimilarity:
     def __call__(
         self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"]
     ) -> Float[Tensor, " b"]:
-        """Images in [-1, 1]; the target's landmarks in pixels of them."""
+        """Similarities of images in [-1, 1]; `points`: the target's landmarks in pixels of them."""
         x_hat, x, points = (part[:: self.every] for part in (x_hat, x, points))
         similarity = torch.nn.functional.cosine_similarity(self._embed(x_hat, points), self._embed_real(x, points))
         return similarity.to(x.device).where(x_hat.isfinite().flatten(1).all(dim=1), torch.nan)
@@ -73,7 +73,7 @@ class IdentitySimilarity:
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Equal, on one device."""
+    """Whether two tensors are equal and on the same device."""
     return a.device == b.device and torch.equal(a, b)
 
 
@@ -89,25 +89,25 @@ class ArcFace:
     ) -> Float[np.ndarray, "B D"]:
         aligned = np.stack([align(image, face) for image, face in zip(images, points, strict=True)])
         batch = (aligned.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 127.5
-        rows = [self.session.run(None, {self.input: row[None]})[0] for row in batch]  # some files take one at a time
+        rows = [self.session.run(None, {self.input: row[None]})[0] for row in batch]  # some files have batch size 1
         return np.concatenate(rows).astype(np.float32)
 
 
 def align(image: UInt8[np.ndarray, "H W 3"], points: Float[np.ndarray, "68 2"]) -> UInt8[np.ndarray, "112 112 3"]:
-    """The face turned, scaled and shifted to ArcFace's five points; black where the image ends."""
+    """Rotate, scale and shift the face to ArcFace's five points; black beyond the picture."""
     matrix = similarity_transform(five_points(points), ARCFACE_POINTS)
     return cv2.warpAffine(image, matrix, (ARCFACE_SIZE, ARCFACE_SIZE), flags=cv2.INTER_LINEAR)
 
 
 def five_points(points: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "5 2"]:
-    """Both eyes (mean of six points each), tip of the nose, corners of the mouth; left ones of the image first."""
+    """Both eyes (mean of six points each), tip of the nose, corners of the mouth; the picture's left ones first."""
     return np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
 
 
 def similarity_transform(
     source: Float[np.ndarray, "P 2"], target: Float[np.ndarray, "P 2"]
 ) -> Float[np.ndarray, "2 3"]:
-    """Turn, scale and shift (no mirror) that brings `source` nearest to `target` in the least squares, as 2 x 3 matrix.
+    """Rotation, scale and shift that map `source` to `target` with the least squared error, as a 2 x 3 matrix.
 
     With points as complex numbers p and q around their means, q = a p has the solution a = sum(conj(p) q) / sum(|p|^2).
 
@@ -124,7 +124,7 @@ def similarity_transform(
 class DlibIdentity:
     """dlib's face recognition network, 128 numbers, from the `offline` extra. Trained for Euclidean distance.
 
-    Pictures below `size` pixels are enlarged first, because dlib takes landmarks as whole pixels.
+    Pictures below `size` pixels are enlarged first, because dlib rounds landmarks to whole pixels.
     """
 
     def __init__(self, size: int = 256) -> None:
@@ -156,9 +156,11 @@ def find_arcface(
 ) -> IdentitySimilarity | None:
     """`csim` where ArcFace's file is found: `path`, the weights folder, torch's hub cache, ~/.insightface; else None.
 
-    path      an ONNX file that takes RGB pictures of 112 px and (x - 127.5) / 127.5, as InsightFace's do
-    threads   of the CPU; 0: as many as torch may use
-    Needs onnxruntime (the extra `arcface`); without it None and one notice, an ImportError where `path` was given.
+    Needs onnxruntime (the extra `arcface`); without it None and one notice, or ImportError where `path` is given.
+
+    Args:
+        path: an ONNX file that takes RGB pictures of 112 px as (x - 127.5) / 127.5, as InsightFace's do
+        threads: of the CPU; 0: as many as torch uses
     """
     file = locate_for("csim", "arcface", path, weights_dir)
     if file is None:

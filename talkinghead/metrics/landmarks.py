@@ -1,4 +1,4 @@
-"""Landmark error: the driver's points against those a detector finds on the output, by the inter-ocular distance."""
+"""Landmark error: driving points against those detected on the output, divided by the inter-ocular distance."""
 
 import functools
 import importlib.util
@@ -25,8 +25,8 @@ class LandmarkDetector(Protocol):
 class DlibLandmarks:
     """dlib's HOG face detector and 68-point predictor, from the `offline` extra; deterministic.
 
-    The detector sees no face below 80 px, so every picture is first brought to `size` pixels; where it finds
-    nothing, once more at 1.5 times that.
+    The detector finds no face below 80 px, so every picture is first resized to `size` pixels and, where no face is
+    found, to 1.5 times that.
     """
 
     def __init__(self, size: int = 256) -> None:
@@ -51,7 +51,7 @@ class DlibLandmarks:
 
 @functools.cache
 def find_detector(size: int = 256) -> DlibLandmarks | None:
-    """dlib's detector where it is installed, else None and one notice."""
+    """dlib's detector if it is installed, else None and one notice."""
     if importlib.util.find_spec("dlib") is None or importlib.util.find_spec("face_recognition_models") is None:
         _logger.warning("no landmark error (nme) without dlib; to have it: pip install 'talkinghead[offline]'")
         return None

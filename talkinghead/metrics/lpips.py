@@ -17,8 +17,8 @@ TRUNKS = {"alex": "alexnet", "vgg": "vgg16"}  # trunk -> name of the pretrained 
 class LPIPS(nn.Module):
     """Perceptual distance of two images, 0 where they agree; frozen.
 
-    `trunk` alex is what papers report as LPIPS. `weights` is torchvision's state dict of that classifier; only its
-    `features.*` are read.
+    `trunk`: papers report alex as LPIPS. `weights`: torchvision's state dict of that classifier, of which `features.*`
+    are used.
     """
 
     def __init__(self, weights: Path | str, trunk: str = "alex") -> None:
@@ -31,7 +31,7 @@ class LPIPS(nn.Module):
         self.network.requires_grad_(False).eval()
 
     def forward(self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
-        """Images in [-1, 1]."""
+        """Distance of each pair of images in [-1, 1]; at least 0."""
         return self.network(x_hat, x).flatten()
 
 
@@ -53,9 +53,9 @@ def load_trunk(trunk: nn.Module, state: dict[str, Tensor], where: str) -> None:
 
 @functools.cache
 def find_lpips(trunk: str = "alex", weights_dir: str | None = None, download: bool = False) -> LPIPS | None:
-    """LPIPS where its trunk lies in `weights_dir` or in torch's hub cache, else None and one notice.
+    """LPIPS if its trunk is in `weights_dir` or torch's hub cache, else None and one notice.
 
-    Downloads only if told to: a metric must not hold up a training run that has no network.
+    It downloads only on request: a metric must not delay a training run without a network connection.
     """
     check_trunk(trunk)
     name = TRUNKS[trunk]

@@ -1,7 +1,7 @@
-"""Whether a clip moves as its driver does: lips, lids, stillness of the background, flicker.
+"""How faithfully a clip follows its driver: lips, lids, stillness of the background, flicker.
 
-A generator that copies well may still hold a mouth shut: means of pictures hardly notice. Openings are distances of
-inner lips and of lids, by the distance of the outer eye corners.
+A generator that copies well may still keep a mouth shut, which averages over pictures hardly show. Openings are
+distances between inner lips or lids, divided by the distance of the outer eye corners.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 LIPS, LIDS = ((61, 67), (62, 66), (63, 65)), ((37, 41), (38, 40), (43, 47), (44, 46))  # pairs of the 68 points
-LEAST = 3  # frames with a face, for a correlation; and frames in a row, for a second difference
-STILL = 4 / 255  # of the range [0, 1]: a pixel of the driver that changes by less, its neighbours too, stands still
+LEAST = 3  # frames with a face for a correlation, and consecutive frames for a second difference
+STILL = 4 / 255  # images in [0, 1]: a target pixel is still if it and its neighbours change by less
 MOTION = ("lip_correlation", "lip_gain", "lid_correlation", "lid_gain", "flicker")
 STILLNESS = "stillness"
 
@@ -29,9 +29,9 @@ def opening(points: Float[np.ndarray, "F 68 2"], pairs: tuple[tuple[int, int], .
 
 
 def fidelity(found: Float[np.ndarray, " F"], driver: Float[np.ndarray, " F"]) -> tuple[float, float]:
-    """Correlation of an opening with the driver's, and its gain: how much it opens where the driver's opens by one.
+    """Correlation of an opening with the driver's, and its gain: the slope of its regression on the driver's.
 
-    NaN where there are too few frames, or the driver does not move; a correlation of 0 where only the output does not.
+    NaN for too few frames, or where the driver does not move; a correlation of 0 where only the output does not.
 
     >>> fidelity(np.array([0.0, 0.1, 0.2]), np.array([0.0, 0.2, 0.4]))
     (1.0, 0.5)
@@ -46,7 +46,7 @@ def fidelity(found: Float[np.ndarray, " F"], driver: Float[np.ndarray, " F"]) ->
 def flicker(found: Float[np.ndarray, "F 68 2"], driver: Float[np.ndarray, "F 68 2"]) -> float:
     """Mean length of the second difference over time of (output - driver) landmarks, in eye distances.
 
-    What moves smoothly with the driver has none, however large its steady error. NaN without three frames in a row.
+    A smooth or constant error does not count. NaN without three consecutive frames.
 
     >>> driver = np.zeros((5, 68, 2), np.float32)
     >>> driver[:, 45, 0] = 100  # eye distance
@@ -65,7 +65,7 @@ def flicker(found: Float[np.ndarray, "F 68 2"], driver: Float[np.ndarray, "F 68 
 
 
 def motion(found: Float[np.ndarray, "F 68 2"], driver: Float[np.ndarray, "F 68 2"]) -> dict[str, float]:
-    """All of `MOTION` for the landmarks found on a clip's outputs (NaN where there is no face) and the driver's."""
+    """All metrics in `MOTION`, from the landmarks found on a clip's outputs (NaN: no face) and the driver's."""
     seen = ~np.isnan(found[:, 0, 0])
     values = [
         value for pairs in (LIPS, LIDS) for value in fidelity(opening(found[seen], pairs), opening(driver[seen], pairs))
@@ -75,10 +75,10 @@ def motion(found: Float[np.ndarray, "F 68 2"], driver: Float[np.ndarray, "F 68 2
 
 @torch.no_grad()
 def stillness(x_hat: Float[Tensor, "F 3 H W"], x: Float[Tensor, "F 3 H W"], points: Float[Tensor, "F 68 2"]) -> float:
-    """Mean change from frame to frame, outside the head and where the target's picture stands still; 0 is perfect.
+    """Mean change of the output from frame to frame, outside the head and where the target is still; 0 is perfect.
 
-    Images in [0, 1], points in pixels of them. The head is a circle of 1.3 extents of the 68 points around their
-    middle. NaN where nothing stands still.
+    Images in [0, 1], points in pixels of them. The head is a circle around the 68 points with 1.3 times their extent as
+    radius. NaN where no pixel is still.
     """
     size = x.shape[-1]
     low, high = points.amin(1), points.amax(1)

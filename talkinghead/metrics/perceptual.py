@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from talkinghead.pretrained import locate_for
 
-EPS = 1e-10  # keeps the length of an activation of zeros from being divided by
+EPS = 1e-10  # avoids a division by zero for activations of zeros
 
 
 class PerceptualDistance(nn.Module):
     """Mean over layers and pixels of | u(x_hat) - u(x) |^2, u an activation divided by its length over the channels.
 
-    That is LPIPS (arXiv 1801.03924, Sec. 3) without its learned weights, hence not called so; 0 where the images agree,
-    at most 2 where no activation is negative. `backbone` maps images in [-1, 1] to activations, shallow to deep.
+    This is LPIPS (arXiv 1801.03924, Sec. 3) without its learned weights, hence its name; 0 where the images agree, at
+    most 2 where no activation is negative. `backbone` maps images in [-1, 1] to activations, shallow to deep.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -24,14 +24,14 @@ class PerceptualDistance(nn.Module):
         self.backbone = backbone.requires_grad_(False).eval()
 
     def forward(self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
-        """Images in [-1, 1]."""
+        """Distance of each pair of images in [-1, 1]."""
         layers = zip(self.backbone(x_hat), self.backbone(x), strict=True)
         distances = [(unit(fake) - unit(real)).square().sum(dim=1).mean(dim=(1, 2)) for fake, real in layers]
         return torch.stack(distances).mean(dim=0)
 
 
 def unit(activation: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-    """Each pixel's vector of channels at length 1."""
+    """Divide the channel vector of each pixel by its length."""
     activation = activation.float()
     return activation / (activation.square().sum(dim=1, keepdim=True).sqrt() + EPS)
 
@@ -44,8 +44,8 @@ def find_perceptual(
 
     Args:
         metric: its log name, for the notice
-        network: whose file it is, in `talkinghead.pretrained`
-        build: makes the backbone, called with `path`
+        network: name of the network in `talkinghead.pretrained`
+        build: makes the backbone; called with `path`
     """
     file = locate_for(metric, network, path, weights_dir)
     return PerceptualDistance(build(path=file)) if file is not None else None

@@ -17,9 +17,9 @@ SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # of the window, in pixels
 GAUSSIAN = torch.exp(-torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1.0).square() / (2 * SSIM_SIGMA**2))
 WINDOW = (GAUSSIAN / GAUSSIAN.sum()).tolist()
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
-MAX_PSNR = 80.0  # dB, of images that agree to the last bit, so that one copied frame does not make the mean infinite
+MAX_PSNR = 80.0  # dB; of identical images, so that one copied frame does not make the mean infinite
 
-DISTANCE_BATCH = 8  # images at a time through the network of a distance
+DISTANCE_BATCH = 8  # images per forward pass of a distance's network
 
 ImageDistance = Callable[[Tensor, Tensor], Tensor]
 Similarity = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -28,14 +28,14 @@ Similarity = Callable[[Tensor, Tensor, Tensor], Tensor]
 def ssim(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
     """Structural similarity of images in [0, 1], 1 where they agree (Wang et al. 2004).
 
-    The authors' window: Gaussian, sigma 1.5, 11 x 11; mean over the channels and over the pixels whose window lies
-    inside the image (torchmetrics' mean takes the mirrored border too, which gives other numbers).
+    The authors' window: Gaussian, sigma 1.5, 11 x 11; mean over channels and over pixels whose window is inside the
+    image (torchmetrics also averages over a mirrored border, which gives other numbers).
 
     >>> x = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)
     >>> ssim(x, x), ssim(x, 1 - x)  # a ramp against itself, and against its negative
     (tensor([1.]), tensor([-0.5006]))
     """
-    moments = blur(torch.stack([x, x_hat, x * x, x_hat * x_hat, x * x_hat]))
+    moments = blur(torch.stack([x, x_hat, x * x, x_hat * x_hat, x * x_hat]))  # one pass for all local means
     mu, mu_hat, xx, hh, xh = moments.flatten(2)
     variances, covariance = xx - mu * mu + hh - mu_hat * mu_hat, xh - mu * mu_hat
     luminance = (2 * mu * mu_hat + SSIM_C1) / (mu * mu + mu_hat * mu_hat + SSIM_C1)
@@ -43,7 +43,7 @@ def ssim(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[
 
 
 def blur(x: Float[Tensor, "*B H W"]) -> Float[Tensor, "*B h w"]:
-    """Gaussian blur where the window fits; as weighted sums of shifted images, far faster on the CPU than conv2d."""
+    """Separable Gaussian blur without padding, as weighted sums of shifted images: on CPUs far faster than conv2d."""
     height, width = (length - 2 * SSIM_RADIUS for length in x.shape[-2:])
     if height < 1 or width < 1:
         raise ValueError(
@@ -69,14 +69,14 @@ class ImageMetrics(nn.Module):
     """Means over images of `ssim`, `psnr`, one entry per distance and similarity given, `nme` and `face_found`.
 
     Args:
-        detector: finds the landmarks of an output; without one there is neither `nme` nor `face_found`
+        detector: finds the landmarks of an output; None: neither `nme` nor `face_found`
         distances: further distances by log name, each (x_hat, x) in [-1, 1] -> [B]; None entries are left out
-        max_detections: images per rank between two resets whose landmarks are looked for; None: all
+        max_detections: images per rank, between two resets, on which landmarks are detected; None: all
         similarities: of identity, by log name, each (x_hat, x, points) -> [B]; None entries are left out
 
-    `nme` is the mean over the images where a face was found, NaN where there was none: read it beside `face_found`,
-    their share. Sums are reduced over ranks in `compute`, so every rank has to call it; `measure` and `average` are
-    for one rank's own images. Networks given as parts are no submodules: they stay out of checkpoints and optimizers.
+    `nme` is the mean over the images where a face was found, NaN where there is none: read it together with
+    `face_found`, their share. `compute` reduces over ranks, so every rank must call it; `measure` and `average` are for
+    the images of one rank. Networks are not submodules, so they stay out of checkpoints and optimizers.
     """
 
     def __init__(
@@ -117,12 +117,17 @@ class ImageMetrics(nn.Module):
         self, x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"], points: Float[Tensor, "B 68 2"],
         max_detections: int | None = None, found: Float[np.ndarray, "b 68 2"] | None = None,
     ) -> dict[str, Float[Tensor, " _"]]:  # fmt: skip
-        """Every metric of every image, adding nothing to the means and asking no other rank.
+        """Every metric of every image, without adding to the means and without communication between ranks.
 
-        `found`: the landmarks of the outputs, where they are known (`find`).
+        A similarity may leave images out. NaN in `nme`: no face was found; NaN in both `nme` and `face_found`: beyond
+        `max_detections`, no face was searched.
 
-        A similarity may leave images out. NaN: in `nme` no face was found; in `nme` and `face_found` none was looked
-        for, beyond `max_detections` images.
+        Args:
+            x_hat: outputs in [-1, 1]
+            x: targets in [-1, 1]
+            points: landmarks of the targets, pixels
+            max_detections: images on which landmarks are detected; None: all
+            found: landmarks of the outputs, if known (`find`)
         """
         x_hat, x, points = x_hat.float().clamp(-1, 1), x.float().clamp(-1, 1), points.float()
         with torch.autocast(x.device.type, enabled=False):  # distances are networks; bf16 would change them
@@ -141,7 +146,7 @@ class ImageMetrics(nn.Module):
         return values
 
     def find(self, x_hat: Float[Tensor, "B 3 H W"]) -> Float[np.ndarray, "B 68 2"]:
-        """The landmarks of outputs in [-1, 1], NaN where no face is found."""
+        """Detect the landmarks of outputs in [-1, 1]; NaN where no face is found."""
         assert self.detector is not None
         found = [self.detector(picture) for picture in as_pictures(x_hat)]
         none = np.full((68, 2), np.nan, np.float32)
@@ -150,7 +155,7 @@ class ImageMetrics(nn.Module):
     def measure_clip(
         self, x_hat: Float[Tensor, "F 3 H W"], x: Float[Tensor, "F 3 H W"], points: Float[Tensor, "F 68 2"]
     ) -> dict[str, float]:
-        """Means of `measure` over the frames of one clip, in order of time, and what only a clip has: `of_clips`."""
+        """Means of `measure` over the frames of one clip, in order of time, and the metrics of motion (`of_clips`)."""
         found = None if self.detector is None else self.find(x_hat)
         values = self.average(self.measure(x_hat, x, points, found=found))
         unit_hat, unit = ((images.float().clamp(-1, 1) + 1) / 2 for images in (x_hat, x))
@@ -158,7 +163,7 @@ class ImageMetrics(nn.Module):
         return values | ({} if found is None else motion(found, points.float().cpu().numpy()))
 
     def average(self, values: Mapping[str, Float[Tensor, " _"]]) -> dict[str, float]:
-        """Means over the images of what `measure` gave, by log name; NaN where there is nothing to count."""
+        """Means over images of the result of `measure`, by log name; NaN where there is nothing to average."""
         return {name: float(counted(name, value).mean()) for name, value in values.items()}
 
     def _means(self) -> dict[str, MeanMetric]:
@@ -166,12 +171,12 @@ class ImageMetrics(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """The means by log name over all ranks; NaN where nothing was added."""
-        with warnings.catch_warnings():  # a rank that found no face must still take part in the reduction
+        with warnings.catch_warnings():  # a rank without faces must still take part in the reduction
             warnings.filterwarnings("ignore", message="The ``compute`` method of metric MeanMetric was called before")
             return {name: mean.compute() for name, mean in self._means().items()}
 
     def reset(self) -> None:
-        """Forget everything added."""
+        """Reset all means and the count of detections."""
         self._num_detections = 0
         for mean in self._means().values():
             mean.reset()
@@ -180,7 +185,7 @@ class ImageMetrics(nn.Module):
 def measure_landmarks(
     found: Float[np.ndarray, "b 68 2"], points: Float[Tensor, "B 68 2"]
 ) -> dict[str, Float[Tensor, " B"]]:
-    """`nme` and `face_found` of the images whose landmarks were looked for, the first ones; NaN beyond them."""
+    """`nme` and `face_found` of the first images, those with a detection result; NaN for the others."""
     nme, face_found = (torch.full((len(points),), torch.nan) for _ in range(2))
     for n, (mine, driver) in enumerate(zip(found, points.cpu().numpy(), strict=False)):
         seen = not np.isnan(mine).any()
@@ -191,5 +196,5 @@ def measure_landmarks(
 
 
 def counted(name: str, values: Float[Tensor, " B"]) -> Float[Tensor, " b"]:
-    """The images that enter the mean: all of them, so that a NaN shows, but for those without a face to measure."""
+    """The values that enter the mean: all, so that a NaN shows, except images without a face in landmark metrics."""
     return values[~values.isnan()] if name in ("nme", "face_found") else values

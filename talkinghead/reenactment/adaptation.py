@@ -1,7 +1,7 @@
-"""Another person's landmarks for this person: the driver's pose and expression on the source's shape.
+"""Landmark adaptation: the driver's pose and expression on the source's face shape.
 
-The face model (facemodel.py) is laid on both (fitting.py), which parts who it is from what it does; then the source's
-identity is moved as the driver. docs/adaptation.md has the maths and what it gains.
+The face model (face_model.py) is fitted to both (fitting.py), which separates identity from pose and expression; then
+the source's identity gets the driver's motion. docs/adaptation.md has the maths and measurements.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from talkinghead.reenactment.fitting import Fit, fit_clip, project, shapes
 Mode = Literal["relative", "absolute", "raw"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-RIDGE = 0.1  # of the source's own offsets: how much of what only one view shows is left out
-FEW = 5  # source frames from which on their place counts more than the crop rule's
-OPEN = 0.85  # of the usual opening of the eyes: less is a blink
-UPPER_LID = 0.8  # its share of a blink
-# Detectors see a shut eye half open. As shares of a clip's usual opening, measured with dlib on blinks of synthetic and
-# real people: at SHUT the lids touch, from AJAR on the opening is right; what stays above BLINK is a squint.
+RIDGE = 0.1  # regularisation of the source's own offsets: more shrinks what few views show
+FEW = 5  # with more source frames, their place counts more than the crop rule's
+OPEN = 0.85  # of the median opening of the eyes: less is a blink
+UPPER_LID = 0.8  # its share of the movement in a blink
+# Detectors see shut eyes half open. As shares of a clip's median opening, measured with dlib on blinks of synthetic and
+# real people: at SHUT the lids touch, above AJAR the opening is right; a squint stays above BLINK.
 SHUT, BLINK, AJAR = 0.62, 0.68, 0.85
 # How far the head may go from the source frame: unchanged up to the first number, never beyond the second.
 TURN = (np.deg2rad(15), np.deg2rad(28))
@@ -34,14 +34,14 @@ EYES = (LIDS[:2], LIDS[2:4])
 
 
 class Face(NamedTuple):
-    """A person's fit, and what of the landmarks is the person's own and beyond the model, in the head's axes."""
+    """A person's fit, and constant offsets `own` of the landmarks that the model does not explain, in head axes."""
 
     model: FaceModel
     fit: Fit
     own: Float[np.ndarray, "68 3"]
 
     def draw(self, fit: Fit) -> Float[np.ndarray, "F 68 2"]:
-        """The landmarks of this person in other poses and expressions."""
+        """The landmarks of this person with the pose and expression of `fit`, pixels."""
         return project(fit, shapes(self.model, fit) + self.own)
 
 
@@ -50,27 +50,29 @@ def adapt(
     reference: int | None = None, anchor: int | None = None, middle: Float[np.ndarray, " 2"] | None = None,
     blinks: bool = False, limits: bool = False, model: FaceModel | None = None,
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
-    """Landmarks that move as the driver's and belong to the source's face, in pixels of the source's crop.
+    """Landmarks with the driver's motion and the source's face shape, in pixels of the source's crop.
 
     `mode` is one of:
 
-    - absolute: pose and expression are the driver's
-    - relative: the source's own pose and expression, changed as the driver's since its frame `reference`
-    - raw: the driver's points as they are (the paper's way)
+    - absolute: the driver's pose and expression
+    - relative: the source's own pose and expression plus the driver's changes since its frame `reference`
+    - raw: the driver's points, unchanged (paper)
 
     Args:
-        source: one frame, or T frames of the person, from crops alike
-        reference: of mode relative; None: the frame most like the source frame in pose and expression
-        anchor: the source frame that is shown: mode relative starts at its place and size, mode absolute is there on
-            average over the clip. None: of mode relative the source frame that some driving frame is most like; on
-            average over the clip the face is where it is in all source frames, and as large
-        blinks: the driver's landmarks are a detector's, which sees shut eyes half open: they are shut
-        limits: in mode relative the head turns and moves no further from the source frame than one picture can show
-        middle: where the crop rule puts the middle of a clip's landmarks, pixels: it is trusted more than a few source
-            frames. None: the source tells
+        driver: landmarks of the driving frames
+        source: landmarks of one frame or T frames of the person, from crops of the same framing
+        reference: of mode relative; None: the frame most similar to the source frame in pose and expression
+        anchor: the source frame that is shown: mode relative starts at its place and size, mode absolute has them on
+            average over the clip. None: place and size are on average those of all source frames; mode relative
+            starts from the source frame that is most similar to some driving frame
+        middle: where the crop rule puts the middle of a clip's landmarks, pixels; it is trusted more than a few source
+            frames. None: only the source frames count
+        blinks: shut the eyes in blinks, where a detector sees them half open; False: for exact landmarks
+        limits: in mode relative, keep the head as near to the source frame as one picture can show
+        model: the face model; None: the one that ships
 
     Raises:
-        ValueError: for landmarks that are none, and for a frame that is not there.
+        ValueError: for landmarks that are not a face, and for frame numbers out of range.
     """
     source = source.reshape(-1, 68, 2)
     check(driver, source, mode, reference, anchor)
@@ -97,7 +99,7 @@ def check(
     driver: Float[np.ndarray, "F 68 2"], source: Float[np.ndarray, "T 68 2"], mode: str, reference: int | None,
     anchor: int | None,
 ) -> None:  # fmt: skip
-    """Raise ValueError where this cannot go well."""
+    """Raise ValueError for an unknown mode, landmarks that are not a face, or frame numbers out of range."""
     if mode not in MODES:
         raise ValueError(f"adapt={mode}: choose {', '.join(MODES)}")
     for name, points in (("driver", driver), ("source", source)):
@@ -112,12 +114,13 @@ def check(
 
 
 def face_of(model: FaceModel, points: Float[np.ndarray, "T 68 2"]) -> Face:
-    """Who the person of these frames is.
+    """Fit the person of these frames.
 
-    What the fits leave over in all frames alike is a small offset of each point in space, by ridge regression: one
-    view tells its part along the picture, several all of it.
+    The common part of the residuals of all frames is taken for a small offset of each point in space, by ridge
+    regression: one view determines its components in the image plane, several views all three.
     """
     fit = fit_clip(model, points)
+    # Offset o of a point: R_xy o = residual in every frame, so (sum R_xy^T R_xy + ridge I) o = sum R_xy^T residual.
     left = (points - project(fit, shapes(model, fit))) / fit.scale[:, None, None]
     flat = fit.rotation[:, :2].astype(np.float64)
     normal = np.einsum("fij,fik->jk", flat, flat) + RIDGE * np.eye(3)
@@ -126,10 +129,10 @@ def face_of(model: FaceModel, points: Float[np.ndarray, "T 68 2"]) -> Face:
 
 
 def most_alike(person: Face, moving: Fit, reference: int | None, anchor: int | None) -> tuple[int, int]:
-    """The source frame and the driving frame that are most alike in pose and expression, where they are not given.
+    """The source frame and the driving frame most similar in pose and expression, unless they are given.
 
-    Both are drawn with the source's shape, at one place and size: nothing else is compared. A blink is no frame to
-    start from.
+    Both are drawn with the source's shape at one place and size, so that only pose and expression are compared. Blinks
+    are excluded.
     """
     shots = [anchor] if anchor is not None else list(range(len(person.fit)))
     frames = [reference] if reference is not None else list(range(len(moving)))
@@ -142,12 +145,12 @@ def most_alike(person: Face, moving: Fit, reference: int | None, anchor: int | N
 
 
 def standing(person: Face, fit: Fit) -> Float[np.ndarray, "F 68 2"]:
-    """The landmarks at one place and size."""
+    """The landmarks with place 0 and scale 1: pose and expression alone."""
     return person.draw(replace(fit, place=np.zeros_like(fit.place), scale=np.ones_like(fit.scale)))
 
 
 def since(moving: Fit, own: Fit, shot: int, start: int) -> Fit:
-    """The motion since frame `start`, beginning as frame `shot` of the person's own."""
+    """The driver's changes since frame `start`, applied to the person's frame `shot`: R_d(t) R_d(start)^T R_own, …"""
     ratio = own.scale[shot] / moving.scale[start]
     return replace(
         moving,
@@ -159,10 +162,10 @@ def since(moving: Fit, own: Fit, shot: int, start: int) -> Fit:
 
 
 def limited(moving: Fit, still: Fit) -> Fit:
-    """The motion, softly held near a frame: as it is up to TURN[0] and SHIFT[0], never beyond TURN[1] and SHIFT[1].
+    """The motion, kept near a frame: unchanged up to TURN[0] and SHIFT[0], never beyond TURN[1] and SHIFT[1].
 
-    What a single picture does not show, the side of the head and what was behind it, has to be made up, and more of
-    it the further the head goes.
+    A single picture shows neither the side of the head nor the background behind it; the further the head moves, the
+    more has to be invented.
     """
     turns = Rotation.from_matrix(moving.rotation @ still.rotation[0].T).as_rotvec()
     shifts = (moving.place - still.place) / still.scale
@@ -175,7 +178,7 @@ def limited(moving: Fit, still: Fit) -> Fit:
 
 
 def softly(vectors: Float[np.ndarray, "F D"], free: float, most: float) -> Float[np.ndarray, "F D"]:
-    """Vectors as they are where shorter than `free`; longer ones approach the length `most`."""
+    """Vectors shorter than `free` unchanged; the length of longer ones approaches `most` as tanh does."""
     length = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
     beyond = np.maximum(length - free, 0)
     return vectors * (np.minimum(length, free) + (most - free) * np.tanh(beyond / (most - free))) / length
@@ -185,9 +188,9 @@ def closing(
     points: Float[np.ndarray, "F 68 2"], absolute: Float[np.ndarray, "F 68 2"], scale: Float[np.ndarray, " F"],
     start: int,
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
-    """Relative landmarks whose eyes close as far as the driver's: a sum would leave wide eyes open in a blink.
+    """Relative landmarks whose eyes close as far as the driver's; the plain sum leaves wide eyes open in a blink.
 
-    An eye is open at most by its opening in frame `start`, times the driver's beside the driver's in that frame.
+    The opening of an eye is at most that in frame `start` times the ratio of the driver's opening to its opening then.
     """
     shares = []
     for pairs in EYES:
@@ -198,32 +201,32 @@ def closing(
 
 
 def blinking(points: Float[np.ndarray, "F 68 2"], driver: Float[np.ndarray, "F 68 2"]) -> Float[np.ndarray, "F 68 2"]:
-    """Landmarks whose eyes are shut where the driver's are, which a detector sees half open."""
+    """Shut the eyes where the driver's are shut, although a detector sees them half open."""
     eyes = np.linalg.norm(driver[:, 36] - driver[:, 45], axis=-1)
     return with_lids(points, [shut(opening_of(driver, pairs) / eyes) for pairs in EYES])
 
 
 def shut(opening: Float[np.ndarray, " F"]) -> Float[np.ndarray, " F"]:
-    """What share of a detected opening is there in the picture, by the clip's own norm: 0 from SHUT of it downwards.
+    """True share of each detected opening, relative to the clip's median: 0 at SHUT of the median and below.
 
     Only blinks are changed: stretches of frames below AJAR in which some frame is below BLINK.
     """
     share = np.maximum(opening / max(float(np.median(opening)), 1e-6), 1e-6)
     low = share < AJAR
-    stretch = np.cumsum(np.diff(low, prepend=False))  # odd: the number of a stretch of low frames
+    stretch = np.cumsum(np.diff(low, prepend=False))  # odd values number the stretches of low frames
     blink = low & np.isin(stretch, stretch[low & (share < BLINK)])
     return np.where(blink, AJAR * np.maximum(0, (share - SHUT) / (AJAR - SHUT)) / share, 1.0)
 
 
 def opening_of(points: Float[np.ndarray, "F 68 2"], pairs: Int[np.ndarray, "P 2"]) -> Float[np.ndarray, " F"]:
-    """Mean distance of the upper and lower points of an eye."""
+    """Mean distance between the upper and lower points of an eye, pixels."""
     return np.linalg.norm(points[:, pairs[:, 1]] - points[:, pairs[:, 0]], axis=-1).mean(1)
 
 
 def with_lids(
     points: Float[np.ndarray, "F 68 2"], shares: Sequence[Float[np.ndarray, " F"]]
 ) -> Float[np.ndarray, "F 68 2"]:
-    """The landmarks with each eye open by that share of what it is."""
+    """Scale the opening of each eye by its share, 0 … 1; the upper lid moves more than the lower."""
     moved = points.copy()
     for pairs, share in zip(EYES, shares, strict=True):
         upper, lower = pairs.T
@@ -234,34 +237,34 @@ def with_lids(
 
 
 def framed(person: Face, moving: Fit, size: float, place: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "F 68 2"]:
-    """The motion of a face of that size around that place."""
+    """Landmarks of the motion, scaled to that median size and centred on that place."""
     ratio = size / float(np.median(moving.scale))
     adapted = person.draw(replace(moving, scale=moving.scale * ratio, place=moving.place * ratio))
     return adapted + (place - centre(adapted)).astype(np.float32)
 
 
 def usual_place(source: Float[np.ndarray, "T 68 2"], middle: Float[np.ndarray, " 2"] | None) -> Float[np.ndarray, " 2"]:
-    """Where the face is on average, between what the source frames show and the crop rule's middle."""
+    """Average place of the face: a mean of the source frames and the crop rule's middle, weighted by their number."""
     place = centre(source)
     return place if middle is None else middle + (place - middle) * len(source) / (len(source) + FEW)
 
 
 def centre(points: Float[np.ndarray, "F 68 2"]) -> Float[np.ndarray, " 2"]:
-    """Middle of the landmarks' box, on average over the frames."""
+    """Centre of the landmarks' bounding box, averaged over the frames."""
     return ((points.min(1) + points.max(1)) / 2).mean(0)
 
 
 def as_complex(points: Float[np.ndarray, "*F 68 2"]) -> Complex[np.ndarray, "*F 68"]:
-    """x + iy: a rotation is one multiplication then."""
+    """x + iy, so that a rotation with scaling is one multiplication."""
     return points[..., 0] + 1j * points[..., 1]
 
 
 def uncrossed(points: Float[np.ndarray, "F 68 2"]) -> Float[np.ndarray, "F 68 2"]:
-    """Eyelids and lips that have passed each other meet halfway."""
+    """Move eyelids and lips that have crossed to their midpoint."""
     z = as_complex(points)
     across = z[:, 45] - z[:, 36]
-    down = (1j * across / np.maximum(np.abs(across), 1e-9))[:, None]
+    down = (1j * across / np.maximum(np.abs(across), 1e-9))[:, None]  # unit vector from the eyes to the mouth
     upper, lower = z[:, LIDS[:, 0]], z[:, LIDS[:, 1]]
-    excess = np.minimum(0, ((lower - upper) * down.conj()).real) * down / 2
+    excess = np.minimum(0, ((lower - upper) * down.conj()).real) * down / 2  # half the negative part along `down`
     z[:, LIDS[:, 0]], z[:, LIDS[:, 1]] = upper + excess, lower - excess
     return np.stack([z.real, z.imag], -1)

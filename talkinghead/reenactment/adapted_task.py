@@ -1,4 +1,4 @@
-"""Adaptation inside the few-shot protocol: the driving landmarks of a test person become this person's."""
+"""Landmark adaptation inside the few-shot protocol: driving landmarks are adapted to the test person."""
 
 from collections.abc import Sequence
 from typing import final
@@ -13,18 +13,18 @@ from talkinghead.types import Frames, Person
 
 @final
 class AdaptedDriver:
-    """Adapts the driver's landmarks to what the person's shots show, and draws them anew; images stay the driver's.
+    """Adapts the driving landmarks to the person's shots, and draws them; driving images are unchanged.
 
     Args:
         mode: see `adaptation.adapt`
-        middle: where the crop rule has the middle of a clip's landmarks, in sides of the picture; None: unknown
+        middle: where the crop rule puts the middle of a clip's landmarks, in sides of the picture; None: unknown
     """
 
     def __init__(self, mode: Mode, middle: Sequence[float] | None = None) -> None:
         self.mode, self.middle = mode, None if middle is None else np.array(middle, np.float64)
 
     def __call__(self, person: Person) -> Person:
-        """The person with other driving frames; mode raw leaves them."""
+        """The person with adapted driving frames; unchanged in mode raw."""
         if self.mode == "raw":
             return person
         driving, size = person.driving, person.driving.landmarks.shape[-1]

@@ -26,7 +26,7 @@ from talkinghead.types import Frames, Reenactor
 from talkinghead.video.writer import VideoWriter
 
 Image = UInt8[np.ndarray, "_ _ 3"]
-BATCH = 8  # frames drawn at once
+BATCH = 8  # frames per forward pass
 NUMBERS = {
     "size": Range(16, 4096, optional=True), "feather": Range(0, 0.5, whole=False), "sheet": Range(0, 64),
     "crf": Range(0, 51),
@@ -38,14 +38,14 @@ class Look:
     """What the video shows.
 
     Attributes:
-        size: height of the result, pixels; None: the networks' own. With `paste` the picture's own size counts
+        size: height of the result, pixels; None: the networks' own. `paste` keeps the size of the picture
         side_by_side: source | driver | result
         paste: the whole picture of the portrait, with the face moving in it
-        feather: soft seam of `paste`, in crop sides
-        sheet: moments on the contact sheet; 0: no sheet
-        sound: the driver's sound goes along
-        crf: quality of H.264: less is better and larger
-        mark: a small text in the corner says that it is generated
+        feather: width of the soft seam of `paste`, in crop sides
+        sheet: number of moments on the contact sheet; 0: no sheet
+        sound: keep the driver's sound
+        crf: quality of H.264; less is better and larger
+        mark: a visible text in the corner: AI-generated
     """
 
     size: int | None = 256
@@ -67,15 +67,15 @@ def driving_points(
     driver: Driver, source_points: Float[np.ndarray, "*T 68 2"] | None, size: int, mode: Mode = "relative",
     reference: int | None = None, steady: float = 1.0, blinks: bool = True, limits: bool = True,
 ) -> Float[np.ndarray, "F 68 2"]:  # fmt: skip
-    """The driver's landmarks for this source, in pixels of the networks' pictures.
+    """The driver's landmarks adapted to this source, in pixels of the networks' pictures.
 
     Args:
-        source_points: of the source frame, or of several; the first is the one that is shown. None: not known, and the
-            driver's points stay as they are
-        reference: the driver's frame that corresponds to the source frame; None: the one that is most alike
-        steady: how much the driver's jitter is smoothed away; 0: not at all
-        limits: the head goes no further from the source frame than one picture can show
-        blinks: eyes that a detector sees half open in a blink are shut
+        source_points: of one source frame or several, the shown one first. None: unknown; the driver's points are
+            returned unadapted
+        reference: the driving frame that corresponds to the source frame; None: the most similar one
+        steady: strength of smoothing; 0: none
+        limits: keep the head as near to the source frame as one picture can show
+        blinks: shut eyes that a detector sees half open in a blink
     """
     points = smooth(driver.points_of(size), float(driver.timeline.rate), steady)
     if source_points is None:
@@ -91,13 +91,14 @@ def animate(
     look: Look, size: int, *, device: str = "cpu", batch: int = BATCH, tick: Callable[[], None] = lambda: None,
     about: dict[str, str | int | float] | None = None, signer: Signer | None = None,
 ) -> Path | None:  # fmt: skip
-    """Write the video, and the contact sheet beside it; the sheet's path is returned.
+    """Write the video, and the contact sheet beside it; returns the path of the sheet.
 
     Args:
-        points: what moves the person, in pixels of the networks' `size` x `size` pictures
-        portrait: the source frame to show and to paste into; None: a person model without it
+        points: driving landmarks, in pixels of the networks' `size` x `size` pictures
+        portrait: the source frame to show and to paste into; None: for a person model without one
         tick: called after each frame
-        about: how it was made, for the statement of origin that both files carry; `signer` signs it
+        about: details for the statement of origin that both files carry
+        signer: signs that statement; None: plain metadata
     """
     compose = Composer(portrait, look, size)
     timeline, view = driver.timeline, compose.view
@@ -116,7 +117,7 @@ def animate(
             if n in moments:
                 columns.append(Column(driving, draw_landmarks(zoomed(points[n], size, view), view), x_hat))
             tick()
-        if columns:  # made before the video has its name: whoever stops the work meanwhile finds neither
+        if columns:  # before the video gets its name, so that an interruption leaves neither file
             content = sheet_of(
                 compose.source, columns, card=OriginStatement(True, about or {}), signer=signer, label=look.mark
             )
@@ -130,7 +131,7 @@ def animate(
 def drawn(
     reenact: Reenactor, driver: Driver, points: Float[np.ndarray, "F 68 2"], size: int, device: str, batch: int
 ) -> Iterator[tuple[Image, Image]]:
-    """Each frame of the driver, and what the method makes of it."""
+    """Pairs of driving frame and output, uint8, for each frame of the driver."""
     images = driver.images()
     for first in range(0, len(points), batch):
         some = list(islice(images, batch))
@@ -148,12 +149,12 @@ def drawn(
 
 
 def zoomed(points: Float[np.ndarray, "68 2"], size: int, view: int) -> Float[np.ndarray, "68 2"]:
-    """Points of a `size` px picture in the same picture of `view` px."""
+    """Points of a `size` px picture in pixels of the same picture at `view` px."""
     return rescale_points(points, view / size)
 
 
 class Composer:
-    """Makes the frames of the video from the driver's crop, `view` pixels large, and the result."""
+    """Composes frames of the video from the driver's crop, `view` pixels square, and the output."""
 
     def __init__(self, portrait: Portrait | None, look: Look, size: int) -> None:
         if portrait is None and look.paste:
@@ -164,7 +165,7 @@ class Composer:
         self._side_by_side, self._mark = look.side_by_side, look.mark
 
     def __call__(self, driving: Image, x_hat: Image) -> Image:
-        """One frame, of even size."""
+        """One frame; its sides are even, as yuv420p requires."""
         result = to_height(x_hat, self.view) if self._whole is None else self._whole(x_hat)
         if self._mark:
             result = labelled(result)

@@ -1,4 +1,4 @@
-"""The driving video: the landmarks of every frame, when each is shown, and its crop."""
+"""The driving video: landmarks, time and crop of every frame."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,32 +23,32 @@ from talkinghead.video.timeline import Timeline
 from talkinghead.video.writer import VideoWriter
 
 Image = UInt8[np.ndarray, "_ _ 3"]
-MAX_LOST = 1.0  # seconds that a face may be away and still be the same
+MAX_LOST = 1.0  # seconds for which a face may be lost and come back elsewhere
 
 
 class Driver(NamedTuple):
-    """A driving video whose face is known."""
+    """A driving video with one tracked face."""
 
     video: CachedVideo
     timeline: Timeline
     points: Float[np.ndarray, "F 68 2"]  # pixels of the frames
     seen: Bool[np.ndarray, " F"]  # False: interpolated
     crop: Crop
-    way: Float[np.ndarray, "F 3"] | None = None  # x, y, side of each frame's crop where the face walks out of `crop`
+    way: Float[np.ndarray, "F 3"] | None = None  # x, y, side of each frame's crop, if the face leaves `crop`
     outside: int = 0  # frames in which the face is partly beyond the picture
 
     def points_of(self, size: int) -> Float[np.ndarray, "F 68 2"]:
-        """The landmarks in pixels of the crops as the networks see them."""
+        """The landmarks in pixels of the crops, resized to `size`."""
         if self.way is None:
             return to_crop(self.points, self.crop, size)
         return rescale_points(self.points - self.way[:, None, :2], size / self.way[:, None, 2:])
 
     def crop_of(self, frame: int) -> Crop:
-        """The crop of a frame."""
+        """The crop of a frame: fixed, or following the face."""
         return self.crop if self.way is None else Crop(*np.round(self.way[frame]).astype(int).tolist())
 
     def images(self) -> Iterator[Image]:
-        """All frames in order; one that cannot be decoded is the one before it."""
+        """All frames in order; one that cannot be decoded is replaced by the one before it."""
         shown, last = 0, None
         for n, image in self.video.read(range(len(self.points))):
             yield from [image if last is None else last] * (n - shown)
@@ -62,14 +62,16 @@ def follow_driver(
     path: Path, detector: Detector, framing: Framing, *, face: int = 1, every: int = 5, min_face: int = 32,
     max_frames: int | None = None, start: Callable[[int], Callable[[], None]] = lambda total: lambda: None,
 ) -> Driver:  # fmt: skip
-    """Find and follow the face of a driving video.
+    """Find and track the face of a driving video.
 
     Args:
-        face: 1 is the face that is large for longest, 2 the next, ...
-        every: the detector searches each so-manyth frame
-        start: is told the number of frames, and returns what is called after each
+        face: 1 is the face that is large for longest, 2 the next, …
+        every: faces are detected in every n-th frame
+        start: called with the number of frames; returns a function that is called after each
 
-    Raises FileNotFoundError or ValueError that names the file.
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: that names the file, where it is not a video or shows no such face.
     """
     if not path.is_file():
         raise FileNotFoundError(f"driving={path}: there is no such file")
@@ -99,7 +101,7 @@ def follow_driver(
 def record(camera: int, seconds: float, path: Path, tell: Callable[[str], None] = print) -> None:
     """Record a camera into a video file. Raises ValueError when it gives no picture."""
     loudness = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it says much where there is no camera
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it prints a lot where there is no camera
     capture = cv2.VideoCapture(camera)
     try:
         good, image = capture.read()

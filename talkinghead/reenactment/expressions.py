@@ -1,4 +1,4 @@
-"""The same faces in other poses and expressions: landmarks to practise on, drawn at random from the face model."""
+"""Random poses and expressions of given faces, from the face model: landmarks for fine-tuning."""
 
 from dataclasses import replace
 from typing import final
@@ -19,9 +19,10 @@ SHIFT, RESIZE = 0.08, 0.04  # of the head: standard deviations; SHIFT in units o
 
 @final
 class Expressions:
-    """T frames of a person, laid on the face model once.
+    """T frames of a person, to which the face model is fitted once.
 
-    Raises ValueError for points that are no faces.
+    Raises:
+        ValueError: for points that are not faces.
     """
 
     def __init__(self, points: Float[Tensor, "T 68 2"]) -> None:
@@ -30,7 +31,7 @@ class Expressions:
         self._face = face_of(load_face_model(), self._points)
 
     def sample(self, frames: Int[Tensor, " B"], pose: bool = False) -> Float[Tensor, "B 68 2"]:
-        """The faces of these frames with random expressions, where `pose` also turned, shifted and resized; pixels.
+        """The faces of these frames with random expressions and, with `pose`, random turns, shifts and sizes; pixels.
 
         Lips and lids touch but never cross.
         """
@@ -50,5 +51,5 @@ class Expressions:
 
 
 def normal(shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
-    """Of torch's generator, which the seed of a run sets."""
+    """Standard normal numbers from torch's generator, which the seed of a run sets."""
     return torch.randn(shape).numpy()

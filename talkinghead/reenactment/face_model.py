@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from talkinghead.faces.landmark_image import PARTS
 
 FILE = Path(__file__).with_name("face_model.safetensors")
-JAW = len(PARTS["jaw"].points)  # the first of the 68
+JAW = len(PARTS["jaw"].points)  # 17, the first of the 68
 
 
 class FaceModel(NamedTuple):
@@ -29,10 +29,10 @@ class FaceModel(NamedTuple):
     mean: Float[np.ndarray, "P 3"]
     identity: Float[np.ndarray, "P 3 A"]
     expression: Float[np.ndarray, "P 3 E"]
-    pivot: Float[np.ndarray, " 3"]  # where the neck's joint is
+    pivot: Float[np.ndarray, " 3"]  # joint of the neck
 
     def at(self, rows: Float[np.ndarray, "P 3 *n"], yaw: Float[np.ndarray, " F"]) -> Float[np.ndarray, "F 68 3 *n"]:
-        """Rows of the model, or of what was made of them, as the 68 points of heads that turn by `yaw`."""
+        """The P rows of a shape or basis as 68 points for each `yaw`, degrees: the jaw is interpolated."""
         count = len(self.knots)
         jaw = rows[: JAW * count].reshape(count, JAW, *rows.shape[1:])
         place = np.clip(np.interp(yaw, self.knots, np.arange(count)), 0, count - 1)
@@ -46,7 +46,7 @@ class FaceModel(NamedTuple):
 
 @cache
 def load_face_model(path: Path = FILE) -> FaceModel:
-    """The model that ships with the package, or another file of `tools.learn_face_model`."""
+    """Load the model that ships with the package, or another file of `tools.learn_face_model`."""
     arrays = load_file(path)
     missing = set(FaceModel._fields) - set(arrays)
     if missing:

@@ -1,10 +1,10 @@
-"""The face model laid on landmarks: who it is, and pose and expression of every frame.
+"""Fitting the face model to landmarks: identity of a clip, pose and expression of every frame.
 
     p = t + s * Y_xy / (1 + q Y_z),     Y = R (mean + identity a + expression e)
 
-a and q (unit over distance of the camera: 0 is a camera far away) belong to the clip; R, s, t and e to the frame. The
-sum of squares of the residuals, in noise levels, and of a and e is made small by Gauss-Newton steps; residuals that are
-too large for noise count less (Huber). The steps for a and q, over some frames, first eliminate what is the frames'.
+a and q (unit of the model over distance of the camera; 0: infinitely far) belong to the clip; R, s, t and e to the
+frame. Gauss-Newton steps minimise the squared residuals, in noise levels, plus |a|^2 and |e|^2; residuals beyond the
+noise count less (Huber). The steps for a and q eliminate the variables of the frames first (Schur complement).
 """
 
 from dataclasses import dataclass, replace
@@ -15,19 +15,19 @@ from jaxtyping import Float
 
 from talkinghead.reenactment.face_model import JAW, FaceModel
 
-RIGID = [0, 1, 15, 16, *range(27, 36), 36, 39, 42, 45]  # ears, nose, eye corners: what no expression moves much
-NOISE = np.where(np.arange(68) < JAW, 0.04, 0.02).astype(np.float32)  # of landmarks, in units of the model
+RIGID = [0, 1, 15, 16, *range(27, 36), 36, 39, 42, 45]  # ears, nose, eye corners: little moved by expressions
+NOISE = np.where(np.arange(68) < JAW, 0.04, 0.02).astype(np.float32)  # of landmarks, units of the model
 HUBER = 2.5  # noise levels
 DISTANCE = (0.062, 0.02)  # q: mean and standard deviation; heads half a metre to two metres from the camera
-MOST_FRAMES = 32  # that a and q are found from
-WORTH = 8  # all of them together say as much of a and q as so many: a detector errs alike in all frames
+MOST_FRAMES = 32  # from which a and q are estimated
+WORTH = 8  # frames that all together count as for a and q: a detector's errors are correlated over frames
 STEPS = 4
-BLOCK = 512  # frames that are worked on at a time
+BLOCK = 512  # frames per batch
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What the model says of F frames of one person."""
+    """Parameters of the model for F frames of one person."""
 
     identity: Float[np.ndarray, " A"]
     perspective: float
@@ -40,25 +40,25 @@ class Fit:
         return len(self.scale)
 
     def take(self, frames: slice | list[int]) -> "Fit":
-        """Some frames."""
+        """The fit of a selection of frames."""
         parts = {name: getattr(self, name)[frames] for name in ("rotation", "scale", "place", "expression")}
         return replace(self, **parts)
 
     @property
     def yaw(self) -> Float[np.ndarray, " F"]:
-        """Degrees, positive towards the picture's right."""
+        """Turn of the head about the vertical axis in degrees, positive towards the picture's right."""
         return np.rad2deg(np.arctan2(-self.rotation[:, 0, 2], self.rotation[:, 2, 2]))
 
 
 def project(fit: Fit, points: Float[np.ndarray, "F 68 3"]) -> Float[np.ndarray, "F 68 2"]:
-    """Points of the head in the picture."""
+    """p = t + s Y_xy / (1 + q Y_z) with Y = R X: head points X in the picture, pixels."""
     turned = points @ fit.rotation.transpose(0, 2, 1)
     depth = 1 + fit.perspective * turned[..., 2:]
     return fit.place[:, None] + fit.scale[:, None, None] * turned[..., :2] / depth
 
 
 def shapes(model: FaceModel, fit: Fit) -> Float[np.ndarray, "F 68 3"]:
-    """What the model thinks of the heads' landmarks in space."""
+    """The landmarks in space by the model: mean + identity a + expression e."""
     if len(fit) <= BLOCK:
         return _shapes(model, fit)
     return np.concatenate([_shapes(model, fit.take(slice(n, n + BLOCK))) for n in range(0, len(fit), BLOCK)])
@@ -71,7 +71,7 @@ def _shapes(model: FaceModel, fit: Fit) -> Float[np.ndarray, "F 68 3"]:
 
 
 def fit_clip(model: FaceModel, points: Float[np.ndarray, "F 68 2"]) -> Fit:
-    """One person's frames: a and q from up to MOST_FRAMES of them, spread over the clip; then every frame."""
+    """Fit the frames of one person: a and q from up to MOST_FRAMES of them, spread over the clip; then every frame."""
     points = points.astype(np.float32)
     some = np.unique(np.linspace(0, len(points) - 1, MOST_FRAMES).round().astype(int))
     fit = start(model, points[some])
@@ -81,8 +81,8 @@ def fit_clip(model: FaceModel, points: Float[np.ndarray, "F 68 2"]) -> Fit:
 
 
 def fit_frames(model: FaceModel, points: Float[np.ndarray, "F 68 2"], known: Fit) -> Fit:
-    """Pose and expression of each frame of a person whose identity is known: some frames at a time, as none needs
-    another, and the derivatives take 70 kB a frame."""
+    """Pose and expression of each frame of a known person, in batches: frames are independent, and the derivatives
+    take 70 kB per frame."""
     parts = []
     for n in range(0, len(points), BLOCK):
         some = points[n : n + BLOCK]
@@ -96,11 +96,12 @@ def fit_frames(model: FaceModel, points: Float[np.ndarray, "F 68 2"], known: Fit
 
 
 def start(model: FaceModel, points: Float[np.ndarray, "F 68 2"]) -> Fit:
-    """Pose by a parallel projection of the mean face's rigid points; identity and expression 0."""
+    """Initial pose by parallel projection of the mean face's rigid points; identity and expression 0."""
     face = model.at(model.mean, np.zeros(1))[0, RIGID]
     middle = face.mean(0)
     flat = points[:, RIGID]
     affine = np.einsum("fni,nj->fij", flat - flat.mean(1, keepdims=True), np.linalg.pinv(face - middle).T)
+    # The matrix with orthonormal rows nearest to the affine map gives two rows of R, and their cross product the third.
     u, sizes, v = np.linalg.svd(affine, full_matrices=False)
     top = u @ v
     rotation = np.concatenate([top, np.cross(top[:, 0], top[:, 1])[:, None]], 1)
@@ -118,10 +119,12 @@ def step(model: FaceModel, fit: Fit, points: Float[np.ndarray, "F 68 2"], *, sha
     num_own = own.shape[-1]
     prior = np.concatenate([np.full(6, 1e-3, np.float32), np.ones(num_own - 6, np.float32)])
     toward = np.concatenate([np.zeros((len(fit), 6), np.float32), -fit.expression], 1)
-    h = own.transpose(0, 2, 1) @ own + np.diag(prior)
+    h = own.transpose(0, 2, 1) @ own + np.diag(prior)  # normal equations of each frame, [F, own, own]
     g = np.einsum("fri,fr->fi", own, residual) + toward
     if not shared:
         return moved(fit, np.linalg.solve(h, g[..., None])[..., 0], np.zeros(0, np.float32))
+    # Normal equations [[h, cross], [cross^T, flat^T flat]] of frame and shared variables: solving the first row for the
+    # frame's and inserting them leaves a small system for a and q (Schur complement).
     cross = own.transpose(0, 2, 1) @ common
     solved = np.linalg.solve(h, np.concatenate([cross, g[..., None]], -1))
     eliminated = np.einsum("fic,fij->cj", cross, solved)
@@ -139,7 +142,8 @@ def step(model: FaceModel, fit: Fit, points: Float[np.ndarray, "F 68 2"], *, sha
 def linearised(
     model: FaceModel, fit: Fit, points: Float[np.ndarray, "F 68 2"], shared: bool
 ) -> tuple[Float[np.ndarray, "F 136 own"], Float[np.ndarray, "F 136 common"], Float[np.ndarray, "F 136"]]:
-    """Derivatives of the landmarks by what belongs to a frame, by a and q, and the residuals; in noise levels."""
+    """Derivatives of the 136 coordinates by the variables of the frame (3 turns, log s, 2 of t, e) and by a and q, and
+    the residuals; all in noise levels and with Huber's weights, lengths in units of the model."""
     yaw, count = fit.yaw, len(fit)
     still = model.at(model.mean + model.identity @ fit.identity, yaw)
     move = model.at(model.expression, yaw)
@@ -153,7 +157,7 @@ def linearised(
     by_turned[..., 0, 0] = by_turned[..., 1, 1] = depth * weight
     by_turned[..., 2] = -fit.perspective * flat * (depth * weight)[..., None]
     own = np.empty((count, 68, 2, 6 + move.shape[-1]), np.float32)
-    for axis in range(3):
+    for axis in range(3):  # a small turn w moves Y by w x Y
         own[..., axis] = (by_turned @ np.cross(np.eye(3, dtype=np.float32)[axis], turned)[..., None])[..., 0]
     own[..., 3] = flat * weight[..., None]
     own[..., 4:6] = np.eye(2, dtype=np.float32) * weight[..., None, None]
@@ -171,7 +175,7 @@ def linearised(
 
 
 def moved(fit: Fit, own: Float[np.ndarray, "F own"], common: Float[np.ndarray, " common"]) -> Fit:
-    """The fit after a step."""
+    """The fit after a step; the clips keep it in the range of real cameras and the step of the scale small."""
     identity, perspective = fit.identity, fit.perspective
     if len(common):
         identity = identity + common[:-1]

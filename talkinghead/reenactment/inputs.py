@@ -1,4 +1,4 @@
-"""What an animation reads and writes: mistakes that can be seen before any work."""
+"""Checks of what an animation reads and writes, before any work."""
 
 import os
 import re
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("shipped")
-MODELS = {name: _FOLDER / f"{name}.ckpt" for name in ("warp_256", "fsth_64")}  # they ship; none has seen a real face
-SHIPPED = MODELS["warp_256"]  # where no model is asked for
-_ALSO = {"checkpoint": "model"}  # as evaluate.py calls it
+MODELS = {name: _FOLDER / f"{name}.ckpt" for name in ("warp_256", "fsth_64")}  # ship; trained on rendered faces alone
+SHIPPED = MODELS["warp_256"]  # the default
+_ALSO = {"checkpoint": "model"}  # synonyms; evaluate.py has this one
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one animation, all there.
+    """The files of one animation, checked.
 
     Attributes:
-        sources: pictures, folders and videos; none are needed where the model is a person
+        sources: pictures, folders and videos; may be empty where the model is a person
         driving: a video, or the number of a camera
         model: a checkpoint of train.py, or a person model
         output: an mp4
@@ -30,12 +30,12 @@ class Files:
 
     @property
     def is_shipped(self) -> bool:
-        """The model is one that comes with the project."""
+        """Whether the model is one that ships with the project."""
         return self.model.resolve() in [path.resolve() for path in MODELS.values()]
 
     @property
     def inputs(self) -> list[Path]:
-        """All that is read."""
+        """All files and folders that are read, which no output may overwrite."""
         from talkinghead.models.person_file import files  # noqa: PLC0415, it imports torch, which takes seconds
 
         model = list(files(self.model)) if self.is_person else [self.model]
@@ -43,12 +43,12 @@ class Files:
 
     @property
     def is_person(self) -> bool:
-        """The model is a person, not a checkpoint."""
+        """Whether the model is a person file, not a checkpoint."""
         return is_person(self.model)
 
 
 def names_of(given: object) -> list[str]:
-    """Files as a config has them: none, one, or a list; whatever a config took for a number or a word was a name."""
+    """File names from a config value: none, one, or a list; numbers and words that Hydra parsed become names again."""
     if given is None:
         return []
     return [str(name) for name in given] if isinstance(given, Iterable) and not isinstance(given, str) else [str(given)]
@@ -57,9 +57,11 @@ def names_of(given: object) -> list[str]:
 def check_files(
     sources: Sequence[str], driving: str | int | None, model: str | None, output: str | None, folder: Path
 ) -> Files:
-    """What the user gave, in order. Without an output it lies in `folder`; without a model it is the shipped one.
+    """Check and complete the user's files: the default output is in `folder`, the default model is `SHIPPED`.
 
-    Raises ValueError or FileNotFoundError that names what is wrong.
+    Raises:
+        FileNotFoundError: that names a missing file.
+        ValueError: that names a wrong one.
     """
     model = str(find_model(model))
     if not Path(model).is_file() and not is_person(Path(model)):
@@ -79,7 +81,7 @@ def check_files(
 
 
 def check_output(output: str | Path) -> Path:
-    """The name of a video that can be written. Raises ValueError otherwise."""
+    """The path of the output. Raises ValueError where no .mp4 can be written there."""
     path = Path(output)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"output={output}: the name of an .mp4 file")
@@ -95,24 +97,24 @@ def find_model(model: str | Path | None) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ValueError where no file can be written, nor this folder made."""
+    """Raise ValueError where the folder is not writable, or cannot be created."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"output: no file can be written in {folder}: {there} is no folder, or not yours to write in")
 
 
 def is_person(model: Path) -> bool:
-    """Two files of that name, not a checkpoint."""
+    """Whether the two files of a person model exist under that name."""
     from talkinghead.models.person_file import files  # noqa: PLC0415, it imports torch, which takes seconds
 
     return model.suffix != ".ckpt" and all(file.is_file() for file in files(model))
 
 
 def file_arguments(given: Sequence[str], names: Sequence[str]) -> list[str]:
-    """A command line for Hydra in which these names are files, `files.<name>`, not the config groups of the same name.
+    """Command line for Hydra, in which options with these names set `files.<name>`, not config groups of the same name.
 
-    The names of files go as they are, with blanks, brackets, commas and digits; in a list, too. A number is a camera
-    where `driving` is given as one, else a name. `checkpoint` is `model`, too.
+    File names are taken literally, also in lists, with blanks, brackets, commas and digits. A number is a camera as
+    `driving`, else a name. `checkpoint` is a synonym of `model`.
     """
     changed = []
     for argument in given:
@@ -123,7 +125,7 @@ def file_arguments(given: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def written(value: str, key: str) -> str:
-    """What a user gave as file or files, in Hydra's grammar."""
+    """The user's file or list of files, quoted for Hydra's grammar."""
     if value in ("", "null") or (key == "driving" and value.isascii() and value.isdecimal()):
         return value
     if is_there(value) or len(value) < 2:
@@ -136,7 +138,7 @@ def written(value: str, key: str) -> str:
 
 
 def listed(inside: str) -> list[str]:
-    """The names in a list: between commas, but for those in quotes and those of files whose names have commas."""
+    """The names in a list, split at commas outside quotes, unless a file with a comma in its name exists."""
     parts = [part.strip() for part in re.findall(r"\s*\"[^\"]*\"\s*|\s*'[^']*'\s*|[^,]+", inside)]
     names: list[str] = []
     while parts := [part for part in parts if part]:
@@ -154,7 +156,7 @@ def listed(inside: str) -> list[str]:
 
 
 def is_there(name: str) -> bool:
-    """A file or folder of that name."""
+    """Whether a file or folder of that name exists."""
     try:
         return Path(name).exists()
     except (OSError, ValueError):  # too long for a name, or with a zero byte in it
@@ -162,13 +164,13 @@ def is_there(name: str) -> bool:
 
 
 def quoted(name: str) -> str:
-    """A string of Hydra's grammar that stands for itself: neither quotes nor interpolations mean anything in it."""
+    """A quoted string in Hydra's grammar, with quotes and interpolations escaped."""
     name = re.sub(r"(\\*)\$\{", r"\1\1\\${", name)
     return '"' + re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ('\\"' if match[2] else ""), name) + '"'
 
 
 def dashed(given: Sequence[str], names: Sequence[str]) -> str | None:
-    """What to write instead of `--source FILE`, as other programs want it; None where nobody did."""
+    """Advice for a command line with `--source FILE` in place of `source=FILE`; None where there is nothing like it."""
     for n, argument in enumerate(given):
         key, separator, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and (name := key.replace("-", "_")) in names:

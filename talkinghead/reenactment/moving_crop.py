@@ -1,4 +1,4 @@
-"""Faces that walk: the driver's crop goes with them, and the face that they drive stays in its picture."""
+"""Moving faces: the driver's crop follows them, and the driven face is kept inside the picture."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,12 +6,12 @@ from jaxtyping import Float
 from talkinghead.faces.crop import Crop, Framing, face_box
 
 CALM = 0.5  # seconds: standard deviation of the Gaussian over which the crop's way is averaged
-EDGE = 0.04  # of the picture that stays free around a bounded face
-REACH = 0.5  # of the way from the middle to the edge that a face may go unhindered
+EDGE = 0.04  # margin around a bounded face, as a share of the picture
+REACH = 0.5  # share of the way from the middle to the edge in which a face moves freely
 
 
 def stays(points: Float[np.ndarray, "F 68 2"], crop: Crop) -> bool:
-    """A fixed crop shows the face: at least nine of ten landmarks of 98 % of the frames."""
+    """Whether a fixed crop shows the face: at least 90 % of the landmarks in 98 % of the frames."""
     low = np.array([crop.x, crop.y])
     inside = ((points >= low - 0.5) & (points <= low + crop.side - 0.5)).all(-1).mean(1) >= 0.9
     return bool(inside.mean() >= 0.98)
@@ -20,7 +20,7 @@ def stays(points: Float[np.ndarray, "F 68 2"], crop: Crop) -> bool:
 def walk(
     points: Float[np.ndarray, "F 68 2"], width: int, height: int, framing: Framing, fps: float
 ) -> Float[np.ndarray, "F 3"]:
-    """x, y and side of a crop that follows the face calmly, by the rule of `clip_crop`; pixels of the frames."""
+    """x, y and side of a crop that follows the face smoothly, by the rule of `clip_crop`; pixels of the frames."""
     boxes = face_box(points)
     side = np.maximum(averaged(boxes[:, 2] - boxes[:, 0], CALM * fps), 2.0)
     centre = averaged((boxes[:, :2] + boxes[:, 2:]) / 2, CALM * fps)
@@ -32,7 +32,7 @@ def walk(
 
 
 def averaged(values: Float[np.ndarray, "F ..."], width: float) -> Float[np.ndarray, "F ..."]:
-    """Over neighbouring frames, by a Gaussian of that standard deviation in frames; a trend goes on beyond the ends."""
+    """Gaussian average over time; `width`: standard deviation in frames. Beyond the ends, trends are extrapolated."""
     if len(values) == 1:
         return values.astype(float)
     reach = max(1, round(3 * width))
@@ -45,7 +45,7 @@ def averaged(values: Float[np.ndarray, "F ..."], width: float) -> Float[np.ndarr
 def bounded(points: Float[np.ndarray, "F 68 2"], size: int) -> Float[np.ndarray, "F 68 2"]:
     """The landmarks (pixels of `size` x `size` pictures), each face within the picture and no larger than it.
 
-    A face moves as it did up to half of the way to the edge, then less and less, as tanh; none jumps.
+    A face moves freely up to half of the way to the edge, and beyond that less and less, as tanh; it never jumps.
     """
     low, high = points.min(1), points.max(1)
     most = size * (1 - 2 * EDGE)

@@ -1,4 +1,4 @@
-"""Where an animation writes: never over what it reads, nor over what it has not made; leftovers of killed runs go."""
+"""Output files: never overwrite an input, nor a file of other programs; remove temporary files of killed runs."""
 
 import json
 import re
@@ -10,21 +10,22 @@ from talkinghead.models.person_file import FORMAT, files
 from talkinghead.provenance.reading import SPACES
 from talkinghead.reenactment.source import IMAGE_SUFFIXES
 
-MARK = SPACES["talkinghead"].encode()  # in the XMP of all that this program writes
+MARK = SPACES["talkinghead"].encode()  # in the XMP of every file that this program writes
 LEFTOVER = re.compile(r"\.+[^/]+\.(mp4|png)(\.[0-9a-f]{8}\.tmp)+")  # as video.writer and write_atomic name them
-IDLE = 3600.0  # seconds after which nobody writes there any more
+IDLE = 3600.0  # seconds after which a temporary file is abandoned
 
 
 def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str | None = None) -> None:
-    """The files that will be written may be written.
+    """Check that no output overwrites an input or a file that this program has not made.
 
     Args:
         inputs: all files and folders that are read
-        output: the video; `sheet`: its contact sheet lies beside it
-        person: the name of a person model to keep
+        output: the video
+        sheet: whether its contact sheet is written beside it
+        person: the name of a person model to write
 
     Raises:
-        ValueError: that names the first file that is an input, or that this program has not made.
+        ValueError: that names the first such file.
     """
     given = list(inputs)
     made = [output, *([output.with_suffix(".png")] if sheet else [])]
@@ -44,7 +45,7 @@ def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str
 
 
 def keep_others(path: Path, more: str = "") -> None:
-    """Raises ValueError where the picture or video is there and this program has not made it. `more`: for messages."""
+    """Raises ValueError where a picture or video exists that this program has not made. `more`: for the message."""
     if path.is_dir():
         raise ValueError(f"{path}{more} is a folder: give the output another name")
     if path.is_file() and (content := path.read_bytes()) and MARK not in content:
@@ -52,7 +53,7 @@ def keep_others(path: Path, more: str = "") -> None:
 
 
 def _keep_inputs(path: Path, inputs: list[Path], more: str) -> None:
-    """Raises ValueError where the file is one of them, or one of the pictures in them."""
+    """Raises ValueError where the file is one of the inputs, or a picture inside one."""
     if not path.exists():
         return
     for one in inputs:
@@ -70,14 +71,14 @@ def _is_card(path: Path) -> bool:
 
 
 def stamp(path: Path) -> tuple[int, int] | None:
-    """Another one for every file that has had this name; None where there is none."""
+    """Identifies the present file of this name: a replaced file has another stamp. None where there is none."""
     return (about.st_ino, about.st_mtime_ns) if path.is_file() and (about := path.stat()) else None
 
 
 def sweep(folder: Path, idle: float = IDLE) -> list[Path]:
-    """Remove what killed runs have left in the folder: files named as unfinished ones, not touched for `idle` seconds.
+    """Remove temporary files of killed runs in the folder, which were not written to for `idle` seconds.
 
-    Returns what was removed.
+    Returns the removed paths.
     """
     if not folder.is_dir():
         return []
@@ -88,6 +89,6 @@ def sweep(folder: Path, idle: float = IDLE) -> list[Path]:
                 if time.time() - path.stat().st_mtime > idle:
                     path.unlink()
                     old.append(path)
-            except OSError:  # another run was quicker, or it is not ours to remove
+            except OSError:  # another run removed it, or we may not
                 continue
     return old

@@ -1,4 +1,4 @@
-"""The result put back into the whole picture, so that the portrait keeps its landscape."""
+"""Paste-back: the output is blended into the whole picture of the portrait."""
 
 import cv2
 import numpy as np
@@ -7,17 +7,17 @@ from jaxtyping import Float, UInt8
 from talkinghead.faces.crop import Crop
 from talkinghead.images import resize
 
-GRID = 32  # colours are compared in pictures of so many pixels
-REACH = 0.25  # crop sides over which they change
+GRID = 32  # side of the pictures in which colours are compared, pixels
+REACH = 0.25  # distance from the seam, in crop sides, over which colours are adjusted
 
 
 class Paste:
-    """Puts pictures of the crop back where the crop was cut from.
+    """Pastes pictures of the crop into the picture from which the crop was cut.
 
     Args:
-        feather: width of the soft seam, in crop sides; there is none where the crop ends with the picture. Around it
-            the colours are brought to the picture's, most at the border. 0: neither
-        longest: a larger picture is made so small: video players and encoders have limits
+        feather: width of the soft seam, in crop sides; none where the crop ends with the picture. Near it, colours
+            are matched to the picture's. 0: neither seam nor matching
+        longest: longest side of the result, pixels; larger pictures are resized, for players and encoders have limits
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class Paste:
         rows, columns = self._inside
         down = ramp(rows.stop - rows.start, round(feather * side), top > 0, top + side < height)
         across = ramp(columns.stop - columns.start, round(feather * side), left > 0, left + side < width)
-        self._new = down[:, None] * across  # how much of the new picture, and of the old
+        self._new = down[:, None] * across  # weight of the new picture
         self._old = 1 - self._new
         self._under = np.ascontiguousarray(picture[self._where])
         seams = top > 0, top + side < height, left > 0, left + side < width
         self._tint = Tint(self._under, seams, side) if feather and any(seams) else None
 
     def __call__(self, patch: UInt8[np.ndarray, "S S 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        """The whole picture with this in the crop."""
+        """The whole picture, with this patch blended into the crop."""
         new = resize(patch, self._side, self._side)[self._inside]
         if self._tint is not None:
             new = self._tint(new)
@@ -56,11 +56,11 @@ class Paste:
 
 
 class Tint:
-    """Shifts a picture's colours towards those under it: wholly at the seams, not at all REACH crop sides inside.
+    """Shifts the colours of a patch towards those it covers: fully at the seams, not at all `REACH` crop sides inside.
 
     Args:
-        under: what the picture will cover
-        seams: which of its top, bottom, left and right have more of the whole picture beyond them
+        under: the pixels that the patch will cover
+        seams: top, bottom, left, right: whether the whole picture continues there
         side: of the crop, pixels
     """
 
@@ -76,7 +76,7 @@ class Tint:
         self._sum = np.maximum(1.0, sum(self._shares))[..., None]
 
     def __call__(self, new: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture with other colours near the seams."""
+        """The patch with its colours adjusted near the seams."""
         apart = self._under - self._small(new)
         rows, columns = (cv2.GaussianBlur(apart, size, sigma) for size, sigma in (((9, 1), 2.5), ((1, 9), 2.5)))
         edges = (
@@ -93,7 +93,7 @@ class Tint:
 
 
 def ramp(length: int, width: int, at_start: bool, at_end: bool) -> Float[np.ndarray, " length"]:
-    """1, falling softly to 0 over `width` pixels at the chosen ends."""
+    """Weights of 1 that fall smoothly to 0 over `width` pixels at the chosen ends."""
     position = np.arange(length, dtype=np.float32) + 0.5
     values = np.ones(length, np.float32)
     for wanted, distance in ((at_start, position), (at_end, length - position)):

@@ -1,4 +1,4 @@
-"""All of an animation, from files to files: the terminal and the browser run this."""
+"""The whole animation, from files to files, as the verbs, the studio and the API run it."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -34,21 +34,22 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How faces are found and followed, and how the driver moves the person.
+    """How faces are found and tracked, and how the driver moves the person.
 
     Attributes:
-        shots: at most so many source frames; None: all pictures, eight frames of a video
-        face: 1 is the largest face of the source, 2 the second largest; `driving_face` likewise
-        min_face: pixels of a face box below which there is nothing to see
-        search_every: the face is searched in each so-manyth driving frame; landmarks are found in all
-        max_frames: of the driver
-        seconds: to record where the driver is a camera
-        adapt: how the driver's landmarks become the source's, see `adaptation.adapt`
-        reference: relative to this driving frame; None: the one most like the source
-        smooth: how much the driver's jitter is smoothed away; 0: not at all
-        blinks: a detector sees shut eyes half open: they are shut; False: as detected (and always with adapt=raw)
-        limits: large turns and shifts of the head are held where one picture can show them; False: as the driver's
-        one_person: source frames of several people are refused; False: they are not compared
+        shots: largest number of source frames; None: all pictures, eight frames of a video
+        face: 1 is the largest face of the source, 2 the second largest, …
+        driving_face: the same for the driver
+        min_face: smallest usable face box, pixels; smaller ones are an error
+        search_every: the face is detected in every n-th driving frame; landmarks are found in all
+        max_frames: of the driver; None: all
+        seconds: recorded, if the driver is a camera
+        adapt: how the driver's landmarks are adapted to the source, see `adaptation.adapt`
+        reference: of adapt=relative: a driving frame; None: the one most similar to the source
+        smooth: strength of smoothing of the driving landmarks; 0: none
+        blinks: shut eyes that a detector sees half open in blinks; False: as detected (and always with adapt=raw)
+        limits: keep turns and shifts of the head within what one picture can show; False: as the driver's
+        one_person: refuse source frames of different people; False: they are not compared
         precision: fp32, bf16, or auto: bf16 where the device has units for it
     """
 
@@ -77,10 +78,10 @@ class Settings:
 
 @runtime_checkable
 class PersonSource(Protocol):
-    """How a person becomes known.
+    """Provides the `Reenactor` of a person, new or stored.
 
     Attributes:
-        name: what the video's statement of origin calls it
+        name: of the method, in the video's statement of origin
         size: of the networks' pictures, pixels
     """
 
@@ -88,32 +89,33 @@ class PersonSource(Protocol):
     size: int
 
     def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "*T 68 2"] | None:
-        """The landmarks of the source frames in the networks' pictures, where they are known."""
+        """The landmarks of the source frames, in pixels of the networks' pictures; None where they are unknown."""
         ...
 
     def meet(
         self, portraits: Sequence[Portrait], driving: Float[np.ndarray, "F 68 2"], device: str, progress: Reporter
     ) -> Reenactor:
-        """Get to know the person; `driving` is what will move them."""
+        """Learn or load the person; `driving`: the adapted landmarks that will move it."""
         ...
 
 
 @runtime_checkable
 class Method(Protocol):
-    """Learns a person and tells `watch` of every step: an object with `num_steps`, or nothing where there are none."""
+    """Learns a person; calls `watch` after every step with an object that has `num_steps`."""
 
     def learn(self, shots: Frames, watch: Callable[[Any], None]) -> Reenactor: ...
 
 
 @final
 class NewPerson:
-    """A new person, from the source frames.
+    """A new person, learned from the source frames.
 
     Args:
         name: ff or ft
         method: on the device of the animation
-        keep: is given the person and the source frames
-        watch: is given the state after each step, and what will move the person
+        size: of the networks' pictures, pixels
+        keep: called with the learned person and the source frames
+        watch: called after each step with its state, and the landmarks that will move the person
     """
 
     def __init__(
@@ -124,13 +126,13 @@ class NewPerson:
         self.name, self.method, self.size, self.keep, self.watch = name, method, size, keep, watch
 
     def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "T 68 2"]:
-        """Those of all portraits."""
+        """The landmarks of all portraits."""
         return np.stack([points_of(portrait, self.size) for portrait in portraits])
 
     def meet(
         self, portraits: Sequence[Portrait], driving: Float[np.ndarray, "F 68 2"], device: str, progress: Reporter
     ) -> Reenactor:
-        """Learn the person."""
+        """Learn the person, with a progress bar for the steps."""
         shots = Frames(*(part.to(device) for part in shots_of(portraits, self.size)))
         with progress.phase("learning the person") as step:
 
@@ -145,7 +147,7 @@ class NewPerson:
 
 @final
 class KnownPerson:
-    """A person learned before; a given source only says where its landmarks are."""
+    """A stored person; source frames only provide landmarks."""
 
     name = "person"
 
@@ -153,18 +155,18 @@ class KnownPerson:
         self.reenactor, self.size, self._points = reenactor, size, points
 
     def points(self, portraits: Sequence[Portrait]) -> Float[np.ndarray, "*T 68 2"] | None:
-        """Those of the portraits, else those that were stored."""
+        """The landmarks of the portraits, else the stored ones."""
         return np.stack([points_of(portrait, self.size) for portrait in portraits]) if portraits else self._points
 
     def meet(
         self, portraits: Sequence[Portrait], driving: Float[np.ndarray, "F 68 2"], device: str, progress: Reporter
     ) -> Reenactor:
-        """The person as it is."""
+        """The stored person; nothing is learned."""
         return self.reenactor
 
 
 class AnimationResult(NamedTuple):
-    """What an animation leaves."""
+    """The files that an animation wrote."""
 
     video: Path
     sheet: Path | None  # the contact sheet
@@ -172,11 +174,11 @@ class AnimationResult(NamedTuple):
 
 @final
 class Pipeline:
-    """Reads the source, follows the driver, learns the person, draws the video.
+    """Reads the source, tracks the driver, learns the person, draws the video.
 
     Args:
-        signer: signs what the files say of their making; None: plain metadata
-        device: as torch names it
+        signer: signs the statement of origin in the files; None: plain metadata
+        device: a name as torch has them
     """
 
     def __init__(
@@ -189,19 +191,19 @@ class Pipeline:
     def __call__(
         self, sources: Sequence[Path | np.ndarray], driving: Path | int, person: PersonSource, look: Look, output: Path
     ) -> AnimationResult:
-        """All phases. What fails, or is interrupted by an exception, leaves no file.
+        """Run all phases. A failure or an interruption leaves no file behind.
 
         Args:
-            sources: pictures, folders and videos; none where the person is known
+            sources: pictures, folders and videos; may be empty for a stored person
             driving: a video, or the number of a camera
-            output: the video's name; the contact sheet lies beside it
+            output: the video; the contact sheet is written beside it
         """
         return self.animate(self.find_portraits(sources), driving, person, look, output)
 
     def animate(
         self, portraits: Sequence[Portrait], driving: Path | int, person: PersonSource, look: Look, output: Path
     ) -> AnimationResult:
-        """The phases that come after the source has been looked at."""
+        """Run the phases after the source has been read."""
         given = self.settings
         with self.following(driving, person, portraits) as (driver, points), self.in_precision():
             torch.manual_seed(given.seed)
@@ -219,7 +221,7 @@ class Pipeline:
     def frames(
         self, portraits: Sequence[Portrait], driving: Path | int, person: PersonSource
     ) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
-        """What the person does in each frame of the driver, in the networks' size, without a file."""
+        """The person in each driving frame, at the networks' size; no file is written."""
         with self.following(driving, person, portraits) as (driver, points), self.in_precision():
             reenactor = person.meet(portraits, points, self.device, self.progress)
             for _, x_hat in drawn(reenactor, driver, points, person.size, self.device, BATCH):
@@ -229,7 +231,7 @@ class Pipeline:
     def following(
         self, driving: Path | int, person: PersonSource, portraits: Sequence[Portrait]
     ) -> Iterator[tuple[Driver, Float[np.ndarray, "F 68 2"]]]:
-        """The driver, and its landmarks as they move this person."""
+        """The tracked driver, and its landmarks adapted to this person."""
         given = self.settings
         with tempfile.TemporaryDirectory() as folder:
             driver, known = self.find_driver(driving, Path(folder)), person.points(portraits)
@@ -241,13 +243,13 @@ class Pipeline:
             )
 
     def in_precision(self) -> torch.autocast:
-        """Where networks compute as `precision` says."""
+        """The autocast context for `precision`."""
         name = self.settings.precision
         bf16 = name == "bf16" or (name == "auto" and fast_dtype(self.device) == torch.bfloat16)
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16)
 
     def find_portraits(self, sources: Sequence[Path | np.ndarray]) -> list[Portrait]:
-        """The source frames."""
+        """Find the face in every source; ValueError where none shows one, or they show different people."""
         self.detector.check()
         if not sources:
             return []
@@ -264,7 +266,7 @@ class Pipeline:
             return portraits
 
     def find_driver(self, driving: Path | int, folder: Path) -> Driver:
-        """The driver with its face; recorded into the folder first where it is a camera."""
+        """Track the driver's face; a camera is first recorded into the folder."""
         given = self.settings
         self.detector.check()
         path = Path(str(driving))
@@ -287,7 +289,7 @@ class Pipeline:
 
 
 def find_device(name: str) -> str:
-    """The device to compute on, `auto` for the best there is. Raises ValueError where it is not there."""
+    """The name of a device; `auto`: CUDA if present, else the CPU. Raises ValueError where it does not exist."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not (name.split(":", maxsplit=1)[0] == "cuda" and torch.cuda.is_available()):

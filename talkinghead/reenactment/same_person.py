@@ -1,4 +1,4 @@
-"""Whether all source frames show one person: several people would be blended into one who does not exist."""
+"""Whether all source frames show the same person: different people would be blended into one."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,15 +9,15 @@ import numpy as np
 from talkinghead.metrics.identity import DlibIdentity, Recognizer
 from talkinghead.reenactment.source import Portrait
 
-FURTHEST = 0.6  # between two of dlib's descriptors of one person, as its authors have it
-USUAL = 0.52  # half of a person's pictures are nearer than this to the most usual one; of several people, none is
+FURTHEST = 0.6  # largest distance of dlib's descriptors of one person, by its authors
+USUAL = 0.52  # half of a person's pictures are nearer than this to the most typical one
 
 
 def check_one_person(portraits: Sequence[Portrait], recognizer: Recognizer | None, furthest: float = FURTHEST) -> None:
-    """Compare each portrait with the one that is nearest to all. None, or one portrait: nothing to compare.
+    """Compare each portrait with the most typical one. Without recogniser, or for one portrait, do nothing.
 
     Raises:
-        ValueError: that names the portrait that is furthest away, where it is another person.
+        ValueError: that names the most distant portrait, where it shows another person.
     """
     if recognizer is None or len(portraits) < 2:
         return
@@ -38,7 +38,7 @@ def check_one_person(portraits: Sequence[Portrait], recognizer: Recognizer | Non
 
 @cache
 def find_recognizer() -> Recognizer | None:
-    """dlib's, where it is installed."""
+    """dlib's recogniser, if it is installed."""
     if find_spec("dlib") is None or find_spec("face_recognition_models") is None:
         return None
     return DlibIdentity()

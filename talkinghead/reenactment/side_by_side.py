@@ -1,4 +1,4 @@
-"""Pictures beside each other: source | driver | result for each frame, and the contact sheet of a whole video."""
+"""Pictures side by side: source | driver | result of each frame, and the contact sheet of a video."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -23,13 +23,13 @@ class Column(NamedTuple):
 
 
 def side_by_side(panels: list[Image]) -> Image:
-    """Pictures in a row, each brought to the height of the last."""
+    """Pictures in a row, each resized to the height of the last."""
     height = len(panels[-1])
     return np.concatenate([to_height(panel, height) for panel in panels], axis=1)
 
 
 def to_height(image: Image, height: int) -> Image:
-    """The picture so high, with its shape."""
+    """The picture at this height, with its aspect ratio."""
     if len(image) == height:
         return image
     width = max(1, round(image.shape[1] * height / len(image)))
@@ -37,13 +37,13 @@ def to_height(image: Image, height: int) -> Image:
 
 
 def even(image: Image) -> Image:
-    """Without its last row or column where there is an odd number of them: yuv420p wants even sides."""
+    """The picture without its last row or column if their number is odd: yuv420p requires even sides."""
     height, width = image.shape[:2]
     return np.ascontiguousarray(image[: height // 2 * 2, : width // 2 * 2])
 
 
 def labelled(image: Image, text: str = "AI-generated") -> Image:
-    """With a small text in the lower left corner, white on a dark strip, for people to read."""
+    """The picture with a small visible text in the lower left corner, white on a dark strip."""
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.3, min(image.shape[:2]) / 640)
     (width, height), below = cv2.getTextSize(text, font, scale, 1)
     strip, image = (slice(-(height + below + 2), None), slice(0, width + 6)), np.ascontiguousarray(image).copy()
@@ -55,7 +55,7 @@ def write_sheet(
     path: Path, source: Image | None, columns: list[Column], tile: int = 160, *, card: OriginStatement | None = None,
     signer: Signer | None = None, label: bool = False,
 ) -> None:  # fmt: skip
-    """Write what `sheet_of` makes."""
+    """Write the PNG of `sheet_of` atomically; the arguments are the same."""
     write_atomic(path, sheet_of(source, columns, tile, card=card, signer=signer, label=label))
 
 
@@ -63,12 +63,12 @@ def sheet_of(
     source: Image | None, columns: list[Column], tile: int = 160, *, card: OriginStatement | None = None,
     signer: Signer | None = None, label: bool = False,
 ) -> bytes:  # fmt: skip
-    """A PNG file: the source at the left; driver, its adapted landmarks and the result below each other.
+    """The contact sheet as PNG: the source at the left; then columns of driver, adapted landmarks and result.
 
     Args:
-        card: what the file says of its making; None: that it is generated in part
+        card: the statement of origin; None: that the file is generated in part
         signer: signs that; None: plain metadata
-        label: the result's pictures say so visibly
+        label: write `AI-generated` on the results
     """
     gap = np.full((3 * tile, 4, 3), 255, np.uint8)
     last = named("result", tile) if source is None else square(source, tile)
@@ -84,13 +84,13 @@ def sheet_of(
 
 
 def named(text: str, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """A white square with a word."""
+    """A white square with a short text, a heading of the sheet."""
     canvas = np.full((side, side, 3), 255, np.uint8)
     return cv2.putText(canvas, text, (8, side // 2), cv2.FONT_HERSHEY_SIMPLEX, side / 300, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def square(image: Image, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """The whole picture in the middle of a white square."""
+    """The whole picture, centred in a white square."""
     factor = side / max(image.shape[:2])
     height, width = (max(1, round(extent * factor)) for extent in image.shape[:2])
     canvas = np.full((side, side, 3), 255, np.uint8)

@@ -1,8 +1,7 @@
-"""Steadier landmarks without lag, for drivers that are known to their end: jitter goes, blinks and speech stay.
+"""Smoothing of driving landmarks without lag, for whole clips: jitter is removed, blinks and speech are kept.
 
-Place, size and turn of the head are one smooth curve through all frames around. What the face does besides is smoothed
-too, part by part, but where a part moves away from its curve by more than a detector's noise, it keeps that movement
-a blink does, noise does not.
+Place, size and in-plane rotation of the head follow a smooth curve through the surrounding frames. The facial parts are
+smoothed too, but a part that leaves its curve by more than the detector's noise, as in a blink, keeps that movement.
 """
 
 import numpy as np
@@ -10,16 +9,16 @@ from jaxtyping import Complex, Float
 
 from talkinghead.faces.landmark_image import PARTS
 
-RIGID = [*range(27, 36), 36, 39, 42, 45]  # nose and eye corners: what no expression moves much
-STILL = [*range(27, 36)]  # nose: what moves here, beside the head, is noise
-FACE_WINDOW = 0.6  # of the head's window: the face is quicker
-NOISE = 3.0  # a gain of 0 up to so many times the typical noise energy
+RIGID = [*range(27, 36), 36, 39, 42, 45]  # nose and eye corners: little moved by expressions
+STILL = [*range(27, 36)]  # nose: movement relative to the head is noise
+FACE_WINDOW = 0.6  # of the head's window: the face moves faster
+NOISE = 3.0  # multiples of the typical noise energy up to which deviations are removed
 # Noise of a detector's points beside that of the nose.
 RATIO = {"jaw": 1.8, "left_eye": 1.3, "right_eye": 1.3, "outer_lip": 1.3, "inner_lip": 1.3}
 
 
 def smooth(points: Float[np.ndarray, "F 68 2"], rate: float, strength: float = 1.0) -> Float[np.ndarray, "F 68 2"]:
-    """The points of a clip of `rate` frames per second; `strength` 1 looks 0.2 s to either side, 0 changes nothing.
+    """Smooth the points of a clip of `rate` frames per second; strength 1: windows of +-0.2 s; 0: unchanged.
 
     Raises:
         ValueError: for a strength below 0 and a rate that is not positive.
@@ -46,7 +45,7 @@ def smooth(points: Float[np.ndarray, "F 68 2"], rate: float, strength: float = 1
 
 
 def head(z: Complex[np.ndarray, "F 68"]) -> tuple[Complex[np.ndarray, "F 1"], Complex[np.ndarray, "F 1"]]:
-    """Turn and size as one factor, and place, that lay the clip's mean rigid points on each frame's."""
+    """Complex factor (rotation and size) and place that map the clip's mean rigid points to each frame's."""
     rigid = z[:, RIGID]
     place = rigid.mean(1, keepdims=True)
     shape = (rigid - place) / np.abs(rigid - place).std(1, keepdims=True).clip(1e-9)
@@ -56,7 +55,7 @@ def head(z: Complex[np.ndarray, "F 68"]) -> tuple[Complex[np.ndarray, "F 1"], Co
 
 
 def local_curve(values: Complex[np.ndarray, "F N"], reach: float) -> Complex[np.ndarray, "F N"]:
-    """At each frame a parabola through the frames around it, the nearer the more they count (LOESS)."""
+    """Local regression (LOESS): at each frame the value of a parabola fitted to its neighbours with weights."""
     count, half = len(values), int(np.ceil(reach))
     offsets = np.arange(-half, half + 1)
     frames = np.arange(count)[:, None] + offsets

@@ -1,4 +1,4 @@
-"""The source: pictures or a video of the person, the face in them, and the crop that the networks see."""
+"""The source: pictures or a video of the person, the face in them, and the crop for the networks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ from talkinghead.pixels import as_tensor
 from talkinghead.types import Frames
 from talkinghead.video.reader import Video, reason, spread
 
-VIDEO_SHOTS = 8  # frames of a source video where `shots` does not say
+VIDEO_SHOTS = 8  # frames taken from a source video by default
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 
 
 class Portrait(NamedTuple):
-    """A source frame: the whole picture, the landmarks of the face (its pixels) and the crop around it."""
+    """A source frame: the whole picture, the face's landmarks in its pixels, and the crop around the face."""
 
     name: str
     image: Image
@@ -40,14 +40,16 @@ def read_source(
     """The portraits of pictures, of folders of pictures, and of frames spread over videos.
 
     Args:
-        sources: files, folders, and pictures that are at hand
-        shots: at most so many; None: all pictures, and eight frames of a video
-        face: 1 is the largest face of a picture, 2 the second largest, ...
-        min_face: pixels of a face box below which there is nothing to see
-        tell: is told of pictures that are left out
-        start: is told the number of files, and returns what is called after each
+        sources: files, folders, and pictures as uint8 [H, W, 3]
+        shots: upper bound of source frames; None: all pictures, eight frames of a video
+        face: 1 is the largest face of a picture, 2 the second largest, …
+        min_face: smallest usable face box, pixels
+        tell: called with a line for each picture that is left out
+        start: called with the number of files; returns a function that is called after each
 
-    Raises ValueError or FileNotFoundError that names the file when none of them can be used.
+    Raises:
+        FileNotFoundError: that names a missing file.
+        ValueError: that names the first file, where none is usable.
     """
     portraits: list[Portrait] = []
     reasons: list[str] = []
@@ -60,7 +62,7 @@ def read_source(
         found: list[Portrait] = []
         try:
             frames = [checked_picture(item, number)] if isinstance(item, np.ndarray) else pictures(item, wanted)
-        except ValueError as error:  # names the file; others may be whole
+        except ValueError as error:  # it names the file; others may be usable
             frames, reasons = [], [*reasons, str(error)]
         for name, image in frames:
             try:
@@ -68,7 +70,7 @@ def read_source(
                 found.append(Portrait(name, image, points, checked_crop(points, image, framing, min_face)))
             except ValueError as error:
                 reasons.append(f"{name}: {error}")
-        if len(found) > 1:  # one crop for all frames of a video
+        if len(found) > 1:  # a video: one crop for all its frames
             height, width = found[0].image.shape[:2]
             crop = clip_crop(np.stack([portrait.points for portrait in found]), width, height, framing)
             found = [portrait._replace(crop=crop) for portrait in found]
@@ -85,7 +87,7 @@ def read_source(
 def checked_crop(
     points: Float[np.ndarray, "68 2"], image: UInt8[np.ndarray, "H W 3"], framing: Framing, min_face: int
 ) -> Crop:
-    """The crop rule on one picture. Raises ValueError when the face is too small."""
+    """The crop of one picture by the crop rule. Raises ValueError where the face is too small."""
     box = face_box(points)
     if box[2] - box[0] < min_face:
         raise ValueError(f"the face is {box[2] - box[0]:.0f} pixels wide, at least {min_face} are needed (min_face)")
@@ -93,7 +95,7 @@ def checked_crop(
 
 
 def checked_picture(image: np.ndarray, number: int) -> tuple[str, Image]:
-    """A picture at hand with a name for messages. Raises ValueError for what is not 8 bits RGB."""
+    """An array, with a name for messages. Raises ValueError where it is not uint8 RGB."""
     name = f"picture {number}"
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 1:
         raise ValueError(f"{name} is {image.dtype} {list(image.shape)}: uint8 [H, W, 3] is wanted, RGB")
@@ -101,7 +103,7 @@ def checked_picture(image: np.ndarray, number: int) -> tuple[str, Image]:
 
 
 def expand(sources: Sequence[Path | np.ndarray]) -> list[Path | np.ndarray]:
-    """Folders become their pictures, by name. Raises FileNotFoundError, or ValueError for a folder without any."""
+    """Replace folders by their pictures, sorted by name. Raises FileNotFoundError; ValueError for an empty folder."""
     files: list[Path | np.ndarray] = []
     for path in sources:
         if isinstance(path, np.ndarray):
@@ -137,21 +139,21 @@ def pictures(path: Path, shots: int | None) -> list[tuple[str, Image]]:
 
 
 def points_of(portrait: Portrait, size: int) -> Float[np.ndarray, "68 2"]:
-    """The landmarks in pixels of the crop as the networks see it."""
+    """The landmarks in pixels of the crop, resized to `size`."""
     return to_crop(portrait.points, portrait.crop, size)
 
 
 def shots_of(portraits: Sequence[Portrait], size: int) -> Frames:
-    """What a method learns from."""
+    """Crops of the portraits with landmarks and landmark images, as methods learn from them."""
     images = np.stack([cut(portrait.image, portrait.crop, size) for portrait in portraits])
     return as_frames(images, np.stack([points_of(portrait, size) for portrait in portraits]))
 
 
 def as_frames(images: UInt8[np.ndarray, "N S S 3"], points: Float[np.ndarray, "N 68 2"]) -> Frames:
-    """Pictures of 0 … 255 with landmarks in their pixels."""
+    """Frames from pictures of 0 … 255 and landmarks in their pixels."""
     return Frames(as_tensor(images), landmark_images(points, images.shape[1]), torch.from_numpy(points).float())
 
 
 def landmark_images(points: Float[np.ndarray, "N 68 2"], size: int) -> Float[torch.Tensor, "N 3 S S"]:
-    """The landmarks drawn in pictures of `size` pixels, as the networks take them."""
+    """Landmark images of `size` pixels, in [-1, 1]."""
     return as_tensor(np.stack([draw_landmarks(face, size) for face in points]))

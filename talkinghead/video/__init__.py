@@ -1,1 +1,1 @@
-"""Video files: reading them as players show them, and writing them."""
+"""Reading video files as players show them, and writing them."""

@@ -1,4 +1,4 @@
-"""A video that is looked at several times: decoded once as far as memory allows."""
+"""A video that is read several times: as far as memory allows, frames are decoded once."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,16 +16,16 @@ class CachedVideo:
     """The first `num_frames` frames of a video file, numbered as `Video` numbers them.
 
     Args:
-        memory: so many bytes of them are kept, from the first frame on; later frames are decoded again each time
+        memory: bytes of decoded frames to keep, from the first frame on; later ones are decoded at each read
 
-    Nobody may write into the pictures.
+    Frames are shared: treat them as read-only.
     """
 
     def __init__(self, path: Path, num_frames: int, memory: int = MEMORY) -> None:
         self.path, self.num_frames = path, num_frames
         self._left = memory
         self._kept: dict[int, Image] = {}
-        self._end = 0  # of the kept part
+        self._end = 0  # number of kept frames
 
     def __len__(self) -> int:
         return self.num_frames
@@ -40,7 +40,7 @@ class CachedVideo:
                 yield from video.read(beyond)
 
     def _keep(self) -> None:
-        """Decode until the memory is full, or all is there."""
+        """Decode until the memory is used up or all frames are kept."""
         with Video(self.path) as video:
             for n, image in video.read(range(self._end, self.num_frames)):
                 self._left -= image.nbytes

@@ -1,4 +1,4 @@
-"""Opening a media file that anybody may have made: real video formats only, and never another file than this one."""
+"""Opening an untrusted media file: self-contained video formats only, so that no other file is opened."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from av.video.stream import VideoStream
 
 from talkinghead.images import is_image
 
-# What is taken for a video in a folder and by name; whatever else is named by the user is judged by its content.
+# Suffixes of videos in folders; files that the user names are judged by their content.
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".vob", ".flv", ".f4v",
     ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogg", ".gif", ".mxf",
@@ -22,11 +22,11 @@ DEMUXERS = (
     "gif,mxf,rm,nut,wtv,dhav,nsv,yuv4mpegpipe,aac,mp3,wav,flac,ac3,eac3,caf,aiff,amr"
 )
 PICTURE = "it is a picture, not a video: give a video here (a portrait to bring to life is source=FILE)"
-MAX_PIXELS = 40_000_000  # of a frame: 8K has 33 million
+MAX_PIXELS = 40_000_000  # per frame; 8K has 33 million
 
 
 class NoVideo(ValueError):
-    """Tells what a file is that cannot be used as a video; whoever catches it names the file."""
+    """A file is not a usable video; the message says what it is, the catcher adds its name."""
 
 
 def open_media(path: Path, demuxers: str = DEMUXERS) -> InputContainer:
@@ -49,21 +49,21 @@ def open_media(path: Path, demuxers: str = DEMUXERS) -> InputContainer:
 
 
 def foreign(path: Path, error: av.FFmpegError) -> str | None:
-    """What a file is that FFmpeg may not, or cannot, read; None where it may be a damaged video."""
+    """Description of a file in a format that is not allowed or not a video; None where it may be a damaged video."""
     if is_image(path):
         return PICTURE
-    if isinstance(error, av.ArgumentError):  # FFmpeg knows the format, the list above does not
+    if isinstance(error, av.ArgumentError):  # FFmpeg knows the format, but the list above excludes it
         return "it is no video file: playlists, scripts and streams, which would open other files, are not read"
     return None
 
 
 def find_video(container: InputContainer, path: Path) -> VideoStream:
-    """The video in an open file. Raises NoVideo where there is none, or one of enormous frames."""
+    """The video stream of an open file. Raises NoVideo where there is none, or its frames exceed `MAX_PIXELS`."""
     stream = container.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:
         raise NoVideo("it holds sound but no video" if container.streams.audio else "it holds no video")
     assert isinstance(stream, VideoStream)
-    if is_image(path):  # HEIC and AVIF look like videos of one frame
+    if is_image(path):  # FFmpeg reads HEIC and AVIF as videos of one frame
         raise NoVideo(PICTURE)
     context = stream.codec_context
     if context is None:

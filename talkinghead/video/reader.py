@@ -1,4 +1,4 @@
-"""Frames of a video file by their numbers: only what is asked for is converted, and long gaps are sought over."""
+"""Frames of a video file by number: only requested frames are converted, and long gaps are skipped by seeking."""
 
 import errno
 from bisect import bisect_right
@@ -19,14 +19,14 @@ Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 
 
 class Video:
-    """An open video file; decodes on one thread. Frames are numbered from 0 in the order they are shown.
+    """An open video file, decoded on one thread. Frames are numbered from 0 in the order they are shown.
 
-    What is wrong with the file is av.FFmpegError, OSError or ValueError; `reason` makes a line of it.
+    Errors of the file are av.FFmpegError, OSError or ValueError; `reason` describes them in one line.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._can_seek = True  # a raw stream cannot be sought in, nor an FLV without an index
+        self._can_seek = True  # false for raw streams, and FLV without an index
         self._open()
         try:
             packets = [p for p in self._container.demux(self._stream) if p.size and not p.is_discard]
@@ -62,17 +62,17 @@ class Video:
 
     @property
     def fps(self) -> float:
-        """Frames per second, 25 where the file does not say."""
+        """Mean frames per second; 25 where the file does not say."""
         return float(self._index.timeline.rate)
 
     @property
     def num_frames(self) -> int:
-        """Frames of the file, counted, not estimated."""
+        """Number of frames, counted from the packets, not estimated."""
         return len(self._index.timeline.pts)
 
     @property
     def timeline(self) -> Timeline:
-        """When each frame is shown."""
+        """Presentation times of all frames."""
         return self._index.timeline
 
     def read(self, numbers: Sequence[int]) -> Iterator[tuple[int, Image]]:
@@ -84,23 +84,23 @@ class Video:
             if self._can_seek and start > position + 1:
                 decoded, sought = self._decode(start), True
             found = next(((n, frame) for n, frame in decoded if n >= target), None)
-            if sought and (found is None or found[0] > target):  # it went too far, as in files without an index
+            if sought and (found is None or found[0] > target):  # seeking went too far, as in files without an index
                 self._can_seek, sought, decoded = False, False, self._decode(0)
                 continue
             if found is None:
                 return
             (position, frame), sought = found, False
-            while target is not None and target < position:  # frames that the file does not yield
+            while target is not None and target < position:  # missing frames
                 target = next(wanted, None)
             if target == position:
                 target = next(wanted, None)
-                if not (frame.is_corrupt and position == self.num_frames - 1):  # half of it, of a file cut off there
+                if not (frame.is_corrupt and position == self.num_frames - 1):  # cut-off last frame
                     yield position, self._to_rgb(frame)
 
     def _decode(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames with their numbers, from one of the places where decoding can start."""
+        """Decoded frames with their numbers, from one of the keyframes in the index."""
         start = self._go_to(start)
-        passed: Counter[int | None] = Counter()  # of each stamp
+        passed: Counter[int | None] = Counter()  # frames seen, by time stamp
         for count, frame in enumerate(self._container.decode(self._stream)):
             if not self._index.numbers:
                 yield count, frame
@@ -111,7 +111,7 @@ class Video:
             passed[frame.pts] += 1
 
     def _go_to(self, start: int) -> int:
-        """Make a place the next to be decoded, or the beginning where the file cannot be sought in; which of them."""
+        """Seek to a keyframe, or to the beginning in files without seeking; returns where decoding starts."""
         if self._can_seek and self._index.numbers:
             stamp = self._index.starts[bisect_right(self._starts, start) - 1][1]
             try:
@@ -125,7 +125,7 @@ class Video:
 
 
 def reason(error: Exception, wanted: str = "a video") -> str:
-    """What is wrong with a file, in words."""
+    """One line that describes an error of a file; `wanted`: what it should have been."""
     if isinstance(error, ValueError) and not isinstance(error, av.FFmpegError):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.EACCES:
@@ -135,13 +135,17 @@ def reason(error: Exception, wanted: str = "a video") -> str:
 
 
 def spread(total: int, count: int) -> list[int]:
-    """At most `count` numbers out of range(total), evenly spread, the first and the last included."""
+    """At most `count` evenly spaced numbers of range(total), including the first and the last.
+
+    >>> spread(100, 4)
+    [0, 33, 66, 99]
+    """
     return [int(n) for n in np.unique(np.linspace(0, total - 1, min(count, total)).round())] if total else []
 
 
 def segments(first: int, stop: int, count: int, step: float | None) -> list[list[int]]:
-    """Which frames of range(first, stop) make a sample: one sample of `count` evenly spread frames, or, with a `step`
-    between frames, one sample after the other of up to `count` frames."""
+    """Divide the frames of range(first, stop) into samples: one sample of `count` evenly spaced frames or, with a
+    `step` between frames, consecutive samples of up to `count` frames."""
     if step is None:
         return [[first + n for n in spread(stop - first, count)]]
     steps = int((stop - first - 1) / max(step, 1.0)) + 1 if stop > first else 0

@@ -1,4 +1,4 @@
-"""When the frames of a video are shown, from the time stamps of its packets; a wrong stamp costs itself alone."""
+"""When frames are shown, from the time stamps of packets; a wrong stamp affects only its own frame."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -8,10 +8,10 @@ from itertools import pairwise
 from statistics import median_low
 from typing import NamedTuple
 
-REORDER = 16  # packets by which B-frames may be stored before or after their place
-WRONG = 0.1  # share of wrong stamps from which on none is believed
-DISTINCT = 0.25  # share of different ones below which none is
-FEW = 5  # frames of which nothing is known of their usual distance
+REORDER = 16  # packets by which B-frames may be stored out of order
+WRONG = 0.1  # share of wrong stamps from which all are ignored
+DISTINCT = 0.25  # share of distinct stamps below which all are ignored
+FEW = 5  # frames, too few to know their usual distance in time
 
 
 class Timeline(NamedTuple):
@@ -23,7 +23,7 @@ class Timeline(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What a packet says of its frame: when it is shown, where it says so, and whether decoding can start there."""
+    """Time stamp of a packet's frame, if it has one, and whether decoding can start there (keyframe)."""
 
     pts: int | None
     is_key: bool
@@ -33,9 +33,9 @@ class Index(NamedTuple):
     """The frames of a file, numbered as they are shown.
 
     Attributes:
-        timeline: when: strictly rising
-        numbers: the frames that carry a stamp; empty where stamps say nothing and frames are counted as they come
-        starts: numbers of frames at which decoding can start, with their stamps; the first is the file's beginning
+        timeline: presentation times, strictly increasing
+        numbers: frames that have a time stamp; empty where stamps are ignored and frames are counted as they come
+        starts: numbers of frames at which decoding can start, with their stamps; the first is the beginning
     """
 
     timeline: Timeline
@@ -44,11 +44,11 @@ class Index(NamedTuple):
 
 
 def make_index(stamps: Sequence[Stamp], time_base: Fraction | None, rate: Fraction | None) -> Index:
-    """The index of packets as they are stored.
+    """The index of packets in stored order.
 
     Args:
-        time_base: of the stamps; None: they say nothing
-        rate: frames per second as the file has it; None: unknown
+        time_base: unit of the stamps, seconds; None: ignore the stamps
+        rate: frames per second by the file; None: unknown
     """
     wrong = find_wrong([stamp.pts for stamp in stamps]) if time_base else None
     if not stamps or time_base is None or wrong is None:
@@ -69,10 +69,10 @@ def make_index(stamps: Sequence[Stamp], time_base: Fraction | None, rate: Fracti
 
 
 def find_wrong(pts: Sequence[int | None]) -> set[int] | None:
-    """Which packets have no stamp, or one that cannot be true; None where that is too many of them.
+    """Packets without a stamp, or with an impossible one; None where there are too many.
 
-    Without B-frames stamps rise as packets are stored: what does not fit into the longest rising sequence is wrong.
-    With B-frames a packet is stored at most `REORDER` places away from where it is shown.
+    Without B-frames, stamps increase in stored order, so those outside the longest increasing sequence are wrong. With
+    B-frames, a packet is stored at most `REORDER` places from where it is shown.
     """
     known = [n for n, time in enumerate(pts) if time is not None]
     times = [time for time in pts if time is not None]
@@ -86,8 +86,8 @@ def find_wrong(pts: Sequence[int | None]) -> set[int] | None:
 
 
 def out_of_order(times: Sequence[int]) -> list[int]:
-    """Positions outside a longest sequence that never falls."""
-    lowest: list[int] = []  # for each length the sequence that ends lowest: its last value, and where that is
+    """Positions outside a longest non-decreasing subsequence."""
+    lowest: list[int] = []  # smallest last value of a subsequence of each length, and its position
     where: list[int] = []
     before: list[int] = []
     for n, time in enumerate(times):
@@ -108,7 +108,7 @@ def out_of_place(times: Sequence[int]) -> list[int]:
 
 
 def lone_ends(times: Sequence[int]) -> list[int]:
-    """The first or the last frame, where it is further from its neighbour than all the rest is long."""
+    """The first or last frame, if it is further from its neighbour than all others span in time."""
     order = sorted(range(len(times)), key=times.__getitem__)
     if len(order) < FEW:
         return []
@@ -118,13 +118,13 @@ def lone_ends(times: Sequence[int]) -> list[int]:
 
 
 def shown_order(times: Sequence[int | None]) -> list[int]:
-    """Packets in the order in which they are shown; one without a time where, near its place, most time is free."""
+    """Packets in presentation order; those without a time are inserted near their place, in the largest gap."""
     stored = [n for n, time in enumerate(times) if time is not None]
     order = sorted(stored, key=lambda n: (times[n], n))
     if order == stored:
         return list(range(len(times)))
     known = [time for time in (times[n] for n in order) if time is not None]
-    placed, inserted = list(order), Counter[int]()  # so many before the known one at each place
+    placed, inserted = list(order), Counter[int]()  # number inserted before each known packet
     for n in (n for n, time in enumerate(times) if time is None):
         around = bisect_left(stored, n)
         places = range(max(0, around - REORDER), min(len(order), around + REORDER) + 1)
@@ -135,14 +135,14 @@ def shown_order(times: Sequence[int | None]) -> list[int]:
 
 
 def room(known: Sequence[int], place: int, inserted: int) -> float:
-    """Time that one more frame before the known one at this place would get; beyond the ends there is none."""
+    """Time left for one more frame before the known one at this place; none beyond the ends."""
     return (known[place] - known[place - 1]) / (inserted + 2) if 0 < place < len(known) else 0.0
 
 
 def rising(times: Sequence[int | None]) -> tuple[list[int], int]:
-    """Times that rise from frame to frame, in units so many times finer.
+    """Strictly increasing times, and the factor by which their unit is finer.
 
-    Missing ones, and those that repeat an earlier one, are spread over the time up to the next.
+    Missing and repeated times are spread evenly over the time up to the next one.
     """
     fixed: list[int] = []
     for n, time in enumerate(times):
@@ -163,7 +163,7 @@ def rising(times: Sequence[int | None]) -> tuple[list[int], int]:
 
 
 def mean_rate(times: Sequence[int], time_base: Fraction, told: Fraction | None) -> Fraction:
-    """The rate that the file tells, unless it is far from what its times say."""
+    """The frame rate in the file, unless it is far from that of its time stamps."""
     seconds = (times[-1] - times[0]) * time_base
     if not seconds:
         return told or Fraction(25)

@@ -1,4 +1,4 @@
-"""Writing an MP4 (H.264, yuv420p) with another video's sound; a file that is not finished never has the final name."""
+"""Writing an MP4 (H.264, yuv420p) with another video's sound; unfinished files never have the final name."""
 
 import logging
 import os
@@ -17,27 +17,27 @@ from jaxtyping import UInt8
 from talkinghead.provenance import CLAIM, OriginStatement, Signer, mark
 from talkinghead.video.container import open_media
 
-COPIED = {"aac", "mp3", "ac3", "alac"}  # sound that MP4 players know; any other becomes AAC
-PRESET = "faster"  # of x264: at the same crf 0.3 dB less than its default, in 60 % of the time
-PRIMING = 0.1  # seconds before the picture in which a sound encoder warms up
-BT709, LIMITED = 1, 1  # FFmpeg's numbers of the colours that players expect
+COPIED = {"aac", "mp3", "ac3", "alac"}  # codecs that MP4 players support; others are encoded as AAC
+PRESET = "faster"  # of x264: 0.3 dB less than the default at the same crf, in 60 % of its time
+PRIMING = 0.1  # seconds before the picture for the priming of a sound encoder
+BT709, LIMITED = 1, 1  # FFmpeg's codes of the colours that players expect
 
 _logger = logging.getLogger(__name__)
 
 
 class VideoWriter:
-    """A video file being written; a context manager. Leaving it by an exception leaves no file.
+    """A video file being written; a context manager. After an exception, no file is left.
 
     Args:
-        width: even numbers
-        height: even numbers
+        width: pixels, even
+        height: pixels, even
         rate: mean frames per second, a hint for the encoder
-        time_base: unit of the times given to `write`, in seconds: any frame may be shown at any time
-        sound: a video or sound file whose first sound track goes along; one without sound is fine
+        time_base: unit of the times given to `write`, seconds; frames may have any times
+        sound: a video or sound file whose first audio track is added, if it has one
         sound_start: second of that file at which the picture starts
-        crf: quality of H.264, less is better and larger
-        card: what the file says of its making; None: it is a recording, and says nothing
-        signer: signs that with C2PA; None: plain metadata
+        crf: quality of H.264; less is better and larger
+        card: the statement of origin; None: a recording, without statement
+        signer: signs the statement with C2PA; None: plain metadata
     """
 
     def __init__(
@@ -101,20 +101,20 @@ class VideoWriter:
         os.replace(self._temporary, self.path)
 
     def _discard(self) -> None:
-        """Close everything; the temporary file goes away unless it has its name already."""
+        """Close everything, and remove the temporary file unless it was renamed."""
         try:
             if self._sound:
                 self._sound.close()
             self._container.close()
-        except (AttributeError, av.FFmpegError):  # half-built, or nothing was written: the file is thrown away anyway
+        except (AttributeError, av.FFmpegError):  # partly constructed, or empty: the file is discarded anyway
             pass
         self._temporary.unlink(missing_ok=True)
 
 
 class AudioTrack:
-    """The first sound track of a file: its packets are copied where MP4 takes them, else encoded as AAC.
+    """The first audio track of a file: packets are copied if MP4 allows their codec, else encoded as AAC.
 
-    Sound that cannot be read ends early, with a warning: the picture is worth more.
+    Where sound cannot be read, it ends early with a warning; the video is still written.
     """
 
     def __init__(self, path: Path, output: Any, start: float) -> None:
@@ -126,7 +126,7 @@ class AudioTrack:
         if not self._input.streams.audio:
             return
         stream = self._input.streams.audio[0]
-        if stream.codec_context.codec.canonical_name in COPIED:  # its decoder may be called mp3float
+        if stream.codec_context.codec.canonical_name in COPIED:  # the decoder itself may be called mp3float
             self._stream = output.add_stream_from_template(stream)
         else:
             layout = "mono" if stream.codec_context.channels == 1 else "stereo"
@@ -136,20 +136,20 @@ class AudioTrack:
         self._waiting = next(self._packets, None)
 
     def until(self, seconds: float) -> None:
-        """Write what is heard before this second of the picture."""
+        """Write the sound up to this second of the picture."""
         while self._waiting is not None and self._time(self._waiting) < seconds:
             self._write(self._waiting)
             self._waiting = next(self._packets, None)
 
     def finish(self) -> None:
-        """Write what the encoder still holds."""
+        """Flush the encoder."""
         if self._encoder is not None:
             for frame in self._encoder.resample(None):
                 self._output.mux(self._stream.encode(frame))
             self._output.mux(self._stream.encode(None))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file that the sound is read from."""
         self._input.close()
 
     def _read(self, stream: Any) -> Iterator[Any]:

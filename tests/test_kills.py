@@ -162,7 +162,7 @@ def test_evaluation_killed_three_times_has_each_row_once(tmp_path: Path) -> None
 
     def rows(name: str) -> list[tuple[str, ...]]:
         measured = Results(tmp_path / name / "results.csv").rows()
-        return sorted((row["method"], row["T"], row["person"], row["ssim"], row["psnr"]) for row in measured)
+        return sorted((row["method"], row["T"], row["clip"], row["ssim"], row["psnr"]) for row in measured)
 
     def each_once() -> None:
         found = [row[:3] for row in rows("killed")]

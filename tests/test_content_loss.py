@@ -207,7 +207,7 @@ def test_loss_sets(name: str, tmp_path: Path) -> None:
         loss = OmegaConf.to_container(OmegaConf.select(config, "loss"), resolve=False)
     assert isinstance(loss, dict)
     content = loss["content"]
-    assert set(loss["weights"]) - {"parts"} == {"cnt", "adv", "fm", "mch"}  # parts: warp-guided only
+    assert set(loss["weights"]) - {"parts", "close_ups"} == {"cnt", "adv", "fm", "mch"}  # those two: warp-guided only
     assert set(content["weights"]) == set(content["backbones"])
     for backbone in content["backbones"].values():
         assert callable(get_method(backbone["_target_"]))

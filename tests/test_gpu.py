@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 SIZE, CHANNELS, N = 64, (16, 32, 64), 64
-WEIGHTS = {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "mch": 1.0, "parts": 1.0}
+WEIGHTS = {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "mch": 1.0, "parts": 1.0, "close_ups": 1.0}
 
 
 def frames(*count: int) -> Frames:

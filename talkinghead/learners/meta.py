@@ -14,7 +14,7 @@ from talkinghead.learners.sparse_rows import average_rows, fill_rows
 from talkinghead.losses import adversarial, feature_matching, hinge, matching
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
-from talkinghead.models.guide import parts_mask
+from talkinghead.models.guide import close_ups, parts_mask
 from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.types import Episode
 
@@ -111,8 +111,10 @@ class MetaLearner(AdversarialLearner):
             loss["fm"] = feature_matching(real.features, fake.features)
             if self.weights.get("mch"):
                 loss["mch"] = matching(matched, self.discriminator.rows(i))  # W is frozen: updates E
-            if self.weights.get("parts"):
-                loss["parts"] = parts(x, x_hat, batch.target_points)  # not in the paper
+            if self.weights.get("parts"):  # not in the paper, and neither is the next
+                loss["parts"] = parts(x, x_hat, batch.target_points)
+            if self.weights.get("close_ups"):  # L_CNT of mouth and eyes alone, where a few pixels tell much
+                loss["close_ups"] = self.content(*(close_ups(each, batch.target_points) for each in (x, x_hat)))
         self.log_dict({"score/real": real.score.mean(), "score/fake": fake.score.detach().mean()})
 
     @torch.no_grad()

@@ -21,7 +21,8 @@ CELL = 4  # pixels between the nodes at which the splines are evaluated
 # Of the splines at each kind of control point: 0 would interpolate exactly, more smooths.
 STIFFNESS = {"landmarks": 1e-4, "skull": 2e-2, "hidden": 2.0, "border": 5e-2}
 # Of the 68 landmarks. Slices, because indexing by a list would copy the index to the GPU in every step.
-LEFT_EYE, RIGHT_EYE, OUTER_LIP, INNER_LIP = slice(36, 42), slice(42, 48), slice(48, 60), slice(60, 68)
+LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
+OUTER_LIP, INNER_LIP = slice(48, 60), slice(60, 68)
 RIGID = slice(0, 6), slice(11, 48)  # jaw near the ears, brows, nose and eyes: they move with the skull
 UNKNOWN_BELOW, KNOWN_ABOVE = 0.45, 0.8  # area of an opening in the shot, as a share of its area when driven
 STRETCH = (0.15, 6.0)  # area in the shot per area of output: outside these bounds the warp is not trusted
@@ -200,3 +201,21 @@ def parts_mask(points: Float[Tensor, "B 68 2"], size: int, grow: int = 5) -> Flo
     mask = torch.stack([inside(pixels, at[:, part]) for part in (OUTER_LIP, LEFT_EYE, RIGHT_EYE)]).amax(0)
     grown = F.max_pool2d(mask.unflatten(1, (1, half, half)), grow, 1, grow // 2)
     return F.interpolate(grown, size=(size, size), mode="nearest")
+
+
+def close_ups(image: Float[Tensor, "B C H W"], points: Float[Tensor, "B 68 2"]) -> Float[Tensor, "3*B C h h"]:
+    """Square cut-outs of mouth, left and right eye at these points (pixels), a quarter of the picture's side each.
+
+    Differentiable in the picture. A cut-out of the mouth is as wide as the eyes' outer corners are apart, that of an
+    eye 0.6 times as wide.
+    """
+    size = image.shape[-1]
+    at = normalized(points.float(), size)
+    apart = (at[:, 45] - at[:, 36]).norm(dim=-1)
+    middles = torch.cat([at[:, part].mean(1) for part in (MOUTH, LEFT_EYE, RIGHT_EYE)])
+    halves = torch.cat([0.5 * apart, 0.3 * apart, 0.3 * apart])
+    cells = centres(max(32, size // 4), image.device)
+    grid = middles[:, None] + halves[:, None, None] * cells
+    side = round(cells.shape[0] ** 0.5)
+    pictures = image.float().repeat(3, 1, 1, 1)
+    return F.grid_sample(pictures, grid.unflatten(1, (side, side)), padding_mode="border", align_corners=False)

@@ -38,7 +38,7 @@ from talkinghead.types import Episode, Frames
 from tests.helpers.fake_device import MODE, by_hand, fake, on_device, outcome
 
 SIZE, CHANNELS, N = 64, (16, 32, 64), 64
-WEIGHTS = {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "mch": 1.0, "parts": 1.0}
+WEIGHTS = {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "mch": 1.0, "parts": 1.0, "close_ups": 1.0}
 Step = Callable[[], Any]
 
 

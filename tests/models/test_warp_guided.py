@@ -16,6 +16,7 @@ from talkinghead.models.fsth import Discriminator, Embedder
 from talkinghead.models.guide import (
     INNER_LIP,
     area,
+    close_ups,
     guide,
     head_points,
     inside,
@@ -142,6 +143,23 @@ def test_the_guide_is_differentiable() -> None:
 def test_lips_and_lids_are_a_small_part() -> None:
     mask = parts_mask(face(), SIZE)
     assert 0.01 < mask.mean() < 0.3
+
+
+def test_close_ups_show_mouth_and_eyes_and_pass_gradients_there_only() -> None:
+    points = face(128)
+    spots = torch.zeros(1, 1, 128, 128)
+    for part, level in ((slice(48, 68), 1.0), (slice(36, 42), 2.0), (slice(42, 48), 3.0)):
+        x, y = points[0, part].mean(0).round().long().tolist()
+        spots[..., y - 1 : y + 2, x - 1 : x + 2] = level
+    shown = close_ups(spots, points)
+    assert shown.shape == (3, 1, 32, 32)
+    assert shown[:, 0, 14:18, 14:18].amax((1, 2)).tolist() == pytest.approx([1.0, 2.0, 3.0], abs=0.05)
+    seen = picture(size=128).requires_grad_()
+    close_ups(seen, points).sum().backward()
+    assert seen.grad is not None
+    touched = seen.grad[0, 0] != 0
+    assert 0.02 < touched.float().mean() < 0.3
+    assert not touched[:20].any(), "hair and background take no gradient"
 
 
 def test_an_untrained_generator_is_mostly_the_warp() -> None:

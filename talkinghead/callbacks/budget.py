@@ -29,64 +29,79 @@ class TimeBudget(L.Callback):
             )
         self.minutes, self.skip, self.steps = minutes, skip, steps
         self._began = self._mark = time.monotonic()
-        self._count, self._is_cut = 0, False
+        self._count, self._is_cut, self._validated = 0, False, False
+        self._asked: float = math.inf  # epochs of the run
+        self._every: int | None = 1  # epochs from validation to validation
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began, self._count = time.monotonic(), 0
+        self._asked = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs or 0)
+        self._every = trainer.check_val_every_n_epoch
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._count > self.skip + self.steps:  # epochs so far say more than the first steps
-            per_epoch = (time.monotonic() - self._began) / self._epochs_done(trainer)
-            self._cut(trainer, per_epoch)
-        if self._is_cut and self._epochs_left(trainer) == 1:
-            trainer.check_val_every_n_epoch = 1  # the last epoch ends with a validation
+        if self._is_cut:  # the last epoch ends with a validation
+            is_last = trainer.fit_loop.max_epochs == trainer.current_epoch + 1
+            trainer.check_val_every_n_epoch = 1 if is_last else self._every
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         self._count += 1
         if self._count == self.skip:
             self._mark = time.monotonic()
-        if self._count != self.skip + self.steps or not math.isfinite(trainer.num_training_batches):
+        batches = trainer.num_training_batches
+        if self._count != self.skip + self.steps or not math.isfinite(batches):
             return
         began = self._mark if self.skip else self._began
         per_step = trainer.strategy.broadcast((time.monotonic() - began) / self.steps)
-        per_epoch = per_step * trainer.num_training_batches / (1 - VALIDATION_SHARE)
-        epochs = self._epochs_left(trainer)
-        steps = round(epochs * trainer.num_training_batches)
+        per_epoch = per_step * batches / self._training_share(trainer)
+        epochs = self._asked - trainer.current_epoch
         rank_zero_info(
-            f"about {describe_seconds(epochs * per_epoch)} for {steps:,} steps on this machine ({per_step:.2f} s each)"
+            f"about {describe_seconds(epochs * per_epoch)} for {round(epochs * batches):,} steps on this machine "
+            f"({per_step:.2f} s each)"
         )
-        self._cut(trainer, per_epoch)
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        fit = self._cut(trainer, per_epoch, trainer.current_epoch, done / batches)
+        if fit < 1:  # a part of this epoch
+            last = min(max(done + 1, math.floor(fit * batches)), int(batches))
+            trainer.fit_loop.max_batches = trainer.val_check_batch = last
+        if self._is_cut and trainer.fit_loop.max_epochs == trainer.current_epoch + 1:
+            trainer.check_val_every_n_epoch = 1
 
-    @staticmethod
-    def _epochs_left(trainer: L.Trainer) -> float:
-        """Of this start, that of now included."""
-        return float(
-            math.inf if trainer.max_epochs in (None, -1) else (trainer.max_epochs or 0) - trainer.current_epoch
-        )
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validated = True
 
-    def _epochs_done(self, trainer: L.Trainer) -> float:
-        return max(self._count / trainer.num_training_batches, 1e-9)
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        is_last = trainer.fit_loop.max_epochs == trainer.current_epoch + 1  # rates have fallen already: it ends
+        if self._count > self.skip + self.steps and not is_last:  # whole epochs say more than the first steps
+            per_epoch = (time.monotonic() - self._began) / (self._count / trainer.num_training_batches)
+            self._cut(trainer, per_epoch / self._training_share(trainer), trainer.current_epoch + 1)
 
-    def _cut(self, trainer: L.Trainer, per_epoch: float) -> None:
-        """Make this epoch the last one, or a shorter one, where time does not allow more."""
+    def _training_share(self, trainer: L.Trainer) -> float:
+        """Of the time measured so far: 1 once a validation was part of it, or where there are none."""
+        return 1 - VALIDATION_SHARE if trainer.enable_validation and not self._validated else 1.0
+
+    def _cut(self, trainer: L.Trainer, per_epoch: float, epoch: int, begun: float = 0.0) -> float:
+        """End the run after the whole epochs that fit, or give back some that a slow start has cost it.
+
+        Args:
+            per_epoch: seconds
+            epoch: the one that begins, or of which the share `begun` is done
+
+        Returns:
+            Epochs from the start of `epoch` for which there is time; inf where there is no limit.
+        """
         if self.minutes is None:
-            return
+            return math.inf
         per_epoch = trainer.strategy.broadcast(per_epoch)
         spent = trainer.strategy.broadcast(time.monotonic() - self._began)
-        in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.ready / trainer.num_training_batches
-        fit = in_epoch + (60 * self.minutes - spent) / per_epoch  # epochs, that of now included
-        if fit >= self._epochs_left(trainer):
-            return
-        whole, self._is_cut = max(1, math.floor(fit)), True
-        trainer.fit_loop.max_epochs = trainer.current_epoch + whole
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if fit < 1:
-            batches = max(done + 1, math.floor(fit * trainer.num_training_batches))
-            trainer.fit_loop.max_batches = trainer.val_check_batch = min(batches, int(trainer.num_training_batches))
-        total = trainer.fit_loop.max_epochs
-        if whole == 1:
-            trainer.check_val_every_n_epoch = 1
-        rank_zero_info(
-            f"cut to {total} epoch{'s' if total != 1 else ''} of {trainer.num_training_batches} steps, which fit into "
-            f"{self.minutes:g} minutes; callbacks.budget.minutes=null runs all of it"
-        )
+        fit = begun + (60 * self.minutes - spent) / per_epoch
+        before, total = trainer.fit_loop.max_epochs, epoch + max(math.floor(fit), math.ceil(begun))
+        if total >= self._asked and not self._is_cut:
+            return fit
+        self._is_cut, total = True, round(min(total, self._asked))
+        trainer.fit_loop.max_epochs = total
+        if total != before or fit < 1:
+            rank_zero_info(
+                f"cut to {total} epoch{'s' if total != 1 else ''} of {trainer.num_training_batches} steps, which fit "
+                f"into {self.minutes:g} minutes; callbacks.budget.minutes=null runs all of it"
+            )
+        return fit

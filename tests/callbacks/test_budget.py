@@ -39,6 +39,7 @@ class Ticks(L.Callback):
         (None, 40, [(3, 20), (7, 40)]),
         (60, 40, [(3, 20), (7, 40)]),
         (3.5, 15, [(2, 15)]),  # an epoch takes 50 s, or 59 before a validation was measured
+        (4.4, 20, [(3, 20)]),
         (0.7, 3, [(0, 3)]),
     ],
 )
@@ -56,6 +57,17 @@ def test_runs_are_cut_to_what_fits_and_end_with_a_validation(
     assert ticks.validated == validated
     assert "for 40 steps on this machine (10.00 s each)" in caplog.text
     assert ("cut to" in caplog.text) == (steps < 40)
+
+
+def test_a_run_cut_by_slow_first_steps_gets_its_epochs_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    slow = Ticks(clock)
+    monkeypatch.setattr(slow, "on_train_batch_end", lambda *_: setattr(clock, "now", clock.now + 30 * (clock.now < 60)))
+    budget = TimeBudget(minutes=7, skip=0, steps=2)  # two steps of 40 s: 2.1 epochs would fit; then 10 s a step
+    trainer = fit(TinyLearner(), slow, budget, folder=tmp_path, epochs=8, limit_val_batches=0)
+    assert trainer.global_step == 30
+    assert clock.now == 360
 
 
 def test_wrong_numbers_are_an_error() -> None:

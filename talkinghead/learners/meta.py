@@ -36,6 +36,7 @@ class MetaLearner(AdversarialLearner):
         eps: of all Adams
         lr_w: of W; None: lr_discriminator
         gradient_clip_norm: of E and G together, of theta, w0 and b together, and of W's rows; None: no clipping
+        compile_with: backend of `torch.compile` for E, G, V and L_CNT in training, e.g. "inductor"; None: as they are
     """
 
     players = ("generator", "discriminator", "rows")
@@ -48,6 +49,7 @@ class MetaLearner(AdversarialLearner):
         betas: Sequence[float] = (0.0, 0.999), lr_w: float | None = None, eps: float = 1e-8,
         matched_shot: Literal["mean", "first"] = "mean", generator_first: bool = False,
         fake_moves_w: bool = True, first_visit: bool = False, gradient_clip_norm: float | int | None = None,
+        compile_with: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(content, weights, metrics, validation_shots, gradient_clip_norm)
         if matched_shot not in ("mean", "first"):
@@ -59,8 +61,18 @@ class MetaLearner(AdversarialLearner):
         self.lr_generator, self.lr_discriminator = lr_generator, lr_discriminator
         self.lr_w = lr_discriminator if lr_w is None else lr_w
         self.betas, self.eps = (float(betas[0]), float(betas[1])), eps
+        if compile_with and compile_with not in (known := torch._dynamo.list_backends(exclude_tags=())):
+            raise ValueError(f"learner.compile_with={compile_with}: there are {', '.join(known)}; null compiles nothing")
+        self.compile_with = compile_with
         self.visited = torch.zeros(len(discriminator.W.weight), dtype=torch.bool) if first_visit else None
         self._ddp_params_and_buffers_to_ignore = ["discriminator.W.weight"]  # average_rows sends the rows used instead
+
+    def on_fit_start(self) -> None:
+        """Compile the networks, where asked; parameters and their names stay."""
+        super().on_fit_start()
+        if self.compile_with:
+            for network in (self.embedder, self.generator, self.discriminator.V, self.content):
+                network.compile(backend=self.compile_with)
 
     def embed(self, batch: Episode) -> tuple[Float[Tensor, "B K N"], Float[Tensor, "B N"]]:
         """e_i(s_k) = E(x_i(s_k), y_i(s_k)), and e_hat_i, their mean over the shots (Sec. 3.2)."""

@@ -321,3 +321,25 @@ def test_rows_of_all_ranks_are_averaged(tmp_path: Path) -> None:
     assert torch.equal(gradient0, gradient1)
     assert torch.equal(weight0, weight1)
     assert gradient0[:, 0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0.5, 0, 0]
+
+
+def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[nn.Module, str]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda network, backend: found.append((network, backend)))
+    learner = make_learner(compile_with="inductor")
+    fit(learner, [make_episode()])
+    networks = (learner.embedder, learner.generator, learner.discriminator.V, learner.content)
+    assert found == [(network, "inductor") for network in networks]
+    with pytest.raises(ValueError, match=r"compile_with=induktor: there are .*inductor"):
+        make_learner(compile_with="induktor")
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_as_plain_ones() -> None:
+    plain, compiled = make_learner(), make_learner(compile_with="eager")
+    for learner in (plain, compiled):
+        torch.manual_seed(1)
+        fit(learner, [make_episode(), make_episode((0, 2), shots=1)])
+    before, after = snapshot(plain), snapshot(compiled)
+    assert before.keys() == after.keys(), "a checkpoint of the one is one of the other"
+    assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)

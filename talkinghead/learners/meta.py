@@ -62,7 +62,9 @@ class MetaLearner(AdversarialLearner):
         self.lr_w = lr_discriminator if lr_w is None else lr_w
         self.betas, self.eps = (float(betas[0]), float(betas[1])), eps
         if compile_with and compile_with not in (known := torch._dynamo.list_backends(exclude_tags=())):
-            raise ValueError(f"learner.compile_with={compile_with}: there are {', '.join(known)}; null compiles nothing")
+            raise ValueError(
+                f"learner.compile_with={compile_with}: null compiles nothing; there are {', '.join(known)}"
+            )
         self.compile_with = compile_with
         self.visited = torch.zeros(len(discriminator.W.weight), dtype=torch.bool) if first_visit else None
         self._ddp_params_and_buffers_to_ignore = ["discriminator.W.weight"]  # average_rows sends the rows used instead

@@ -86,7 +86,7 @@ class Options(NamedTuple):
 def load(
     model: str | Path = "warp_256", *, settings: Settings | None = None, framing: Framing | None = None,
     detector: Detector | None = None, device: str = "auto", provenance: str = "auto", certificate: Path | None = None,
-    finetune: Mapping[str, Any] = FINETUNE, loss: Loss | None = None, weights_dir: str | Path = "weights",
+    finetune: Mapping[str, Any] = FINETUNE, loss: Loss | None = None,
     progress: Reporter | None = None,
 ) -> "Model | Person":  # fmt: skip
     """Load a model that ships, a checkpoint of your own, or a saved person.
@@ -102,7 +102,6 @@ def load(
         certificate: for c2pa, a PEM file with a private key and its certificates; None: self-signed.
         finetune: numbers of `FineTuner`, for `Model.learn` with steps; those not given are as in `FINETUNE`.
         loss: L_CNT and loss weights of fine-tuning; None: those of the checkpoint.
-        weights_dir: folder with the pretrained networks of the checkpoint's loss.
         progress: receives the phases and their progress; None: silent.
 
     Returns:
@@ -120,7 +119,7 @@ def load(
     options = Options(settings or Settings(), framing, detector, device, signer, progress)
     if is_person(path):
         return Person.load(path, options)
-    return Model(LoadedCheckpoint(path, {**FINETUNE, **finetune}, loss, str(weights_dir), find_device(device)), options)
+    return Model(LoadedCheckpoint(path, {**FINETUNE, **finetune}, loss, find_device(device)), options)
 
 
 @final

@@ -130,22 +130,31 @@ SETS = {  # what an experiment wants, to be fetched together
 }
 
 
-def find(name: str, path: str | Path | None = None, weights_dir: str | Path | None = None) -> Path:
+def weights_folder() -> Path:
+    """The project's folder of pretrained networks: $TALKINGHEAD_WEIGHTS, else ./weights."""
+    return Path(os.environ.get(WEIGHTS_VARIABLE) or "weights")
+
+
+def set_weights_folder(folder: str | Path) -> None:
+    """Look for pretrained networks there first, in this process and those that it starts (as `torch.hub.set_dir`)."""
+    os.environ[WEIGHTS_VARIABLE] = str(folder)
+
+
+def find(name: str, path: str | Path | None = None) -> Path:
     """The file of a pretrained network: `path` if given, else the weights folder, the torch hub cache, a download.
 
-    weights_dir   the project's weights folder; default: $TALKINGHEAD_WEIGHTS, else ./weights
     Raises ValueError for an unknown name and FileNotFoundError, naming file, URL, size, licence and alternative.
     """
-    file = locate(name, path, weights_dir)
+    file = locate(name, path)
     if file is not None:
         return file
-    source, (weights, cache, *_) = SOURCES[name], folders(name, weights_dir)
+    source, (weights, cache, *_) = SOURCES[name], folders(name)
     if source.url is None:
         raise FileNotFoundError(missing(name, f"neither in {weights} nor in {cache}"))
     return download(name, cache / source.file)
 
 
-def locate(name: str, path: str | Path | None = None, weights_dir: str | Path | None = None) -> Path | None:
+def locate(name: str, path: str | Path | None = None) -> Path | None:
     """As `find`, but never downloads: None where the file is not on this machine. A wrong `path` is an error."""
     if name not in SOURCES:
         raise ValueError(f"no pretrained network is called {name!r}; known: {', '.join(sorted(SOURCES))}")
@@ -154,34 +163,31 @@ def locate(name: str, path: str | Path | None = None, weights_dir: str | Path | 
         if not Path(path).is_file():
             raise FileNotFoundError(missing(name, f"{path} was given and does not exist"))
         return Path(path)
-    for candidate in (folder / source.file for folder in folders(name, weights_dir)):
+    for candidate in (folder / source.file for folder in folders(name)):
         if candidate.is_file():
             check_sha256(candidate, source.sha256)
             return candidate
     return None
 
 
-def folders(name: str, weights_dir: str | Path | None = None) -> list[Path]:
+def folders(name: str) -> list[Path]:
     """Where the file of `name` may lie, in order: weights folder, torch hub cache, this package, another's folder."""
     import torch  # noqa: PLC0415, it takes seconds, and --help does without
 
-    weights = Path(weights_dir or os.environ.get(WEIGHTS_VARIABLE) or "weights")
     elsewhere = SOURCES[name].elsewhere
     other = [Path(elsewhere).expanduser()] if elsewhere else []
-    return [weights, Path(torch.hub.get_dir()) / "checkpoints", _SHIPPED, *other]
+    return [weights_folder(), Path(torch.hub.get_dir()) / "checkpoints", _SHIPPED, *other]
 
 
 _NOTICED: set[tuple[str, str]] = set()
 
 
-def locate_for(
-    metric: str, name: str, path: str | Path | None = None, weights_dir: str | Path | None = None
-) -> Path | None:
+def locate_for(metric: str, name: str, path: str | Path | None = None) -> Path | None:
     """`locate` for a metric that can be left out: where the file is missing, None and one notice per process."""
-    file = locate(name, path, weights_dir)
+    file = locate(name, path)
     if file is None and (metric, name) not in _NOTICED:
         _NOTICED.add((metric, name))
-        source, (weights, cache, _, *other) = SOURCES[name], folders(name, weights_dir)
+        source, (weights, cache, _, *other) = SOURCES[name], folders(name)
         where = ", ".join(map(str, [weights, cache, *other]))
         how = source.url or f"`python -m talkinghead.pretrained {name}` says how to get it"
         _logger.warning("no %s: %s (%d MB) lies in none of %s; %s", metric, source.file, source.megabytes, where, how)
@@ -250,23 +256,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--download", action="store_true", help="fetch what is missing and can be fetched")
     parser.add_argument("--weights-dir", help=f"the weights folder; default: ${WEIGHTS_VARIABLE}, else ./weights")
     given = parser.parse_args(arguments)
+    if given.weights_dir:
+        set_weights_folder(given.weights_dir)
     unknown = [name for name in given.names if name not in {*SETS, *SOURCES}]
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join([*SETS, *SOURCES])}")
     names = list(dict.fromkeys(one for name in given.names or SOURCES for one in SETS.get(name, (name,))))
-    absent = [name for name in names if not told(name, given.download, given.weights_dir)]
+    absent = [name for name in names if not told(name, given.download)]
     print(f"{sum(SOURCES[name].megabytes for name in names)} MB in all; {len(absent)} of {len(names)} are not here")
     for name in absent if given.names else ():
         print("\n" + missing(name, "not on this machine"))
     return int(bool(absent and given.names))
 
 
-def told(name: str, fetch: bool, weights_dir: str | None) -> bool:
+def told(name: str, fetch: bool) -> bool:
     """Print a line about a network, fetched into the weights folder where asked; returns whether it is here."""
-    source, file = SOURCES[name], locate(name, None, weights_dir)
+    source, file = SOURCES[name], locate(name)
     if file is None and fetch and source.url is not None:
         try:
-            file = download(name, folders(name, weights_dir)[0] / source.file)
+            file = download(name, weights_folder() / source.file)
         except FileNotFoundError as error:
             print(error, file=sys.stderr)
     print(f"{name:18} {source.file:42} {source.megabytes:4} MB  {source.licence}  {file or 'not here'}")

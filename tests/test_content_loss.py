@@ -201,7 +201,7 @@ LOSS_SETS = sorted(file.stem for file in (Path(__file__).parents[1] / "conf" / "
 
 
 @pytest.mark.parametrize("name", LOSS_SETS)
-def test_loss_sets(name: str, tmp_path: Path) -> None:
+def test_loss_sets(name: str) -> None:
     with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
         config = compose("config", [f"loss={name}"])
         loss = OmegaConf.to_container(OmegaConf.select(config, "loss"), resolve=False)
@@ -217,7 +217,6 @@ def test_loss_sets(name: str, tmp_path: Path) -> None:
         assert (loss["weights"]["fm"], loss["weights"]["mch"]) == (fm, mch)
         assert content["backbones"]["vgg19"]["convention"] == "caffe"
     if name == "synthetic":
-        content["backbones"]["facenet_synthetic"]["weights_dir"] = str(tmp_path)
         built = instantiate(content)
         x, x_hat = image_pair()
         assert 1 < built(x, x_hat) < 200

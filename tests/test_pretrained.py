@@ -51,9 +51,10 @@ def test_explicit_path_then_folder_then_cache_then_download(places: dict[str, Pa
     assert find("toy") == cached
     assert put(places["weights"]) == find("toy")
     other = put(places["server"].parent / "other")
-    assert find("toy", weights_dir=other.parent) == other
+    pretrained.set_weights_folder(other.parent)
+    assert find("toy") == other
     mine = put(places["server"].parent / "mine", b"anything")
-    assert find("toy", path=mine, weights_dir=other.parent) == mine
+    assert find("toy", path=mine) == mine
 
 
 def test_missing_file_is_one_clear_error(places: dict[str, Path]) -> None:
@@ -75,8 +76,9 @@ def test_wrong_checksum_is_refused_and_nothing_is_left(places: dict[str, Path]) 
         find("toy")
     assert list(places["hub/checkpoints"].iterdir()) == []
     damaged = put(places["weights"], b"half")
+    pretrained.set_weights_folder(damaged.parent)
     with pytest.raises(ValueError, match="damaged"):
-        find("toy", weights_dir=damaged.parent)
+        find("toy")
 
 
 def test_every_source_can_be_cited() -> None:
@@ -220,7 +222,8 @@ def test_an_archive_becomes_a_backbone(tmp_path: Path) -> None:
     oxford.main([str(archive), str(output)])
     with safe_open(output, "pt") as stored:
         assert stored.metadata()["sha256_of_source"] == hashlib.sha256(content).hexdigest()
-    backbone = vggface(weights_dir=output.parent)
+    pretrained.set_weights_folder(output.parent)
+    backbone = vggface()
     np.testing.assert_array_equal(backbone.features[25 - 1].bias.numpy(), arrays[21])
     (tmp_path / "vgg_face_caffe.tar.gz").write_bytes(archive.read_bytes())
     with pytest.raises(ValueError, match="MD5"):

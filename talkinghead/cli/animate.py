@@ -15,6 +15,7 @@ from talkinghead.api import Model, Person, load
 from talkinghead.cli import CONF, name_of
 from talkinghead.faces.crop import Framing
 from talkinghead.learners.load import Loss
+from talkinghead.pretrained import set_weights_folder
 from talkinghead.processes import stopped, terminate_cleanly
 from talkinghead.progress import Phases
 from talkinghead.reenactment.animation import Look
@@ -44,6 +45,7 @@ def run_or_exit(cfg: DictConfig) -> None:
 
 def run(cfg: DictConfig) -> Path:
     """All phases; returns the video."""
+    set_weights_folder(cfg.paths.weights_dir)
     asked, phases = cfg.files, Phases()
     folder = Path(cfg.paths.outputs_dir) / "animate"
     given = check_files(names_of(asked.source), asked.driving, asked.model, asked.output, folder)
@@ -83,7 +85,7 @@ def loaded(cfg: DictConfig, given: Files, phases: Phases) -> Model | Person:
         given.model, settings=Settings(**{field.name: cfg[field.name] for field in fields(Settings)}),
         framing=None if given.is_person else Framing(**cfg.framing), detector=instantiate(cfg.detector),
         device=cfg.device, provenance=cfg.provenance, finetune=numbers, loss=loss_of(cfg),
-        certificate=None if cfg.certificate is None else Path(cfg.certificate), weights_dir=cfg.paths.weights_dir,
+        certificate=None if cfg.certificate is None else Path(cfg.certificate),
         progress=phases,
     )  # fmt: skip
 

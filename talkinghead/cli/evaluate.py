@@ -28,7 +28,7 @@ from talkinghead.evaluation.results import Results
 from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
 from talkinghead.models.trusted import inside, section_of
 from talkinghead.options import Range, check_numbers
-from talkinghead.pretrained import digest
+from talkinghead.pretrained import digest, set_weights_folder
 from talkinghead.reporting.sweep_table import ROWS, finish
 from talkinghead.storage import write_csv
 
@@ -45,6 +45,7 @@ def main(cfg: DictConfig) -> float | None:
         check_options(cfg)
         check_seed(cfg)
         check_account(cfg)
+        set_weights_folder(cfg.paths.weights_dir)
         return test(cfg)
 
 
@@ -154,7 +155,7 @@ def with_sections_of_checkpoint(cfg: DictConfig) -> DictConfig:
     if source is None:  # baselines are built from their own checkpoints altogether
         return cfg
     for section in cfg.from_checkpoint:
-        cfg[section] = section_of(source, section, cfg.paths.weights_dir)
+        cfg[section] = section_of(source, section)
     log.info("%s as in the config inside %s", " and ".join(cfg.from_checkpoint), source)
     row = inside(source).get("row")
     cfg.row = cfg.row or (row if isinstance(row, str) and "${" not in row else None)
@@ -171,9 +172,7 @@ def candidate(cfg: DictConfig, name: str) -> Candidate:
         given = {part: parts[part] for part in method.networks}
         built = instantiate(method.learner, **given, **plain(method.get("numbers") or OmegaConf.create()))
     else:
-        built = instantiate(
-            OmegaConf.merge(section_of(file, "learner", cfg.paths.weights_dir), method.changes), metrics=None
-        )
+        built = instantiate(OmegaConf.merge(section_of(file, "learner"), method.changes), metrics=None)
         load_weights(built, file, f"checkpoints.{name}")
     sha256 = digest(Path(file))[:12] if file else "-"
     return Candidate(built, method.name, method.variant, sha256, cfg.row or "default", hash_of(settings(cfg, name)))
@@ -225,7 +224,7 @@ def plain(node: DictConfig) -> Any:
 
 def hash_of(settings: Mapping[str, Any]) -> str:
     """12 digits that do not depend on where files lie, nor on how many people are looked at."""
-    nowhere = {name: lambda _: None for name in ("weights_dir", "data", "root", "checkpoint", "num_people")}
+    nowhere = {name: lambda _: None for name in ("data", "root", "checkpoint", "num_people")}
     names = {"path": lambda path: path and Path(path).name}
     text = json.dumps(changed(settings, {**nowhere, **names}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.cli import CONF, command_of
 from talkinghead.cli.checking import check_options
 from talkinghead.cli.ending import errors_in_one_line
+from talkinghead.pretrained import set_weights_folder
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="prepare")
@@ -18,6 +19,7 @@ def main(config: DictConfig) -> None:
     command = f"{command_of('prepare')} {shlex.join(sys.argv[1:])}"
     with errors_in_one_line("prepare.py", RuntimeError):  # a worker died
         check_options(config, without=("paths",))
+        set_weights_folder(config.paths.weights_dir)
         instantiate(runner_config(config), command=command).run()
         print(f"train on it: {command_of('train')} data=folder data.path={config.output}", flush=True)
 

@@ -18,6 +18,7 @@ from talkinghead.cli import CONF
 from talkinghead.cli.checking import missing_package
 from talkinghead.faces.crop import Framing
 from talkinghead.options import Range, check_numbers
+from talkinghead.pretrained import set_weights_folder
 from talkinghead.reenactment.inputs import SHIPPED, find_model
 from talkinghead.reenactment.pipeline import Settings, find_device
 from talkinghead.studio.animator import Animator
@@ -57,6 +58,7 @@ def serve(cfg: DictConfig) -> None:
     from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
 
     check_numbers(cfg, NUMBERS)
+    set_weights_folder(cfg.paths.weights_dir)
     study = load_study(cfg.files.study) if cfg.files.study else None
     animator = build_animator(cfg)
     with workplace() as folder:
@@ -94,7 +96,6 @@ def build_animator(cfg: DictConfig) -> Animator:
     model = load(
         checkpoint, settings=settings, framing=framing, detector=detector, device=device, provenance=cfg.provenance,
         certificate=None if cfg.certificate is None else Path(cfg.certificate), finetune=numbers, loss=loss,
-        weights_dir=cfg.paths.weights_dir,
     )  # fmt: skip
     if isinstance(model, Person):
         raise ValueError(f"model={checkpoint} is a person; the studio wants a checkpoint, which learns people")

@@ -29,6 +29,7 @@ from talkinghead.data.shards import DATASET_FILE
 from talkinghead.learners.checkpoints import git_commit, load_weights
 from talkinghead.learners.export import shrink
 from talkinghead.learners.resuming import find_checkpoint
+from talkinghead.pretrained import set_weights_folder
 from talkinghead.processes import INTERRUPTED
 from talkinghead.reenactment.inputs import SHIPPED
 
@@ -44,6 +45,7 @@ def main(cfg: DictConfig) -> float | None:
         check_seed(cfg)
         check_flags(cfg)
         check_account(cfg)
+        set_weights_folder(cfg.paths.weights_dir)
         return test(cfg) if cfg.stage == "test" else fit(cfg)
 
 

@@ -157,7 +157,6 @@ class FaceAlignment:
     """S3FD faces and the 2D-FAN-4 network of the package face-alignment: the paper's choice; slow without a GPU.
 
     Args:
-        weights_dir: folder with the two weight files; if they are missing: torch's cache, then a download
         device: "cuda", "cpu" or "auto"
         longest: larger pictures are shrunk to this longest side for detection
         threshold: smallest probability of reported faces
@@ -168,13 +167,11 @@ class FaceAlignment:
 
     def __init__(
         self,
-        weights_dir: str | None = None,
         device: str = "auto",
         longest: int = 640,
         threshold: float = 0.5,
         flip: bool = False,
     ) -> None:
-        self.weights_dir = weights_dir
         self.device = device
         self.longest = longest
         self.threshold = threshold
@@ -191,7 +188,7 @@ class FaceAlignment:
         """Both weight files are there, or can be downloaded."""
         from talkinghead.faces import fan  # noqa: PLC0415 (imports torch, which other detectors do not need)
 
-        fan.find_weights(self.weights_dir)
+        fan.find_weights()
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
         """S3FD detections as (x0, y0, x1, y1), pixels, the highest probability first."""
@@ -208,7 +205,7 @@ class FaceAlignment:
     def _networks(self) -> Any:
         from talkinghead.faces import fan  # noqa: PLC0415
 
-        return fan.load_face_alignment(*fan.find_weights(self.weights_dir), self.device, self.threshold, self.flip)
+        return fan.load_face_alignment(*fan.find_weights(), self.device, self.threshold, self.flip)
 
 
 def _moved(box: Float[np.ndarray, " 4"], scale: float, right: float, down: float) -> Float[np.ndarray, " 4"]:

@@ -10,9 +10,9 @@ from face_alignment.models import FAN
 from talkinghead import pretrained
 
 
-def find_weights(weights_dir: str | None) -> tuple[Path, Path]:
+def find_weights() -> tuple[Path, Path]:
     """The files of S3FD and 2D-FAN-4. FileNotFoundError says where to get them, and what to use instead."""
-    return pretrained.find("s3fd", weights_dir=weights_dir), pretrained.find("2dfan4", weights_dir=weights_dir)
+    return pretrained.find("s3fd"), pretrained.find("2dfan4")
 
 
 def load_face_alignment(detector: Path, landmarks: Path, device: str, threshold: float, flip: bool) -> FaceAlignment:

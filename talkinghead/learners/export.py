@@ -83,7 +83,7 @@ def without_videos(config: dict[str, Any]) -> dict[str, Any]:
 def anywhere(section: Any) -> Any:
     """A section of the config in which pretrained networks are looked for in the usual places."""
     if isinstance(section, dict):
-        return {key: None if key in ("path", "weights_dir") else anywhere(value) for key, value in section.items()}
+        return {key: None if key == "path" else anywhere(value) for key, value in section.items()}
     return section
 
 

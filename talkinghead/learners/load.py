@@ -26,16 +26,14 @@ class LoadedCheckpoint:
     Args:
         numbers: arguments of `FineTuner`, except the number of steps; where `weights` is None, those of the loss
         loss: L_CNT of fine-tuning and the weights that go with it; None: the checkpoint's
-        weights_dir: folder with the pretrained networks of the checkpoint's loss
     """
 
     def __init__(
-        self, checkpoint: Path, numbers: Mapping[str, Any], loss: Loss | None = None, weights_dir: str = "weights",
-        device: str = "cpu",
-    ) -> None:  # fmt: skip
+        self, checkpoint: Path, numbers: Mapping[str, Any], loss: Loss | None = None, device: str = "cpu"
+    ) -> None:
         self.checkpoint, self.numbers, self.device = checkpoint, numbers, device
         self.config = inside(str(checkpoint))
-        self._loss, self._weights_dir = loss, weights_dir
+        self._loss = loss
         self._networks: Any = networks(str(checkpoint)).to(device)
 
     @property
@@ -53,7 +51,7 @@ class LoadedCheckpoint:
         """L_CNT and the loss weights of meta-learning. Raises what the loss raises where its network is missing."""
         if self._loss is not None:
             return self._loss[0].to(self.device), self._loss[1]
-        loss = section_of(str(self.checkpoint), "loss", self._weights_dir)
+        loss = section_of(str(self.checkpoint), "loss")
         if not isinstance(loss, Mapping) or not isinstance(loss.get("weights"), Mapping) or "content" not in loss:
             raise ValueError(f"{self.checkpoint}: its loss has no weights and content: give loss=NAME")
         content = built(loss["content"], f"{self.checkpoint}: loss.content").to(self.device)

@@ -41,11 +41,9 @@ class InceptionFeatures(nn.Module):
         return self.network(to_uint8(x))[0]
 
 
-def find_inception(
-    metric: str = "fid", path: str | Path | None = None, weights_dir: str | Path | None = None
-) -> InceptionFeatures | None:
+def find_inception(metric: str = "fid", path: str | Path | None = None) -> InceptionFeatures | None:
     """Inception where its file is found (and torch-fidelity, the extra `fid`), else None and one notice."""
-    file = locate_for(metric, "inception", path, weights_dir)
+    file = locate_for(metric, "inception", path)
     if file is None:
         return None
     if importlib.util.find_spec("torch_fidelity") is None:
@@ -58,7 +56,6 @@ def find_inception(
 
 def find_features(
     metric: str, network: str, build: Callable[..., nn.Module], path: str | Path | None = None,
-    weights_dir: str | Path | None = None,
 ) -> PooledFeatures | None:  # fmt: skip
     """Pooled features of a pretrained network whose file is found, else None and one notice; downloads nothing.
 
@@ -67,5 +64,5 @@ def find_features(
         network: name of the network in `talkinghead.pretrained`
         build: makes the backbone; called with `path`
     """
-    file = locate_for(metric, network, path, weights_dir)
+    file = locate_for(metric, network, path)
     return PooledFeatures(build(path=file)) if file is not None else None

@@ -151,9 +151,7 @@ class DlibIdentity:
         return self.dlib.get_face_chip(np.ascontiguousarray(image), face, DLIB_SIZE, DLIB_PADDING)
 
 
-def find_arcface(
-    path: str | None = None, weights_dir: str | None = None, threads: int = 0, every: int = 1
-) -> IdentitySimilarity | None:
+def find_arcface(path: str | None = None, threads: int = 0, every: int = 1) -> IdentitySimilarity | None:
     """`csim` where ArcFace's file is found: `path`, the weights folder, torch's hub cache, ~/.insightface; else None.
 
     Needs onnxruntime (the extra `arcface`); without it None and one notice, or ImportError where `path` is given.
@@ -162,7 +160,7 @@ def find_arcface(
         path: an ONNX file that takes RGB pictures of 112 px as (x - 127.5) / 127.5, as InsightFace's do
         threads: of the CPU; 0: as many as torch uses
     """
-    file = locate_for("csim", "arcface", path, weights_dir)
+    file = locate_for("csim", "arcface", path)
     if file is None:
         return None
     if importlib.util.find_spec("onnxruntime") is None:

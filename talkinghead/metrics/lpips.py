@@ -52,12 +52,12 @@ def load_trunk(trunk: nn.Module, state: dict[str, Tensor], where: str) -> None:
 
 
 @functools.cache
-def find_lpips(trunk: str = "alex", weights_dir: str | None = None, download: bool = False) -> LPIPS | None:
-    """LPIPS if its trunk is in `weights_dir` or torch's hub cache, else None and one notice.
+def find_lpips(trunk: str = "alex", download: bool = False) -> LPIPS | None:
+    """LPIPS if its trunk is in the weights folder or torch's hub cache, else None and one notice.
 
     It downloads only on request: a metric must not delay a training run without a network connection.
     """
     check_trunk(trunk)
     name = TRUNKS[trunk]
-    file = find(name, weights_dir=weights_dir) if download else locate_for("lpips", name, weights_dir=weights_dir)
+    file = find(name) if download else locate_for("lpips", name)
     return LPIPS(file, trunk) if file is not None else None

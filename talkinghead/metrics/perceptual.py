@@ -38,7 +38,6 @@ def unit(activation: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
 
 def find_perceptual(
     metric: str, network: str, build: Callable[..., nn.Module], path: str | Path | None = None,
-    weights_dir: str | Path | None = None,
 ) -> PerceptualDistance | None:  # fmt: skip
     """The distance on a pretrained network whose file is found, else None and one notice; downloads nothing.
 
@@ -47,5 +46,5 @@ def find_perceptual(
         network: name of the network in `talkinghead.pretrained`
         build: makes the backbone; called with `path`
     """
-    file = locate_for(metric, network, path, weights_dir)
+    file = locate_for(metric, network, path)
     return PerceptualDistance(build(path=file)) if file is not None else None

@@ -193,31 +193,28 @@ class MobileNetV2(Backbone):
 def vgg19(
     convention: str = "caffe",
     path: str | Path | None = None,
-    weights_dir: str | Path | None = None,
     layers: Sequence[int] = VGG19_LAYERS,
     pooling: str = "max",
 ) -> VGG:
     """VGG19 trained on ImageNet: Caffe's weights (`caffe`, the paper's scale) or torchvision's own (`torchvision`)."""
-    file = pretrained.find(source_name("vgg19", convention, path), path, weights_dir)
+    file = pretrained.find(source_name("vgg19", convention, path), path)
     return load_vgg(VGG(VGG19_BLOCKS, layers, convention, pooling), file, convention)
 
 
 def vgg16(
     convention: str = "caffe",
     path: str | Path | None = None,
-    weights_dir: str | Path | None = None,
     layers: Sequence[int] = VGG16_LAYERS,
     pooling: str = "max",
 ) -> VGG:
     """VGG16 trained on ImageNet; conventions as `vgg19`, and `caffe_folded` for a file given by `path`."""
-    file = pretrained.find(source_name("vgg16", convention, path), path, weights_dir)
+    file = pretrained.find(source_name("vgg16", convention, path), path)
     return load_vgg(VGG(VGG16_BLOCKS, layers, convention, pooling), file, convention)
 
 
 def vggface(
     convention: str = "caffe_face",
     path: str | Path | None = None,
-    weights_dir: str | Path | None = None,
     layers: Sequence[int] = VGG16_LAYERS,
     pooling: str = "max",
 ) -> VGG:
@@ -227,17 +224,16 @@ def vggface(
         convention: `caffe_face`; `caffe` subtracts ImageNet's means, as the paper's authors do; `torchvision` or
             `caffe_folded` for a file, given by `path`, made for that input.
     """
-    file = pretrained.find(source_name("vggface", convention, path), path, weights_dir)
+    file = pretrained.find(source_name("vggface", convention, path), path)
     return load_vgg(VGG(VGG16_BLOCKS, layers, convention, pooling), file, convention)
 
 
 def mobilenet_v2(
     path: str | Path | None = None,
-    weights_dir: str | Path | None = None,
     layers: Sequence[int] = (0, 3, 6, 13, 17),
 ) -> MobileNetV2:
     """torchvision's MobileNetV2 trained on ImageNet: the cheapest of the ImageNet networks."""
-    file = pretrained.find("mobilenet_v2", path, weights_dir)
+    file = pretrained.find("mobilenet_v2", path)
     backbone = MobileNetV2(layers)
     load_features(backbone.features, read_weights(file), file)
     return backbone

@@ -95,9 +95,9 @@ def to_bytes(network: FaceNet, metadata: dict[str, str]) -> bytes:
     return save(tensors, metadata)
 
 
-def load_facenet(path: str | Path | None = None, weights_dir: str | Path | None = None) -> FaceNet:
+def load_facenet(path: str | Path | None = None) -> FaceNet:
     """The shipped network, or the one in a file of `to_bytes`: frozen, in eval mode."""
-    file = pretrained.find("facenet_synthetic", path, weights_dir)
+    file = pretrained.find("facenet_synthetic", path)
     with safe_open(file, "pt") as stored:
         tensors = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
     try:
@@ -121,6 +121,6 @@ class FaceNetFeatures(Backbone):
         return self.network.activations(self.preprocess(x))[0]
 
 
-def facenet_synthetic(path: str | Path | None = None, weights_dir: str | Path | None = None) -> FaceNetFeatures:
+def facenet_synthetic(path: str | Path | None = None) -> FaceNetFeatures:
     """The backbone with the shipped weights, or with those of `path`."""
-    return FaceNetFeatures(load_facenet(path, weights_dir))
+    return FaceNetFeatures(load_facenet(path))

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from talkinghead.pretrained import weights_folder
+
 _MODELS = {
     "fsth": ("Embedder", "Generator", "Discriminator"),
     "warp_guided": ("WarpGuidedGenerator",),
@@ -41,16 +43,18 @@ RENAMED = {  # in files of older versions
 }
 LARGEST = {"image_size": 2048, "num_videos": 20_000_000}  # by the argument's name
 LARGEST_OTHER, LONGEST_LIST, LONGEST_STRING, DEEPEST = 8192, 64, 200, 8
+OUTDATED = ("weights_dir",)  # arguments that files of earlier versions name
 DROPPED = ("metrics",)  # not built for a baseline's learner: this run measures with its own
 
 
-def trusted(section: Any, where: str, weights_dir: str | None = None) -> Any:
+def trusted(section: Any, where: str) -> Any:
     """A copy of a section of a file's config that is safe to build.
+
+    A `path` in it is searched in this machine's folder of pretrained networks, by its name alone.
 
     Args:
         section: nested dicts and lists from the file.
         where: file and section, for messages.
-        weights_dir: this run's folder of pretrained networks; a `path` in the file is searched there by its name alone.
 
     Raises:
         ValueError: for a target that is not listed, an argument that it does not have, or a value out of bounds.
@@ -59,29 +63,29 @@ def trusted(section: Any, where: str, weights_dir: str | None = None) -> Any:
         raise ValueError(
             f"{where} is {type(section).__name__}, not a section: the file is not a checkpoint of train.py"
         )
-    return _checked(section, where, weights_dir, 0)
+    return _checked(section, where, 0)
 
 
 def plain_numbers(section: Any, where: str) -> dict[str, Any]:
     """A section of plain numbers, strings and lists, which builds nothing. ValueError for values out of bounds."""
     if not isinstance(section, Mapping) or "_target_" in section:
         raise ValueError(f"{where} is not a section of plain numbers")
-    return _section(section, where, None, 0)
+    return _section(section, where, 0)
 
 
-def _checked(node: Any, where: str, weights_dir: str | None, depth: int) -> Any:
+def _checked(node: Any, where: str, depth: int) -> Any:
     if depth > DEEPEST:
         raise ValueError(f"{where}: nested too deeply for a config of ours")
     if isinstance(node, Mapping):
-        return _section(node, where, weights_dir, depth)
+        return _section(node, where, depth)
     if isinstance(node, list | tuple):
         if len(node) > LONGEST_LIST:
             raise ValueError(f"{where}: a list of {len(node)}; at most {LONGEST_LIST} are plausible")
-        return [_checked(value, f"{where}[{n}]", weights_dir, depth + 1) for n, value in enumerate(node)]
+        return [_checked(value, f"{where}[{n}]", depth + 1) for n, value in enumerate(node)]
     return _plain(node, where)
 
 
-def _section(node: Mapping[Any, Any], where: str, weights_dir: str | None, depth: int) -> dict[str, Any]:
+def _section(node: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
     if len(node) > LONGEST_LIST or not all(isinstance(key, str) and len(key) <= LONGEST_STRING for key in node):
         raise ValueError(f"{where}: not a section of ours: keys are names, and at most {LONGEST_LIST}")
     arguments = _arguments(node, where) if "_target_" in node else None
@@ -94,14 +98,14 @@ def _section(node: Mapping[Any, Any], where: str, weights_dir: str | None, depth
             copy[key] = value
         elif key.startswith("_"):
             raise ValueError(f"{at}: a file may not say how it is built; this key is refused")
+        elif key in OUTDATED:
+            continue
         elif arguments is not None and key not in arguments:
             raise ValueError(f"{at}: {node['_target_'].rsplit('.', 1)[1]} has no such argument")
-        elif key == "weights_dir":
-            copy[key] = weights_dir
         elif key == "path":
-            copy[key] = _local(value, at, weights_dir)
+            copy[key] = _local(value, at)
         else:
-            copy[key] = None if key in DROPPED and arguments else _checked(value, at, weights_dir, depth + 1)
+            copy[key] = None if key in DROPPED and arguments else _checked(value, at, depth + 1)
     return copy
 
 
@@ -124,13 +128,13 @@ def arguments_of(target: str) -> frozenset[str]:
     return frozenset(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
 
 
-def _local(value: Any, where: str, weights_dir: str | None) -> str | None:
-    """The file of that name in this run's folder of weights; else None, so that the usual places are searched."""
-    if value is None or weights_dir is None:
+def _local(value: Any, where: str) -> str | None:
+    """The file of that name in this machine's folder of weights; else None, so that the usual places are searched."""
+    if value is None:
         return None
     if not isinstance(value, str) or len(value) > 4096:
         raise ValueError(f"{where} is no path")
-    found = Path(weights_dir) / Path(value.replace("\0", "")).name
+    found = weights_folder() / Path(value.replace("\0", "")).name
     return str(found) if found.is_file() else None
 
 
@@ -244,9 +248,9 @@ def inside(file: str) -> dict[str, Any]:
     return dict(config)
 
 
-def section_of(file: str, name: str, weights_dir: str | None = None) -> Any:
+def section_of(file: str, name: str) -> Any:
     """A section of the config inside a checkpoint, safe to build; see `trusted`."""
     config = inside(file)
     if name not in config:
         raise ValueError(f"{file}: its config has no {name}: it is not a checkpoint of train.py")
-    return trusted(config[name], f"{file}: {name}", weights_dir)
+    return trusted(config[name], f"{file}: {name}")

@@ -7,6 +7,7 @@ import cv2
 from talkinghead.preparation import partial_results
 from talkinghead.preparation.plan import Job
 from talkinghead.preparation.workers import Counts, Results, Work
+from talkinghead.pretrained import WEIGHTS_VARIABLE, weights_folder
 
 
 class RayCluster:
@@ -33,7 +34,8 @@ class RayCluster:
             from ray.util import ActorPool  # noqa: PLC0415
         except ImportError as error:
             raise ImportError("cluster=ray needs ray: pip install -e '.[ray]'") from error
-        ray.init(self.address, log_to_driver=False)
+        there = {WEIGHTS_VARIABLE: str(weights_folder().absolute())}
+        ray.init(self.address, log_to_driver=False, runtime_env={"env_vars": there})
         try:
             number = min(workers or self.room(ray.cluster_resources()), max(1, len(jobs)))
             options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}

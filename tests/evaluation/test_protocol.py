@@ -333,7 +333,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny data set, and a checkpoint as train.py writes it, of networks that have learned nothing."""
     root = tmp_path_factory.mktemp("evaluate")
     write_data_set(root / "tiny", {"train": [[make_clip(9)]], "test": [[make_clip(n, 12) for n in range(2)]]})
-    config = compose_config("config", *NETWORKS, "row=no_mch", f"paths.weights_dir={root}")
+    config = compose_config("config", *NETWORKS, "row=no_mch")
     parts = nn.ModuleDict({n: instantiate(config.model[n]) for n in ("embedder", "generator", "discriminator")})
     inside = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("model", "loss")}
     torch.save({"state_dict": parts.state_dict(), "config": {**inside, "row": config.row}}, root / "last.ckpt")

@@ -312,7 +312,7 @@ def test_experiments(experiment: str, size: int) -> None:
 def test_synthetic_learner_is_built_from_its_config() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = ["experiment=pix2pixhd_synthetic", "metrics=default", "metrics.detector=null",
-                     "metrics.distances.lpips=null", "paths.weights_dir=."]  # fmt: skip
+                     "metrics.distances.lpips=null"]  # fmt: skip
         learner = instantiate(compose("config", overrides).learner)
     assert isinstance(learner, Pix2PixHDLearner)
     assert learner.weights == {"cnt": 0.1, "adv": 1, "fm": 10, "mch": 10}

@@ -234,12 +234,13 @@ def test_networks_that_are_not_there_are_left_out_with_one_notice_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv(pretrained.WEIGHTS_VARIABLE, str(tmp_path))
     monkeypatch.setattr(pretrained, "_NOTICED", set())
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            assert find_perceptual("pd_vgg16", "vgg16", RandomFeatures, weights_dir=tmp_path) is None
-            assert find_features("fd_vgg16", "vgg16", RandomFeatures, weights_dir=tmp_path) is None
-            assert find_inception(weights_dir=tmp_path) is None
+            assert find_perceptual("pd_vgg16", "vgg16", RandomFeatures) is None
+            assert find_features("fd_vgg16", "vgg16", RandomFeatures) is None
+            assert find_inception() is None
     assert [record.message.split(":")[0] for record in caplog.records] == ["no pd_vgg16", "no fd_vgg16", "no fid"]
 
 
@@ -263,11 +264,12 @@ def test_a_network_that_is_there_is_built_from_its_file(tmp_path: Path) -> None:
 
 def test_evaluation_config_works_without_any_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv(pretrained.WEIGHTS_VARIABLE, str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(pretrained, "_NOTICED", set())
     overrides = ["metrics=evaluation", "+set_metrics=frechet", f"paths.root_dir={tmp_path}"]
     with initialize_config_dir(CONF, version_base=None):
-        config = compose("config", [*overrides, f"paths.weights_dir={tmp_path}"])
+        config = compose("config", overrides)
     metrics = hydra.utils.instantiate(config.metrics)
     sets = hydra.utils.instantiate(config.set_metrics, _convert_="all")
     offline = {"csim_dlib", "nme", "face_found"} if metrics.detector is not None else set()

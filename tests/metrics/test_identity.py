@@ -154,11 +154,12 @@ def test_missing_arcface_is_left_out_with_one_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv(pretrained.WEIGHTS_VARIABLE, str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(pretrained, "_NOTICED", set())
     with caplog.at_level(logging.WARNING):
-        assert find_arcface(weights_dir=str(tmp_path)) is None
-        assert find_arcface(weights_dir=str(tmp_path)) is None
+        assert find_arcface() is None
+        assert find_arcface() is None
     assert len(caplog.records) == 1
     assert "csim" in caplog.text
     assert "buffalo_l" in caplog.text
@@ -192,13 +193,14 @@ def onnx_of_mean_colour(size: int) -> bytes:
 def test_arcface_file_is_found_where_insightface_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv(pretrained.WEIGHTS_VARIABLE, str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     source = replace(pretrained.SOURCES["arcface"], sha256="")
     monkeypatch.setitem(pretrained.SOURCES, "arcface", source)
     path = tmp_path / ".insightface/models/buffalo_l" / source.file
     path.parent.mkdir(parents=True)
     path.write_bytes(onnx_of_mean_colour(112))
-    similarity = find_arcface(weights_dir=str(tmp_path), threads=1)
+    similarity = find_arcface(threads=1)
     assert similarity is not None
     picture = np.full((112, 112, 3), (255, 128, 0), np.uint8)
     embedding = similarity.recognizer(picture[None], points_at(ARCFACE_POINTS)[None])

@@ -14,6 +14,7 @@ from talkinghead.learners.export import shrink
 from talkinghead.learners.load import LoadedCheckpoint
 from talkinghead.models.fsth import Embedder
 from talkinghead.models.trusted import TARGETS, arguments_of, inside, section_of, trusted
+from talkinghead.pretrained import WEIGHTS_VARIABLE
 from talkinghead.reenactment.inputs import MODELS
 
 SHIPPED = MODELS["fsth_64"]
@@ -104,16 +105,18 @@ def test_a_config_that_does_not_fit_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_paths_in_a_file_lead_nowhere(tmp_path: Path) -> None:
+def test_paths_in_a_file_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
     (tmp_path / "vgg16.pth").write_bytes(b"")
     section = {
         "_target_": "talkinghead.models.backbones.vgg16", "path": "/etc/passwd", "weights_dir": "/etc",
         "convention": "caffe",
     }  # fmt: skip
-    assert trusted(section, "file", str(tmp_path))["path"] is None
-    assert trusted(section, "file", str(tmp_path))["weights_dir"] == str(tmp_path)
+    assert trusted(section, "file") == {"_target_": section["_target_"], "path": None, "convention": "caffe"}, (
+        "weights_dir, an argument of earlier versions, is left out"
+    )
     section["path"] = "/elsewhere/vgg16.pth"
-    assert trusted(section, "file", str(tmp_path))["path"] == str(tmp_path / "vgg16.pth")
+    assert trusted(section, "file")["path"] == str(tmp_path / "vgg16.pth")
 
 
 def test_every_listed_target_exists_and_takes_arguments() -> None:

@@ -25,6 +25,7 @@ from talkinghead.preparation.cluster import RayCluster
 from talkinghead.preparation.partial_results import read_clips
 from talkinghead.preparation.runner import Runner, locked
 from talkinghead.preparation.workers import LocalProcesses
+from talkinghead.pretrained import WEIGHTS_VARIABLE
 from talkinghead.video.reader import Video
 from tests.helpers.preparation_videos import make_runner, write_clip
 
@@ -208,8 +209,9 @@ def test_face_alignment_without_weights_says_what_to_do(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"(?s)s3fd-619a316812\.pth.*https://.*detector=dlib"):
-        FaceAlignment(weights_dir=str(tmp_path)).check()
+        FaceAlignment().check()
 
 
 @pytest.mark.slow
@@ -259,7 +261,7 @@ def test_every_config_builds_a_runner(source: str, detector: str, cluster: str, 
     choices = [f"source={source}", f"detector={detector}", f"cluster={cluster}"]
     overrides = [*choices, f"source.root={tmp_path}", f"output={tmp_path / 'out'}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("prepare", [*overrides, "paths.weights_dir=weights"])
+        config = compose("prepare", overrides)
     runner = instantiate(runner_config(config))
     assert isinstance(runner, Runner)
     assert (runner.source.name, runner.detector.name) == (source, detector)

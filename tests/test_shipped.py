@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from talkinghead.cli import train
 from talkinghead.learners.checkpoints import image_size_of, networks
 from talkinghead.learners.export import PARTS
+from talkinghead.models.trusted import inside
 from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.reenactment.inputs import MODELS
 
@@ -53,6 +54,9 @@ def test_the_networks_are_those_of_the_file_that_ships() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", ["experiment=meta_shipped", "num_videos=1"])
     assert config.portable == MODELS["warp_256"].name
+    assert [*config.portable_loss.content.backbones] == [
+        *inside(str(MODELS["warp_256"]))["loss"]["content"]["backbones"]
+    ]
     shipped = networks(str(MODELS["warp_256"])).state_dict()
     for name in ("embedder", "generator", "discriminator"):
         own = {f"{name}.{key}": value.shape for key, value in instantiate(config.model[name]).state_dict().items()}

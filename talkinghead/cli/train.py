@@ -74,7 +74,9 @@ def fit(cfg: DictConfig) -> float | None:
     folder = Path(cfg.paths.output_dir)
     run(trainer, learner, data, ckpt_path, folder)
     if cfg.portable and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        write_portable(folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / cfg.portable)
+        write_portable(
+            folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / cfg.portable, config["portable_loss"]
+        )
     if cfg.animate_example and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         animate_example(folder / "checkpoints" / "last.ckpt", folder / "example.mp4")
     metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
@@ -132,12 +134,12 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
         sys.exit(status)
 
 
-def write_portable(checkpoint: Path, small: Path) -> None:
+def write_portable(checkpoint: Path, small: Path, loss: dict[str, Any] | None = None) -> None:
     """Write the networks alone, averaged, in half precision: what ships; told where there is no checkpoint to take."""
     if not checkpoint.is_file():
         print(f"portable={small.name}: not written, for the run has kept no {nearby(checkpoint)}", flush=True)
         return
-    size = shrink(checkpoint, small)
+    size = shrink(checkpoint, small, loss)
     print(f"small enough to ship: {nearby(small)}, {size / 1e6:.1f} MB", flush=True)
 
 

@@ -15,6 +15,7 @@ import argparse
 import copy
 import io
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ W = "discriminator.W.weight"
 PARTS = {"state_dict", "config"}  # of a small checkpoint, and nothing else
 
 
-def shrink(path: Path, target: Path) -> int:
+def shrink(path: Path, target: Path, loss: Mapping[str, Any] | None = None) -> int:
     """Write the small checkpoint; returns its bytes.
+
+    Args:
+        loss: section `loss` of its config, for those who fine-tune with it; None: that of `path`
 
     Raises:
         FileNotFoundError: where there is no `path`.
@@ -39,6 +43,7 @@ def shrink(path: Path, target: Path) -> int:
         raise ValueError(f"{target} is the checkpoint itself, with all that training needs to go on: give another name")
     keep_others(target)
     checkpoint, config = read_checkpoint(path), inside(str(path))
+    config = config if loss is None else {**config, "loss": loss}
     missing = [name for name in NETWORKS if name not in config["model"]]
     if missing:
         raise ValueError(f"{path} is no checkpoint of ours: its model has no {', '.join(missing)}")

@@ -238,10 +238,11 @@ def test_lpips_without_weights_is_left_out_with_one_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv(pretrained.WEIGHTS_VARIABLE, str(tmp_path))
     monkeypatch.setattr(pretrained, "_NOTICED", set())
     with caplog.at_level(logging.WARNING):
-        assert find_lpips("alex", str(tmp_path)) is None
-        assert find_lpips("alex", str(tmp_path)) is None
+        assert find_lpips("alex") is None
+        assert find_lpips("alex") is None
     assert len(caplog.records) == 1
     assert "alexnet" in caplog.text
 

@@ -199,24 +199,23 @@ class EpisodeDataModule(L.LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Batches of `batch_size` episodes; images are uint8 until `on_after_batch_transfer`."""
         world, rank = self._world()
-        num_batches = self.episodes_per_epoch // (self.batch_size * world)
-        if num_batches == 0:
+        if self.episodes_per_epoch < self.batch_size * world:
             raise ValueError(
                 f"episodes_per_epoch={self.episodes_per_epoch} is less than one batch on each rank "
                 f"({world} x batch_size={self.batch_size}); raise it"
             )
         pool = self._pool("train", self.num_shots, "num_shots")
         whole = is_remote(self.path) and pool.ranges is None
-        lanes = max(1, self.num_workers) if whole else 1  # whole shards: no two workers should fetch the same
-        batches = EpochBatches(num_batches, self.batch_size, rank, lanes)
+        lanes = max(1, self.num_workers) if whole else None  # whole shards: no two workers should fetch the same
+        batches = EpochBatches(self.episodes_per_epoch, self.batch_size, rank, world, lanes)
         sizes, videos = [shard.samples for shard in pool.shards], self._videos(pool)
-        order = EpochOrder(sizes, world * lanes, self.seed, self.window, videos)
+        order = EpochOrder(sizes, world * lanes if lanes else 1, self.seed, self.window, videos)
         episodes = TrainEpisodes(
             pool, order, self.size, self.num_shots, self.flip, batches.lane_length, self.num_videos,
             self.augmentation,
         )  # fmt: skip
         loader = self._loader(episodes, batch_sampler=batches)
-        return self._remember(TrainLoader(loader, batches, self.report, self._position))
+        return self._remember(TrainLoader(loader, batches, self.report, self._position, self._move))
 
     def val_dataloader(self) -> FixedLoader:
         """The fixed validation episodes of this rank; ValueError where the data set has none."""
@@ -327,6 +326,18 @@ class EpisodeDataModule(L.LightningDataModule):
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         overfit = self.trainer.overfit_batches  # type: ignore[attr-defined]
         return (0 if overfit else self.trainer.current_epoch), done
+
+    def _move(self, done: int, batches_before: int) -> None:
+        """Count the batches done in the epoch as this start does; Lightning has those of the start before."""
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        before = progress.total.ready - progress.current.ready  # of the epochs that are over
+        loaders = [loader for loader in self._loaders if isinstance(loader, TrainLoader)]
+        over = round(before / batches_before * len(loaders[-1]))
+        for count, wanted in ((progress.total, over + done), (progress.current, done)):
+            shift = wanted - count.ready  # their differences say at which hook the run was saved
+            for name in ("ready", "started", "processed", "completed"):
+                setattr(count, name, getattr(count, name) + shift)
 
 
 def build_once(path: Path, build: Callable[[Path], None]) -> None:

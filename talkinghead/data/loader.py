@@ -4,6 +4,7 @@ import signal
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import cv2
 import torch
@@ -62,31 +63,80 @@ class SkipReport:
         )
 
 
-class EpochBatches(Sampler[list[Request]]):
-    """The requests of one rank's batches: batch b belongs to lane b mod `lanes` of the rank."""
+class Resumed(NamedTuple):
+    """Where a run goes on: batch `batch` of epoch `epoch` begins with visit `visit` of that epoch."""
 
-    def __init__(self, num_batches: int, batch_size: int, rank: int, lanes: int) -> None:
-        self.num_batches = num_batches
+    epoch: int
+    batch: int
+    visit: int
+
+
+class EpochBatches(Sampler[list[Request]]):
+    """The requests of one rank's batches, from any position in the epoch.
+
+    The visits of an epoch are one global sequence, of which each step takes the next world * batch_size, a run of
+    batch_size for each rank. So the number of ranks may change from start to start: `resume` says how many visits are
+    done. With `lanes`, for workers that fetch whole shards, the sequence is split into world * lanes ones instead:
+    batch b belongs to lane b mod `lanes` of the rank.
+
+    >>> batches = EpochBatches(episodes=24, batch_size=2, rank=1, world=2)
+    >>> [request.position for request in next(iter(batches))]  # rank 0 has 0 and 1
+    [2, 3]
+    >>> grown = EpochBatches(episodes=24, batch_size=2, rank=0, world=4)
+    >>> grown.num_batches, grown.resume(epoch=0, visits=8)  # two batches of 4 done: 16 visits are two of 8
+    (3, 1)
+    >>> grown.start = 1
+    >>> [[request.position for request in batch] for batch in grown]
+    [[8, 9], [16, 17]]
+    """
+
+    def __init__(self, episodes: int, batch_size: int, rank: int = 0, world: int = 1, lanes: int | None = None) -> None:
+        self.episodes = episodes
         self.batch_size = batch_size
-        self.rank = rank
+        self.rank, self.world = rank, world
         self.lanes = lanes
+        self.num_batches = episodes // self.step
         self.epoch = 0
         self.start = 0  # batches of this epoch already done
+        self.resumed = Resumed(0, 0, 0)
+
+    @property
+    def step(self) -> int:
+        """Episodes of all ranks together in a step."""
+        return self.world * self.batch_size
 
     @property
     def lane_length(self) -> int:
-        """Episodes of a lane per epoch."""
-        return -(-self.num_batches // self.lanes) * self.batch_size
+        """Visits of a lane, or of all ranks together, per epoch: replacements of unusable clips lie beyond."""
+        return -(-self.num_batches // self.lanes) * self.batch_size if self.lanes else self.episodes
+
+    def resume(self, epoch: int, visits: int) -> int:
+        """Go on after the first `visits` of an epoch, whatever the number of ranks was; returns the batches done.
+
+        As many batches follow as the rest fills, so that no visit comes twice, and none is lost but at the epoch's end.
+        """
+        done = self.num_batches - (self.episodes - visits) // self.step
+        self.resumed = Resumed(epoch, done, visits)
+        return done
+
+    def visits(self, epoch: int, batch: int) -> int:
+        """Visits of the epoch before this batch."""
+        begun = self.resumed
+        if epoch == begun.epoch and batch >= begun.batch:
+            return begun.visit + (batch - begun.batch) * self.step
+        return batch * self.step
 
     def __len__(self) -> int:
         return self.num_batches - self.start
 
     def __iter__(self) -> Iterator[list[Request]]:
         for batch in range(self.start, self.num_batches):
-            turn, lane = divmod(batch, self.lanes)
-            first = turn * self.batch_size
-            positions = range(first, first + self.batch_size)
-            yield [Request(self.epoch, self.rank * self.lanes + lane, position) for position in positions]
+            if self.lanes:
+                turn, lane = divmod(batch, self.lanes)
+                lane, first = self.rank * self.lanes + lane, turn * self.batch_size
+            else:
+                lane, first = 0, self.visits(self.epoch, batch) + self.rank * self.batch_size
+            yield [Request(self.epoch, lane, position) for position in range(first, first + self.batch_size)]
 
 
 class EpisodeLoader:
@@ -114,17 +164,22 @@ class EpisodeLoader:
 class TrainLoader(EpisodeLoader):
     """The training batches of an epoch, from the trainer's position in it.
 
-    `position` returns the epoch and the number of its batches already done. It is called for the first batch, not at
-    `iter()`, which Lightning calls before it knows the position of a resumed run.
+    Args:
+        position: returns the epoch and the number of its batches already done. Called for the first batch, not at
+            `iter()`, which Lightning calls before it knows the position of a resumed run
+        moved: called with the batches done in a resumed epoch, where other numbers of ranks or episodes per batch
+            count them otherwise than before, and with the epoch's batches before
     """
 
     def __init__(
-        self, loader: DataLoader, batches: EpochBatches, report: SkipReport, position: Callable[[], tuple[int, int]]
-    ) -> None:
+        self, loader: DataLoader, batches: EpochBatches, report: SkipReport, position: Callable[[], tuple[int, int]],
+        moved: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
         super().__init__(loader)
         self.batches = batches
         self.report = report
         self.position = position
+        self.moved = moved
 
     def __len__(self) -> int:
         return self.batches.num_batches
@@ -143,8 +198,9 @@ class TrainLoader(EpisodeLoader):
             yield episode
 
     def state_dict(self) -> dict:
-        """The numbers that decide the order, apart from the trainer's count of epochs and batches."""
+        """The visits done of the epoch, and the numbers that decide the order."""
         batches, order = self.batches, self.loader.dataset.order  # type: ignore[attr-defined]
+        epoch, done = self.position()
         return {
             "seed": order.seed,
             "clips": order.num_clips,
@@ -152,14 +208,19 @@ class TrainLoader(EpisodeLoader):
             "lanes": order.num_lanes,
             "num_batches": batches.num_batches,
             "batch_size": batches.batch_size,
+            "epoch": epoch,
+            "visits": batches.visits(epoch, done),
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Warn where a resumed run has another order of episodes than before."""
+        """Go on after the visits done, by whatever number of ranks; warn where the order is another than before."""
+        here, batches = self.state_dict(), self.batches
+        elastic = batches.lanes is None and state.get("lanes") == here["lanes"] and "visits" in state
+        may_differ = {"epoch", "visits", *(("num_batches", "batch_size") if elastic else ())}
         changed = [
             f"{name} {state.get(name)} -> {now}"
-            for name, now in self.state_dict().items()
-            if state.get(name, now) != now
+            for name, now in here.items()
+            if name not in may_differ and state.get(name, now) != now
         ]
         if changed:
             warnings.warn(
@@ -167,6 +228,13 @@ class TrainLoader(EpisodeLoader):
                 "the rest of the epoch may repeat some episodes and miss others",
                 stacklevel=2,
             )
+        if not elastic:
+            return
+        _, done = self.position()
+        is_over = done >= state["num_batches"]
+        now = batches.num_batches if is_over else batches.resume(state["epoch"], state["visits"])
+        if (now, batches.num_batches) != (done, state["num_batches"]):
+            self.moved(now, state["num_batches"])
 
 
 class FixedLoader(EpisodeLoader):

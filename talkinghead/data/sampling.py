@@ -1,4 +1,4 @@
-"""The order of training episodes: a pure function of seed, epoch, lane and position, so runs can resume anywhere."""
+"""The order of training episodes: a pure function of seed, epoch and position, so runs can resume anywhere."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Visit(NamedTuple):
 
 
 class EpochOrder:
-    """Which clips an epoch visits, split into lanes (one per rank, or one per worker) that share no visit.
+    """Which clips an epoch visits: one sequence for all ranks, or lanes (one per worker) that share no visit.
 
     A round visits every video once, by one of its clips drawn at random (Sec. 3.2: "a training video sequence i"); or,
     where `videos` is None, every clip once. Shards are shuffled, then clips within a window of shards: close to a full
@@ -24,7 +24,7 @@ class EpochOrder:
 
     Args:
         shard_sizes: number of clips in each shard
-        num_lanes: streams of episodes: one per rank or, where workers fetch whole shards, one per worker
+        num_lanes: streams of episodes: one or, where workers fetch whole shards, one per worker of each rank
         window: number of shards whose clips are mixed
         videos: the video index of each clip; None: clips are drawn, not videos
 

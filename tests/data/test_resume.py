@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.datamodule import EpisodeDataModule
+from talkinghead.data.loader import EpochBatches
 from talkinghead.types import Episode
 from tests.helpers.data_sets import SIZE, make_clip, write_data_set
 
@@ -206,6 +208,38 @@ def test_going_on_under_another_order_warns(data_set: Path, tmp_path: Path) -> N
         fit(data_set, tmp_path, 0, ckpt=checkpoint, seed=4)
 
 
+@pytest.mark.parametrize("worlds", [(8, 4), (8, 12), (4, 8, 3), (1, 5, 1)])
+def test_whatever_the_number_of_ranks_no_visit_comes_twice_and_none_is_lost(worlds: tuple[int, ...]) -> None:
+    seen, done, episodes = [], 0, 200
+    for n, world in enumerate(worlds):
+        ranks = [EpochBatches(episodes, 2, rank, world) for rank in range(world)]
+        for batches in ranks:
+            batches.epoch = 5
+            batches.start = batches.resume(epoch=5, visits=done)
+        steps = list(zip(*ranks, strict=True))
+        for step in steps if n == len(worlds) - 1 else steps[: 3 + n]:
+            seen += [request.position for requests in step for request in requests]
+            done += 2 * world
+    assert sorted(seen) == list(range(done))
+    assert episodes - done < 2 * worlds[-1], "but for the rest that fills no batch"
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_end", "on_train_epoch_end"])
+def test_a_run_goes_on_with_other_batches(data_set: Path, tmp_path: Path, hook: str, batch_size: int) -> None:
+    """What another number of ranks changes: how many episodes a step has."""
+    checkpoint, data = tmp_path / "stopped.ckpt", {"episodes_per_epoch": 12, "window": 1}
+    whole = fit(data_set, tmp_path, 0, data={**data, "batch_size": 1})
+    batch = 1 if hook == "on_train_batch_end" else 5
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(data_set, tmp_path, 0, [Stop(hook, 1, batch, checkpoint)], data=data)
+    resumed = fit(data_set, tmp_path, 0, ckpt=checkpoint, data={**data, "batch_size": batch_size})
+    done = 12 + 2 * (batch + 1)
+    keys = [key for seen in resumed.seen for key in seen[2:-3]]
+    assert keys == [seen[2] for seen in whole.seen[done:]]
+    assert [seen[:2] for seen in resumed.seen[-12 // batch_size :]] == [(2, n) for n in range(12 // batch_size)]
+
+
 class RankRecorder(Recorder):
     """Writes what its rank saw to a file."""
 
@@ -236,3 +270,37 @@ def test_two_ranks_share_no_episode(data_set: Path, tmp_path: Path, num_workers:
         validated = [{seen for seen in rank[1] if seen[0] == epoch} for rank in ranks]
         assert len(validated[0]) == len(validated[1]) == 1
         assert validated[0].isdisjoint(validated[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [(1, 2), (2, 1)])
+def test_a_run_goes_on_with_other_ranks(data_set: Path, tmp_path: Path, ranks: tuple[int, int]) -> None:
+    checkpoint, seen = tmp_path / "stopped.ckpt", []
+    for n, world in enumerate(ranks):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        stop = [Stop("on_train_batch_end", 1, 1, checkpoint)] if n == 0 else []
+        trainer = L.Trainer(
+            accelerator="cpu", devices=world, strategy="ddp_spawn", max_epochs=2, callbacks=[StepsDone(folder), *stop],
+            **QUIET,
+        )  # fmt: skip
+        data = data_module(data_set, 0, episodes_per_epoch=12, batch_size=1)
+        with pytest.raises(Exception, match="power cut") if n == 0 else nullcontext():
+            trainer.fit(RankRecorder(folder), data, ckpt_path=checkpoint if n else None, weights_only=True)
+        for rank in range(world):
+            seen += torch.load(folder / f"steps{rank}.pt")
+    second = [step[2] for step in seen if step[0] == 1]
+    assert len(second) == len(set(second)) == 12, "every clip of the second epoch once, over both starts"
+
+
+class StepsDone(L.Callback):
+    """Writes after each step what the rank has seen so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: L.Trainer, learner: RankRecorder, *_: object) -> None:
+        torch.save(learner.seen, self.folder / f"steps{trainer.global_rank}.pt")
+
+    def on_train_end(self, trainer: L.Trainer, learner: RankRecorder) -> None:
+        torch.save(learner.seen, self.folder / f"steps{trainer.global_rank}.pt")

@@ -25,13 +25,13 @@ INSTEAD = {  # of flags of Lightning's trainer, which wants its own optimisation
     "trainer.accumulate_grad_batches": "data.batch_size",
 }
 ELSEWHERE = {
-    **INSTEAD, "hparams_search": "hydra/sweeper", "methods": "method", "adaptations": "adaptation",
+    **INSTEAD, "methods": "method", "adaptations": "adaptation",
     "baseline@method": "method", "learner@finetune": "finetune",
 }  # fmt: skip
 PLUGINS = {  # of Hydra: launchers and sweepers
     "submitit_slurm": "pip install -c constraints.txt -e '.[slurm]'",
     "submitit_local": "pip install -c constraints.txt -e '.[slurm]'",
-    "optuna": "pip install hydra-optuna-sweeper",
+    "optuna": "pip install -c constraints.txt -e '.[optuna]'",
     "ax": "pip install hydra-ax-sweeper",
 }
 
@@ -56,6 +56,8 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     if wrong is not None:
         fail(f"{verb}: {wrong}: options are written without dashes, as key=value (--help lists them)")
     arguments = get_args_parser().parse_args(given)
+    if arguments.multirun and (arguments.cfg or arguments.info):
+        fail(f"{verb}: -m runs a sweep, --cfg and --info print what one run would be: leave one of them out")
     if several := sweeps(arguments):
         fail(f"{verb}: {several}: several values want -m, for a sweep; a list is written {several.split('=')[0]}=[a,b]")
     try:

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from talkinghead.cli import early
 from talkinghead.cli.help import FLAGS, help_text
@@ -89,6 +91,16 @@ def test_commands_in_the_heads_of_conf_compose(monkeypatch: pytest.MonkeyPatch) 
                 early.answer(name, "python x.py")  # exits where something is wrong
 
 
+def test_the_search_that_ships_is_one_of_optuna() -> None:
+    search = OmegaConf.load(early.CONF / "hparams_search" / "optuna.yaml")
+    assert search.defaults == [{"override /hydra/sweeper": "optuna"}]
+    assert search.hydra.mode == "MULTIRUN"
+    with initialize_config_dir(str(early.CONF), version_base="1.3"):
+        config = compose("config", ["experiment=meta_synthetic"])
+    assert all(OmegaConf.select(config, name) for name in search.hydra.sweeper.params), "rates that a run has"
+    assert search.optimized_metric == "val/T=8/ssim"
+
+
 @pytest.mark.parametrize(("name", "given", "told"), [
     ("config", "trainer.max_epoch=3", "trainer.max_epoch=3: there is no such option; the nearest is trainer.max_e"),
     ("config", "experiment=meta_synthetc", "the nearest is meta_synthetic; there are custom, "),
@@ -96,7 +108,8 @@ def test_commands_in_the_heads_of_conf_compose(monkeypatch: pytest.MonkeyPatch) 
     ("config", "trainer=gpuu", "trainer=gpuu: there is no such choice; the nearest is gpu; there are cpu, "),
     ("config", "callbacks.emaa=null", "the nearest is callbacks.ema;"),
     ("config", "-m hydra/launcher=submitit_slurm seed=1,2", "is not installed: pip install -c constraints.txt"),
-    ("config", "-m hydra/sweeper=optuna seed=1,2", "is not installed: pip install hydra-optuna-sweeper"),
+    ("config", "-m hydra/sweeper=optuna seed=1,2", "is not installed: pip install -c constraints.txt -e '.[optuna]'"),
+    ("config", "-m seed=1,2 --cfg job", "leave one of them out"),
     ("config", "seed=1,2", "seed=1,2: several values want -m, for a sweep; a list is written seed=[a,b]"),
     ("config", "foo", "foo: options are written as key=value"),
     ("config", "init_from=0_shots=1/last.ckpt", "is quoted: 'init_from=\"0_shots=1/last.ckpt\"'"),
@@ -104,7 +117,8 @@ def test_commands_in_the_heads_of_conf_compose(monkeypatch: pytest.MonkeyPatch) 
     ("prepare", "", "source=… is needed: folder | stills | voxceleb1 | voxceleb2"),
     ("prepare", "source=folder output=x", "source.root=… is needed"),
     ("config", "trainer.gradient_clip_val=1", "here it is learner.gradient_clip_norm;"),
-    ("config", "-m hparams_search=optuna", "here it is hydra/sweeper;"),
+    ("config", "-m hparams_search=optuna", "is not installed: pip install -c constraints.txt"),
+    ("config", "-m hparams_search=optunna", "the nearest is optuna;"),
     ("config", "trainer.accumulate_grad_batches=4", "here it is data.batch_size;"),
     ("animate", "method=fast", "method=fast: there is no such choice; there are ff, ft"),
     ("animate", "look.pste=true", "the nearest is look.paste;"),

@@ -201,9 +201,13 @@ def closing(
 
 
 def blinking(points: Float[np.ndarray, "F 68 2"], driver: Float[np.ndarray, "F 68 2"]) -> Float[np.ndarray, "F 68 2"]:
-    """Shut the eyes where the driver's are shut, although a detector sees them half open."""
+    """Shut the eyes where the driver's are shut, although a detector sees them half open.
+
+    Both eyes together count: people blink with both, and one alone that seems to shut is mostly the detector's error.
+    """
     eyes = np.linalg.norm(driver[:, 36] - driver[:, 45], axis=-1)
-    return with_lids(points, [shut(opening_of(driver, pairs) / eyes) for pairs in EYES])
+    share = shut(sum(opening_of(driver, pairs) for pairs in EYES) / eyes)
+    return with_lids(points, [share, share])
 
 
 def shut(opening: Float[np.ndarray, " F"]) -> Float[np.ndarray, " F"]:

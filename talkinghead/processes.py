@@ -48,7 +48,12 @@ class Terminated(KeyboardInterrupt):
 
 
 def program(name: str) -> None:
-    """Call it first in a program, before imports that take seconds: Ctrl-C and SIGTERM end it at once, in one line."""
+    """Call it first in a program, before imports that take seconds: Ctrl-C and SIGTERM end it at once, in one line.
+
+    Threads of torch that wait for each other sleep meanwhile, unless OMP_WAIT_POLICY says otherwise: awake they take the
+    cores from whatever else runs there, and from themselves (docs/animate.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     plain = sys.excepthook
 
     def last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

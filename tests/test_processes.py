@@ -1,5 +1,6 @@
 """Programs that are told to end: one line, their exit code, at once."""
 
+import os
 import subprocess
 import sys
 
@@ -38,6 +39,17 @@ def test_a_mistake_in_a_program_is_still_shown() -> None:
     ended = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False, timeout=50)
     assert ended.returncode == 1
     assert ended.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_a_program_sleep_while_they_wait(given: str | None, found: str) -> None:
+    text = (
+        'import os\nfrom talkinghead.processes import program\nprogram("verb.py")\nprint(os.environ["OMP_WAIT_POLICY"])'
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    told = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, env=environment)
+    assert told.stdout.strip() == found
 
 
 def test_a_process_that_is_no_program_is_left_to_its_caller() -> None:

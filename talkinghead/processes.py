@@ -50,8 +50,8 @@ class Terminated(KeyboardInterrupt):
 def program(name: str) -> None:
     """Call it first in a program, before imports that take seconds: Ctrl-C and SIGTERM end it at once, in one line.
 
-    Threads of torch that wait for each other sleep meanwhile, unless OMP_WAIT_POLICY says otherwise: awake they take the
-    cores from whatever else runs there, and from themselves (docs/animate.md).
+    Threads of torch that wait for each other sleep meanwhile, unless OMP_WAIT_POLICY says otherwise: awake they take
+    the cores from whatever else runs there, and from themselves (docs/animate.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     plain = sys.excepthook

@@ -39,9 +39,7 @@ class TimeBudget(L.Callback):
         self._every = trainer.check_val_every_n_epoch
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._is_cut:  # the last epoch ends with a validation
-            is_last = trainer.fit_loop.max_epochs == trainer.current_epoch + 1
-            trainer.check_val_every_n_epoch = 1 if is_last else self._every
+        self._validate_after_last(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         self._count += 1
@@ -63,17 +61,26 @@ class TimeBudget(L.Callback):
         if fit < 1:  # a part of this epoch
             last = min(max(done + 1, math.floor(fit * batches)), int(batches))
             trainer.fit_loop.max_batches = trainer.val_check_batch = last
-        if self._is_cut and trainer.fit_loop.max_epochs == trainer.current_epoch + 1:
-            trainer.check_val_every_n_epoch = 1
+        self._validate_after_last(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validated = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        is_last = trainer.fit_loop.max_epochs == trainer.current_epoch + 1  # rates have fallen already: it ends
-        if self._count > self.skip + self.steps and not is_last:  # whole epochs say more than the first steps
+        if self._is_last(trainer):  # rates have fallen already: the run ends
+            return
+        if self._count > self.skip + self.steps:  # whole epochs say more than the first steps
             per_epoch = (time.monotonic() - self._began) / (self._count / trainer.num_training_batches)
             self._cut(trainer, per_epoch / self._training_share(trainer), trainer.current_epoch + 1)
+
+    @staticmethod
+    def _is_last(trainer: L.Trainer) -> bool:
+        return trainer.fit_loop.max_epochs == trainer.current_epoch + 1
+
+    def _validate_after_last(self, trainer: L.Trainer) -> None:
+        """Let the last epoch of a run that was cut end with a validation."""
+        if self._is_cut:
+            trainer.check_val_every_n_epoch = 1 if self._is_last(trainer) else self._every
 
     def _training_share(self, trainer: L.Trainer) -> float:
         """Of the time measured so far: 1 once a validation was part of it, or where there are none."""

@@ -327,13 +327,12 @@ class EpisodeDataModule(L.LightningDataModule):
         overfit = self.trainer.overfit_batches  # type: ignore[attr-defined]
         return (0 if overfit else self.trainer.current_epoch), done
 
-    def _move(self, done: int, batches_before: int) -> None:
+    def _move(self, done: int, batches: int, batches_before: int) -> None:
         """Count the batches done in the epoch as this start does; Lightning has those of the start before."""
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        before = progress.total.ready - progress.current.ready  # of the epochs that are over
-        loaders = [loader for loader in self._loaders if isinstance(loader, TrainLoader)]
-        over = round(before / batches_before * len(loaders[-1]))
+        over = progress.total.ready - progress.current.ready  # batches of the epochs before this one
+        over = round(over / batches_before * batches)
         for count, wanted in ((progress.total, over + done), (progress.current, done)):
             shift = wanted - count.ready  # their differences say at which hook the run was saved
             for name in ("ready", "started", "processed", "completed"):

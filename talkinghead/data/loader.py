@@ -167,13 +167,13 @@ class TrainLoader(EpisodeLoader):
     Args:
         position: returns the epoch and the number of its batches already done. Called for the first batch, not at
             `iter()`, which Lightning calls before it knows the position of a resumed run
-        moved: called with the batches done in a resumed epoch, where other numbers of ranks or episodes per batch
-            count them otherwise than before, and with the epoch's batches before
+        moved: called where a resumed epoch has another number of batches than before, as ranks or episodes per batch
+            are others: with the batches done of it, its batches, and those before
     """
 
     def __init__(
         self, loader: DataLoader, batches: EpochBatches, report: SkipReport, position: Callable[[], tuple[int, int]],
-        moved: Callable[[int, int], None],
+        moved: Callable[[int, int, int], None],
     ) -> None:  # fmt: skip
         super().__init__(loader)
         self.batches = batches
@@ -234,7 +234,7 @@ class TrainLoader(EpisodeLoader):
         is_over = done >= state["num_batches"]
         now = batches.num_batches if is_over else batches.resume(state["epoch"], state["visits"])
         if (now, batches.num_batches) != (done, state["num_batches"]):
-            self.moved(now, state["num_batches"])
+            self.moved(now, batches.num_batches, state["num_batches"])
 
 
 class FixedLoader(EpisodeLoader):

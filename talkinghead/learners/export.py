@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from talkinghead.models.trusted import inside, read_checkpoint, section_of, weights_of
+from talkinghead.models.trusted import inside, read_checkpoint, section_of, trusted, weights_of
 from talkinghead.storage import write_atomic
 
 NETWORKS = ("embedder", "generator", "discriminator")
@@ -49,6 +49,8 @@ def shrink(path: Path, target: Path, loss: Mapping[str, Any] | None = None) -> i
         raise ValueError(f"{path} is no checkpoint of ours: its model has no {', '.join(missing)}")
     for name in ("model", "loss"):
         section_of(str(path), name)  # what would not be loaded is not passed on
+    if loss is not None:
+        trusted(loss, "loss")
     weights = weights_of(checkpoint, str(path))
     state = {name: half(name, value) for name, value in weights.items() if name.split(".")[0] in NETWORKS}
     content = io.BytesIO()

@@ -78,7 +78,7 @@ def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Diffe
         return
     old, new = dict(flat(there)), dict(flat(here))
     for key in old.keys() & new.keys():
-        if NEVER_TOLD & {key.split(".")[0], key.split(".")[-1]} or key.endswith("weights_dir"):
+        if NEVER_TOLD & {key.split(".")[0], key.split(".")[-1]}:
             continue
         values = [Path(value).name if key == "data.path" else value for value in (old[key], new[key])]
         values[0] = RENAMED.get(values[0], values[0]) if key.endswith("_target_") else values[0]

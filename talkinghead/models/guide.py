@@ -204,18 +204,17 @@ def parts_mask(points: Float[Tensor, "B 68 2"], size: int, grow: int = 5) -> Flo
 
 
 def close_ups(image: Float[Tensor, "B C H W"], points: Float[Tensor, "B 68 2"]) -> Float[Tensor, "3*B C h h"]:
-    """Square cut-outs of mouth, left and right eye at these points (pixels), a quarter of the picture's side each.
+    """Square cut-outs of mouth, left and right eye at these points, in pixels.
 
-    Differentiable in the picture. A cut-out of the mouth is as wide as the eyes' outer corners are apart, that of an
-    eye 0.6 times as wide.
+    Their side h is a quarter of the picture's, at least 32. Differentiable in the picture. A cut-out of the mouth is as
+    wide as the eyes' outer corners are apart, that of an eye 0.6 times as wide.
     """
     size = image.shape[-1]
     at = normalized(points.float(), size)
     apart = (at[:, 45] - at[:, 36]).norm(dim=-1)
     middles = torch.cat([at[:, part].mean(1) for part in (MOUTH, LEFT_EYE, RIGHT_EYE)])
     halves = torch.cat([0.5 * apart, 0.3 * apart, 0.3 * apart])
-    cells = centres(max(32, size // 4), image.device)
-    grid = middles[:, None] + halves[:, None, None] * cells
-    side = round(cells.shape[0] ** 0.5)
+    side = max(32, size // 4)
+    grid = middles[:, None] + halves[:, None, None] * centres(side, image.device)
     pictures = image.float().repeat(3, 1, 1, 1)
     return F.grid_sample(pictures, grid.unflatten(1, (side, side)), padding_mode="border", align_corners=False)

@@ -37,6 +37,7 @@ from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.inputs import MODELS, check_output, find_model, is_person
 from talkinghead.reenactment.pipeline import AnimationResult, KnownPerson, NewPerson, Pipeline, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
+from talkinghead.storage import in_one_line
 
 Sources = str | Path | np.ndarray | Sequence[str | Path | np.ndarray]  # names, or pictures as uint8 [H, W, 3]
 FINETUNE: Mapping[str, Any] = {  # conf/finetune/small.yaml; None: as measured for the kind of generator
@@ -60,7 +61,7 @@ def mendable() -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, OSError, ImportError, av.FFmpegError) as error:
-        raise InputError(str(error)) from error
+        raise InputError(in_one_line(error)) from error
 
 
 class Options(NamedTuple):

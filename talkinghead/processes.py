@@ -1,6 +1,7 @@
 """Processes that end when they are told to: commands with one line, workers with their parent, even a killed one."""
 
 import atexit
+import logging
 import multiprocessing
 import os
 import signal
@@ -54,6 +55,7 @@ def program(name: str) -> None:
     the cores from whatever else runs there, and from themselves (docs/animate.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
+    logging.raiseExceptions = False  # no traceback for a line that a full disk has no room for
     plain = sys.excepthook
 
     def last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,27 +1,74 @@
 """Files that are whole at every moment: readers see the old one or the new one, never half; and rows of csv files."""
 
 import csv
+import errno
 import io
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from talkinghead.names import as_cell, of_cell
 
 Row = dict[str, str]
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk without room
+TRIAL = 2**14  # bytes written to see whether a folder takes any
 
 
 def write_atomic(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write under a temporary name, then rename. Missing folders are made; `mode` holds from the first byte on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with errors_name(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_and_rename(path, temporary, content, mode)
+
+
+def _write_and_rename(path: Path, temporary: Path, content: bytes, mode: int) -> None:
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Let an OSError of this block name `path`: not a temporary file, nor none at all, as that of a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ValueError, in one line, where files cannot be written into `folder`, or it cannot be made.
+
+    Nothing is left behind: the trial takes place in the nearest folder that is there.
+    """
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise ValueError(f"{folder} cannot be a folder, for {there} is a file: choose another output")
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(TRIAL))
+    except OSError as error:
+        reason = "the disk is full" if error.errno in FULL else error.strerror
+        raise ValueError(f"nothing can be written to {there} ({reason}): make room there, or choose another") from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, for a user; of a full disk which file had no room there."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in FULL:
+        text = f"{error.filename or 'a file'} cannot be written: the disk is full; make room there"
+    return "; ".join([text, *getattr(error, "__notes__", ())])
 
 
 def read_csv(path: Path, required: Sequence[str] = (), renamed: Mapping[str, str] | None = None) -> list[Row]:

@@ -1,6 +1,8 @@
 """Writing a checkpoint whole or not at all, and never one of NaN weights."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytorch_lightning as L
@@ -8,6 +10,9 @@ import torch
 from torch import nn
 
 from talkinghead.callbacks.guard import TrainingCollapsed
+from talkinghead.storage import errors_name
+
+MEGABYTE = 2**20
 
 
 def save_whole(trainer: L.Trainer, path: Path) -> None:
@@ -28,9 +33,18 @@ def save_whole(trainer: L.Trainer, path: Path) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     temporary = path.with_name(f".{path.name}.tmp")
-    trainer.save_checkpoint(temporary, weights_only=False)  # returns when every rank is done
-    if trainer.is_global_zero:
-        os.replace(temporary, path)
+    try:
+        with errors_name(path):
+            trainer.save_checkpoint(temporary, weights_only=False)  # returns when every rank is done
+        if trainer.is_global_zero:
+            os.replace(temporary, path)
+    except OSError as error:
+        if shutil.disk_usage(tempfile.gettempdir()).free < MEGABYTE:
+            error.add_note(f"or in {tempfile.gettempdir()} (TMPDIR), through which a checkpoint goes")
+        raise
+    finally:
+        if trainer.is_global_zero:
+            temporary.unlink(missing_ok=True)
 
 
 @torch.no_grad()

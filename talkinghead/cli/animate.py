@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from talkinghead.api import Model, Person, load
+from talkinghead.api import InputError, Model, Person, load
 from talkinghead.cli import CONF, name_of
 from talkinghead.faces.crop import Framing
 from talkinghead.learners.load import Loss
@@ -22,6 +22,7 @@ from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.inputs import Files, check_files, names_of
 from talkinghead.reenactment.output_paths import check_targets, stamp, sweep
 from talkinghead.reenactment.pipeline import Settings
+from talkinghead.storage import in_one_line
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="animate")
@@ -40,7 +41,7 @@ def run_or_exit(cfg: DictConfig) -> None:
     except InstantiationException as error:  # a pretrained network that is not there, for example
         sys.exit(f"{name_of('animate.py')}: {error.__cause__ or error}")
     except (ValueError, OSError, ImportError, av.FFmpegError) as error:
-        sys.exit(f"{name_of('animate.py')}: {error}")
+        sys.exit(f"{name_of('animate.py')}: {in_one_line(error)}")
 
 
 def run(cfg: DictConfig) -> Path:
@@ -67,13 +68,15 @@ def run(cfg: DictConfig) -> Path:
             made = model.animate(given.driving, given.output, look=look, images=given.sources)
         else:
             made = model.animate(given.sources, given.driving, given.output, steps, look=look, save=asked.save_person)
-    except KeyboardInterrupt as stop:
-        new = stamp(given.output) not in (None, before)
+    except (KeyboardInterrupt, InputError) as stop:
         saved = Path(asked.save_person).with_suffix(".safetensors") if asked.save_person else None
-        kept = f"{given.output} is whole" if new else "no video was written"
-        if saved and saved.is_file():
-            kept += f"; the person is kept: model={saved}"
-        raise type(stop)(kept) from stop
+        kept = [f"{given.output} is whole"] if stamp(given.output) not in (None, before) else []
+        kept += [f"the person is kept: model={saved}"] if saved and saved.is_file() else []
+        if isinstance(stop, InputError):
+            for one in kept:
+                stop.add_note(one)
+            raise
+        raise type(stop)("; ".join(kept) or "no video was written") from stop
     phases.tell(f"{made.video}" + (f" and {made.sheet.name}" if made.sheet else ""))
     return made.video
 

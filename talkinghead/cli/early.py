@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talkinghead.cli import CONF
 from talkinghead.cli.help import help_text
 from talkinghead.names import as_line
+from talkinghead.storage import check_writable
 
 FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
 INSTEAD = {  # of flags of Lightning's trainer, which wants its own optimisation for them
@@ -61,7 +63,8 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     if several := sweeps(arguments):
         fail(f"{verb}: {several}: several values want -m, for a sweep; a list is written {several.split('=')[0]}=[a,b]")
     try:
-        missing = keys_of(compose(name, arguments), only_missing=True)
+        config = compose(name, arguments)
+        missing = keys_of(config, only_missing=True)
     except OverrideParseException as error:
         fail(f"{verb}: {unreadable(error)}")
     except (HydraException, OmegaConfBaseException) as error:
@@ -74,6 +77,20 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     if asked:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda cfg: None)()
         sys.exit()
+    try:
+        check_writable(outputs_of(config, arguments.multirun))
+    except ValueError as error:
+        fail(f"{verb}: {error}")
+
+
+def outputs_of(config: DictConfig, multirun: bool) -> Path:
+    """The folder in which Hydra will keep what the verb is given, before the verb itself can say anything."""
+    state = HydraConfig.instance()
+    state.set_config(config)  # the paths name choices
+    try:
+        return Path(config.hydra.sweep.dir if multirun else config.hydra.run.dir)
+    finally:
+        state.cfg = None
 
 
 def fail(text: str) -> NoReturn:
@@ -95,7 +112,7 @@ def compose(name: str, arguments: Any, only_groups: bool = False) -> DictConfig:
         overrides = [one for one in overrides if "." not in one.split("=")[0] and is_choice(one)]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(arguments.config_name or name, overrides)
+        return hydra.compose(arguments.config_name or name, overrides, return_hydra_config=True)
 
 
 def sweeps(arguments: Any) -> str | None:
@@ -170,6 +187,8 @@ def keys_of(config: Any, prefix: str = "", only_missing: bool = False) -> list[s
     """Every key with its dots; or those whose values are still to be given."""
     found = []
     for key, value in config.items_ex(resolve=False):
+        if prefix + key == "hydra":  # its own keys are its own matter
+            continue
         if not only_missing or OmegaConf.is_missing(config, key):
             found.append(f"{prefix}{key}")
         if OmegaConf.is_dict(value) and not (value._is_none() or value._is_interpolation() or value._is_missing()):

@@ -1,6 +1,5 @@
 """How a verb ends: mistakes in one line, interruptions with what was saved and how to go on, and what lies where."""
 
-import errno
 import logging
 import os
 import shlex
@@ -16,6 +15,7 @@ from hydra.errors import InstantiationException
 from talkinghead.cli import command_of, name_of
 from talkinghead.cli.checking import OFFLINE
 from talkinghead.processes import INTERRUPTED, TERMINATED, leave, stopped, terminate_cleanly
+from talkinghead.storage import in_one_line
 
 MENDABLE = (ValueError, OSError, ImportError)
 KEPT = {  # of a run's folder: what it is, and where
@@ -51,14 +51,13 @@ def errors_in_one_line(verb: str, *also: type[Exception]) -> Iterator[None]:
             raise  # but for Lightning's end after Ctrl-C
         stopped(name_of(verb), end.__context__)
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
         account = type(cause).__module__.split(".")[0] == "wandb"  # or the network to it
         if os.environ.get("HYDRA_FULL_ERROR") or not (account or isinstance(cause, (*MENDABLE, *also))):
             raise
         if account:
             sys.exit(f"{name_of(verb)}: logger=wandb: {str(cause).strip(' .')}; {OFFLINE}")
-        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        sys.exit(f"{name_of(verb)}: {cause}" + ("; make room there: the same command goes on" if full else ""))
+        sys.exit(f"{name_of(verb)}: {in_one_line(cause)}")
     finally:
         signal.signal(signal.SIGTERM, before)
 

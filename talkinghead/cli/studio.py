@@ -21,6 +21,7 @@ from talkinghead.options import Range, check_numbers
 from talkinghead.pretrained import set_weights_folder
 from talkinghead.reenactment.inputs import SHIPPED, find_model
 from talkinghead.reenactment.pipeline import Settings, find_device
+from talkinghead.storage import in_one_line
 from talkinghead.studio.animator import Animator
 from talkinghead.studio.job_queue import JobQueue
 from talkinghead.studio.uploads import Limits
@@ -49,7 +50,7 @@ def run_or_exit(cfg: DictConfig) -> None:
     except ModuleNotFoundError as error:
         sys.exit(f"studio: {missing_package(error)}")
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"studio: {error}")
+        sys.exit(f"studio: {in_one_line(error)}")
 
 
 def serve(cfg: DictConfig) -> None:

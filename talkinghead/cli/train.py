@@ -128,6 +128,10 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
         status = stop.code or 0
     except SystemExit:  # what Lightning makes of Ctrl-C
         status = INTERRUPTED
+    except (DataFault, OSError):  # no data, no room
+        if trainer.is_global_zero:
+            say_what_it_left(trainer, folder, stopped=True)
+        raise
     if trainer.is_global_zero:
         say_what_it_left(trainer, folder, stopped=status is not None)
     if status is not None:
@@ -175,7 +179,8 @@ def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         lines = ["  nothing: a trial of one batch saves nothing (trainer.fast_dev_run)"]
     kept = trainer.checkpoint_callbacks or trainer.loggers
-    lines = lines or [f"  nothing: {'this start had nothing to do' if kept else 'no callbacks, no loggers'}"]
+    why = "it stopped before anything was saved" if stopped else "this start had nothing to do"
+    lines = lines or [f"  nothing: {why if kept else 'no callbacks, no loggers'}"]
     if stopped and last.is_file():
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN

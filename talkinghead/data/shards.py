@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from talkinghead.names import LONGEST, as_line
-from talkinghead.storage import write_atomic
+from talkinghead.storage import errors_name, write_atomic
 
 DATASET_FILE = "dataset.json"
 VIDEOS_FILE = "videos.json"
@@ -218,7 +218,7 @@ def write_shard(root: Path, file: str, clips: Iterable[Clip]) -> ShardEntry:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     index = ShardIndex([], [], [])
     try:
-        with open(temporary, "wb") as raw:
+        with errors_name(path), open(temporary, "wb") as raw:
             shard = _HashedFile(raw)
             with tarfile.open(fileobj=shard, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
                 for clip in clips:

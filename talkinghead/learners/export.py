@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from talkinghead.models.trusted import inside, read_checkpoint, section_of, trusted, weights_of
-from talkinghead.storage import write_atomic
+from talkinghead.storage import in_one_line, write_atomic
 
 NETWORKS = ("embedder", "generator", "discriminator")
 W = "discriminator.W.weight"
@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> None:
     try:
         size = shrink(given.checkpoint, given.small)
     except (ValueError, OSError) as error:
-        sys.exit(f"portable: {error}")
+        sys.exit(f"portable: {in_one_line(error)}")
     print(f"{given.small}: {size / 1e6:.1f} MB")
 
 

@@ -20,6 +20,7 @@ from talkinghead.preparation.progress import Progress
 from talkinghead.preparation.report import print_report, tell, write_report
 from talkinghead.preparation.sources import SPLITS, Source
 from talkinghead.preparation.workers import Cluster, LocalProcesses, Work
+from talkinghead.storage import check_writable
 
 
 class Runner:
@@ -158,6 +159,7 @@ class Runner:
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
     """Keep a second preparation out of the folder. Raises ValueError when one is at work there."""
+    check_writable(output)
     output.mkdir(parents=True, exist_ok=True)
     with (output / ".lock").open("w") as handle:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from talkinghead.models.person_file import FORMAT, files
 from talkinghead.provenance.reading import SPACES
 from talkinghead.reenactment.source import IMAGE_SUFFIXES
+from talkinghead.storage import check_writable
 
 MARK = SPACES["talkinghead"].encode()  # in the XMP of every file that this program writes
 LEFTOVER = re.compile(r"\.+[^/]+\.(mp4|png)(\.[0-9a-f]{8}\.tmp)+")  # as video.writer and write_atomic name them
@@ -25,8 +26,11 @@ def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str
         person: the name of a person model to write
 
     Raises:
-        ValueError: that names the first such file.
+        ValueError: that names the first such file, or a folder that cannot be written to.
     """
+    check_writable(output.parent)
+    if person:
+        check_writable(Path(person).parent)
     given = list(inputs)
     made = [output, *([output.with_suffix(".png")] if sheet else [])]
     for path in made:

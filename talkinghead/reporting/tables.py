@@ -30,7 +30,7 @@ from talkinghead.reporting.summary import (
     merge,
     publish,
 )
-from talkinghead.storage import Row, read_csv, write_atomic
+from talkinghead.storage import Row, in_one_line, read_csv, write_atomic
 
 
 def find_best(lines: Lines, shots: int, column: Column) -> float | None:
@@ -207,7 +207,7 @@ def main(files: Sequence[str]) -> None:
         rows = read_rows([Path(name) for name in files])
         overview = build_overview(rows)
     except (ValueError, OSError) as error:
-        sys.exit(f"talkinghead.reporting.tables: {error}")
+        sys.exit(f"talkinghead.reporting.tables: {in_one_line(error)}")
     if not overview:
         sys.exit(f"talkinghead.reporting.tables: no rows in {', '.join(files)}")
     for table, lines in overview:

@@ -23,7 +23,7 @@ from talkinghead.evaluation.outputs import FrameStore, load_strip
 from talkinghead.evaluation.results import ALL_CLIPS, ResultKey, Results
 from talkinghead.pixels import as_pictures
 from talkinghead.provenance.marking import OriginStatement, marked
-from talkinghead.storage import Row
+from talkinghead.storage import Row, in_one_line
 from talkinghead.study.study import ANSWERS_FILE, Study, Triplet, name_of, save_study
 from talkinghead.study.user_score import condition_of, key_of
 
@@ -186,7 +186,7 @@ def main() -> None:
             chosen.videos,
         )
     except (ValueError, OSError) as error:
-        sys.exit(f"talkinghead.study.build: {error}")
+        sys.exit(f"talkinghead.study.build: {in_one_line(error)}")
     print(f"{study.folder}: study {study.name}, {len(study.triplets)} triplets")
 
 

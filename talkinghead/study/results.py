@@ -12,6 +12,7 @@ from pathlib import Path
 
 from talkinghead.evaluation.results import ResultKey, Results
 from talkinghead.names import as_lines
+from talkinghead.storage import in_one_line
 from talkinghead.study.answers import Answers
 from talkinghead.study.user_score import Accuracy, accuracy, fill
 
@@ -47,7 +48,7 @@ def main() -> None:
         if chosen.into is not None:
             fill(Results(chosen.into), found)
     except (ValueError, OSError) as error:
-        sys.exit(f"talkinghead.study.results: {error}")
+        sys.exit(f"talkinghead.study.results: {in_one_line(error)}")
     print(as_lines(describe(found)) + f"\n{len({row['participant'] for row in rows})} participants")
 
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS
 from talkinghead.pretrained import SOURCES, WEIGHTS_VARIABLE
-from talkinghead.storage import write_atomic
+from talkinghead.storage import in_one_line, write_atomic
 
 # Of the public vgg_face_caffe.tar.gz, as other projects check it; Oxford publishes none.
 ARCHIVE_MD5 = {"vgg_face_caffe.tar.gz": "ee707ac6e890bc148cb155adeaad12be"}
@@ -254,7 +254,7 @@ def main(arguments: list[str]) -> None:
     try:
         metadata = convert(given.file, given.output)
     except (ValueError, OSError) as error:
-        sys.exit(f"vggface: {error}")
+        sys.exit(f"vggface: {in_one_line(error)}")
     print(f"{given.output} written from {metadata['source']} with SHA-256 {metadata['sha256_of_source']}")
 
 

@@ -18,7 +18,7 @@ import simplejpeg
 
 from talkinghead.provenance import OriginStatement, marked
 from talkinghead.reenactment.output_paths import keep_others
-from talkinghead.storage import write_atomic
+from talkinghead.storage import in_one_line, write_atomic
 from talkinghead.synthetic.body import load_body
 from talkinghead.synthetic.motion import Motion, make_motion
 from talkinghead.synthetic.person import make_person
@@ -83,4 +83,4 @@ if __name__ == "__main__":
     try:
         write_all(parser.parse_args().folder)
     except (ValueError, OSError) as error:
-        sys.exit(f"examples: {error}")
+        sys.exit(f"examples: {in_one_line(error)}")

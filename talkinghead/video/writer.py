@@ -15,6 +15,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
 from talkinghead.provenance import CLAIM, OriginStatement, Signer, mark
+from talkinghead.storage import errors_name
 from talkinghead.video.container import open_media
 
 COPIED = {"aac", "mp3", "ac3", "alac"}  # codecs that MP4 players support; others are encoded as AAC
@@ -46,8 +47,9 @@ class VideoWriter:
     ) -> None:  # fmt: skip
         self.path, self._time_base, self._card, self._signer = path, time_base, card, signer
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
+        with errors_name(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
         try:
             if card:
                 self._container.metadata["comment"] = CLAIM
@@ -76,7 +78,8 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
         frame.pts, frame.time_base, frame.duration = pts, self._time_base, self._step
-        self._container.mux(self._video.encode(frame))
+        with errors_name(self.path):
+            self._container.mux(self._video.encode(frame))
         self._last = pts
 
     def __exit__(
@@ -84,7 +87,8 @@ class VideoWriter:
     ) -> None:
         try:
             if error is None:
-                self._finish()
+                with errors_name(self.path):
+                    self._finish()
         finally:
             self._discard()
 

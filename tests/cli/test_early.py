@@ -143,3 +143,18 @@ def test_what_hydra_takes_is_let_through(given: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["train.py", *given.split()])
     monkeypatch.chdir(ROOT)
     early.answer("config", "python train.py")
+
+
+@pytest.mark.parametrize("command", [
+    ["train", "experiment=meta_synthetic", "hydra.run.dir={}/run"],
+    ["train", "-m", "experiment=meta_synthetic", "seed=0,1", "hydra.sweep.dir={}/run"],
+    ["evaluate", "data=synthetic", "method=[warped]", "output={}"],
+    ["animate", "source=a.jpg", "driving=b.mp4", "hydra.run.dir={}"],
+])  # fmt: skip
+def test_an_output_folder_that_cannot_be_is_told_before_hydra_makes_it(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run(*(one.format(tmp_path / "file") for one in command))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{command[0]}.py: {tmp_path}/file")
+    assert done.stderr.endswith("is a file: choose another output\n")
+    assert "heavy: []" in done.stdout

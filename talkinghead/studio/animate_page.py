@@ -1,10 +1,12 @@
 """The page "Animate": portraits and a driver in, previews on the way, a video out."""
 
-from collections.abc import Callable, Iterator, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, no_type_check
 
+import av
 import gradio as gr
 
 from talkinghead.reenactment.animation import Look
@@ -12,10 +14,11 @@ from talkinghead.studio.animator import AnimateRequest, Animator, Video
 from talkinghead.studio.job import Stopped
 from talkinghead.studio.job_queue import JobQueue
 from talkinghead.studio.messages import UNEXPECTED, explain, translate
-from talkinghead.studio.uploads import Refused, check_picture, check_video
+from talkinghead.studio.uploads import Refused, check_picture, check_video, playable, write_preview
 from talkinghead.studio.view import draw_message, draw_state
 
 OWN = "my own"
+PREVIEW = "preview_"  # begins the names of such copies
 STOPPED = "Stopped. Nothing was kept."
 WAITING = "Waiting for the one before you …"
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -75,9 +78,14 @@ class AnimatePage:
         own = [path for path in given if path.name not in names] or given
         return self._look_at(own, check_picture), [str(path) for path in own]
 
-    def look_at_driver(self, given: Sequence[Path]) -> str:
-        """Likewise."""
-        return self._look_at(given, check_video)
+    def look_at_driver(self, given: Path) -> tuple[str, Path | None]:
+        """Likewise; and a copy to show in its place, beside it, where browsers would not play it."""
+        told = self._look_at([given], check_video)
+        preview = given.with_name(f"{PREVIEW}{secrets.token_hex(8)}.mp4")
+        try:
+            return told, None if told != draw_message("") or playable(given) else write_preview(given, preview)
+        except (av.FFmpegError, OSError, ValueError):  # what is wrong with it is told when it is used
+            return told, None
 
     def _look_at(self, given: Sequence[Path], check: Callable[..., str]) -> str:
         try:
@@ -209,15 +217,15 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
     portraits, driver, *_ = inputs
     go, stop = outputs[-2:]
 
-    turn = gr.State("")
+    turn, originals = gr.State(""), gr.State({})
 
     def wait(request: gr.Request) -> tuple[Any, ...]:
         return behind.enter(str(request.session_hash)), *answer(draw_message(WAITING), busy=True)
 
     @no_type_check  # Gradio must see that it is a generator, which it would not through a checking wrapper
-    def run(turn, portraits, driver, steps, adapt, shown):
+    def run(turn, originals, portraits, driver, steps, adapt, shown):
         look = Look(**dict.fromkeys(shown, True))
-        asked = AnimateRequest(tuple(files_of(portraits)), Path(driver) if driver else None, int(steps), adapt, look)
+        asked = AnimateRequest(tuple(files_of(portraits)), original_of(driver, originals), int(steps), adapt, look)
         yield from behind.run(turn, asked)
 
     def end(request: gr.Request) -> tuple[Any, ...]:
@@ -228,7 +236,7 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
 
     quiet = {key: value for key, value in QUICK.items() if key != "queue"}
     running = go.click(wait, None, [turn, *outputs], **QUICK).then(
-        run, [turn, *inputs], outputs, concurrency_limit=1, trigger_mode="multiple", **quiet
+        run, [turn, originals, *inputs], outputs, concurrency_limit=1, trigger_mode="multiple", **quiet
     )
     running.failure(lambda: answer(draw_message(UNEXPECTED, wrong=True)), None, outputs, **QUICK)
     stop.click(end, None, outputs, **QUICK)
@@ -236,7 +244,17 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
     portraits.upload(
         lambda given: behind.look_at_portraits(files_of(given)), portraits, [outputs[0], portraits], **QUICK
     )
-    driver.upload(lambda given: (behind.look_at_driver([Path(given)]), OWN), driver, [outputs[0], chosen], **QUICK)
+
+    def look(given: str) -> tuple[Any, ...]:
+        told, preview = behind.look_at_driver(Path(given))
+        return told, OWN, str(preview or given), {} if preview is None else {preview.name: given}
+
+    driver.upload(look, driver, [outputs[0], chosen, driver, originals], **QUICK)
+
+
+def original_of(shown: str | None, originals: Mapping[str, str]) -> Path | None:
+    """The video that was uploaded, where a copy of it is shown."""
+    return Path(originals.get(Path(shown).name, shown)) if shown else None
 
 
 def files_of(given: Any) -> list[Path]:

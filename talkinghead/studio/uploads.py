@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import cv2
 from PIL import Image
 
 from talkinghead.options import Range, check_numbers
-from talkinghead.video.container import NoVideo, open_media
+from talkinghead.video.container import NoVideo, find_video, open_media
+from talkinghead.video.reader import Video
+from talkinghead.video.writer import VideoWriter
 
 PICTURES = (
     (0, b"\xff\xd8\xff", ".jpg"), (0, b"\x89PNG\r\n\x1a\n", ".png"), (8, b"WEBP", ".webp"), (0, b"BM", ".bmp"),
@@ -17,6 +20,9 @@ PICTURES = (
 VIDEOS = ((4, b"ftyp", ".mp4"), (4, b"moov", ".mp4"), (0, b"\x1aE\xdf\xa3", ".mkv"), (8, b"AVI ", ".avi"))
 NO_PICTURES = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif")  # what telephones write in the container of MP4
 WIDEST = 4096  # pixels of the longest side of a video
+PLAYED = {(codec, "yuv420p") for codec in ("h264", "vp8", "vp9", "av1")}  # by all browsers, with this pixel format
+PLAYED_IN = (".mp4", ".webm", ".m4v", ".mov")
+PREVIEW_HEIGHT = 360  # pixels
 NUMBERS = {
     "megabytes": Range(0.001, 1e6, whole=False), "megapixels": Range(0.001, 1e6, whole=False),
     "pictures": Range(1, 10_000), "seconds": Range(0.01, 1e6, whole=False), "steps": Range(0, 1_000_000),
@@ -108,6 +114,28 @@ def check_video(path: Path, limits: Limits) -> str:
     if max(width, height) > WIDEST:
         raise Refused(f"{path.name} has {width} x {height} pixels: at most {WIDEST} along a side, please.")
     return suffix
+
+
+def playable(path: Path) -> bool:
+    """Whether browsers play this video as it is: H.264, VP8, VP9 or AV1 in MP4 or WebM."""
+    with open_media(path) as container:
+        context = find_video(container, path).codec_context
+        return (context.codec.canonical_name, context.pix_fmt) in PLAYED and path.suffix.lower() in PLAYED_IN
+
+
+def write_preview(path: Path, preview: Path) -> Path:
+    """A small copy of a video, H.264 with its sound, which every browser plays; the video itself stays as it is."""
+    with Video(path) as video:
+        times = video.timeline
+        height, width = next(video.read([0]))[1].shape[:2]
+        scale = min(1.0, PREVIEW_HEIGHT / height)
+        size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
+        start = float(times.pts[0] * times.time_base)
+        with VideoWriter(preview, *size, times.rate, times.time_base, path, start, crf=28) as writer:
+            for number, image in video.read(range(video.num_frames)):
+                small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+                writer.write(small, times.pts[number] - times.pts[0])
+    return preview
 
 
 def read_head(path: Path, limits: Limits) -> bytes:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import cv2
 import pytest
 from playwright.sync_api import Page, expect
@@ -102,6 +103,32 @@ def test_a_visitors_portraits_and_driver_become_a_video_that_plays(studio: Page,
         content = download.value.path().read_bytes()
         assert any("rainedAlgorithmicMedia" in str(statement) for statement in read(content)), button
     assert not list((folder / "work").iterdir())
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.avi", "mpeg4"), ("phone.mov", "hevc")])
+def test_a_driver_that_browsers_do_not_play_is_shown_and_used(
+    name: str, codec: str, studio: Page, files: Path, folder: Path
+) -> None:
+    with av.open(str(files / name), "w") as container:
+        stream = container.add_stream(codec, rate=25, width=320, height=240, pix_fmt="yuv420p")
+        for n in range(50):
+            frame = av.VideoFrame.from_ndarray(green_frame(320, 240, 40 + n, 60, 60), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    give(studio, "#portraits", files / "me.png")
+    expect(studio.locator("#portraits .thumbnail-item")).to_have_count(1)
+    studio.get_by_label("my own").check()
+    give(studio, "#driver", files / name)
+    shown = studio.locator("#driver video")
+    expect(shown).to_be_visible()
+    wait_until(lambda: shown.evaluate("video => video.currentSrc.includes('preview_') && video.readyState >= 2"))
+    assert shown.evaluate("video => [video.videoWidth, video.videoHeight]") == [320, 240]
+    wait_until(lambda: len(list((folder / "files").rglob("preview_*.mp4"))) == 1)  # Gradio's, which goes with the rest
+    choose_steps(studio, 0)
+    studio.locator("#go").click()
+    expect(studio.locator("#result video")).to_be_visible()
+    for copy in (folder / "files").rglob("preview_*.mp4"):
+        copy.unlink()
 
 
 def test_examples_work_at_once(studio: Page) -> None:

@@ -23,14 +23,24 @@ from talkinghead.cli.launch import VERBS
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.inputs import SHIPPED, file_arguments
-from talkinghead.studio.animate_page import AnimatePage, Examples
+from talkinghead.studio.animate_page import AnimatePage, Examples, original_of
 from talkinghead.studio.animator import AnimateRequest, Animator
 from talkinghead.studio.app import launch
 from talkinghead.studio.job import Job, JobProgress, Phase, State, Stopped
 from talkinghead.studio.job_queue import JobQueue
 from talkinghead.studio.messages import OUT_OF_MEMORY, UNEXPECTED, explain
-from talkinghead.studio.uploads import Limits, Refused, admit_pictures, admit_video, check_picture, check_video
+from talkinghead.studio.uploads import (
+    Limits,
+    Refused,
+    admit_pictures,
+    admit_video,
+    check_picture,
+    check_video,
+    playable,
+    write_preview,
+)  # fmt: skip
 from talkinghead.studio.view import draw_message, draw_state
+from talkinghead.video.reader import Video
 from tests.helpers.preparation_videos import green_frame, write_clip
 from tests.helpers.studio_parts import ENDLESS, LIMITS, make_animator, make_networks, write_examples
 
@@ -319,7 +329,7 @@ def test_files_are_looked_at_as_soon_as_they_come(behind: AnimatePage, examples:
     assert 'role="alert"' in panel
     assert kept == [str(tmp_path / "text.jpg")], "the example goes when a picture of the visitor's comes"
     assert behind.look_at_portraits([examples.portraits["ann"]])[0] == draw_message("")
-    assert 'role="alert"' in behind.look_at_driver([tmp_path / "text.jpg"])
+    assert 'role="alert"' in behind.look_at_driver(tmp_path / "text.jpg")[0]
 
 
 def configured(tmp_path: Path, *overrides: str) -> DictConfig:
@@ -375,3 +385,27 @@ def test_a_taken_port_is_told() -> None:
 def test_no_telemetry() -> None:
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
     assert not gradio.analytics.analytics_enabled()
+
+
+def test_a_video_that_browsers_do_not_play_gets_a_copy_that_they_do(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", 10)
+    assert playable(tmp_path / "clip.mp4")
+    with av.open(str(tmp_path / "clip.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, width=640, height=480, pix_fmt="yuv420p")
+        for n in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((480, 640, 3), 20 * n, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert not playable(tmp_path / "clip.avi")
+    assert playable(write_preview(tmp_path / "clip.avi", tmp_path / "preview.mp4"))
+    with Video(tmp_path / "preview.mp4") as video:
+        pictures = [image for _, image in video.read(range(video.num_frames))]
+        assert video.fps == 25
+    assert [image.shape for image in pictures] == [(360, 480, 3)] * 10
+    assert [round(float(image.mean())) for image in pictures] == pytest.approx([20 * n for n in range(10)], abs=8)
+
+
+def test_the_video_that_was_uploaded_is_used_and_not_the_copy_that_is_shown() -> None:
+    assert original_of("/cache/9f/preview_1.mp4", {"preview_1.mp4": "/cache/3a/clip.avi"}) == Path("/cache/3a/clip.avi")
+    assert original_of("/cache/9f/calm.mp4", {"preview_1.mp4": "/cache/3a/clip.avi"}) == Path("/cache/9f/calm.mp4")
+    assert original_of(None, {}) is None

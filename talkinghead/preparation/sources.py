@@ -252,14 +252,16 @@ def hold_out(units: list[Unit], count: int) -> list[Unit]:
 
 
 def keys(units: list[Unit]) -> list[str]:
-    """One name per unit for the members of a shard: letters, digits, `_` and `-`, no two alike."""
-    plain = [re.sub(r"[^A-Za-z0-9_-]", "-", "_".join(PurePosixPath(unit.clip).parts)) for unit in units]
-    count = Counter(plain)
-    plain = [key if len(key) <= _LONGEST_KEY else key[:_LONGEST_KEY] for key in plain]
-    count = Counter(plain)
+    """One name per unit for the members of a shard: letters, digits, `_` and `-`, no two alike.
+
+    Not even but for capitals, for which not all file systems care: pictures are named by it later.
+    """
+    plain = ["_".join(PurePosixPath(unit.clip).parts) for unit in units]
+    plain = [re.sub(r"[^A-Za-z0-9_-]", "-", key)[:_LONGEST_KEY] for key in plain]
+    count = Counter(key.lower() for key in plain)
     return [
         key
-        if count[key] == 1 and len(key) < _LONGEST_KEY
+        if count[key.lower()] == 1 and len(key) < _LONGEST_KEY
         else f"{key}-{hashlib.sha256(os.fsencode(f'{unit.split}/{unit.clip}')).hexdigest()[:8]}"
         for key, unit in zip(plain, units, strict=True)
     ]

@@ -97,6 +97,9 @@ def test_keys_fit_into_a_tar_and_none_are_alike() -> None:
     assert max(map(len, found)) <= 80
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", key) for key in found)
     assert found[0] == "a"
+    capitals = keys([Unit("train", "p", c, c, ("f",)) for c in ["Anna/1", "anna/1", "ANNA/1", "Bea/1"]])
+    assert len({key.lower() for key in capitals}) == 4, "not all file systems tell capitals apart"
+    assert capitals[3] == "Bea_1"
 
 
 def test_files_of_one_name_and_other_suffixes_are_other_clips(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The types that cross package borders."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -33,6 +33,14 @@ class Episode(NamedTuple):
             shots_landmarks=self.shots_landmarks[:, :num_shots],
             shots_points=self.shots_points[:, :num_shots],
         )
+
+    def split(self, parts: int) -> list["Episode"]:
+        """The same episodes in `parts` batches of as equal sizes as can be. Raises ValueError where some had none."""
+        if not 1 <= parts <= len(self.key):
+            raise ValueError(f"{len(self.key)} episodes cannot be split into {parts} parts")
+        size = len(self.key)
+        pieces = [slice(size * n // parts, size * (n + 1) // parts) for n in range(parts)]
+        return [Episode(*(value[piece] for value in cast(Any, self))) for piece in pieces]
 
 
 class Frames(NamedTuple):

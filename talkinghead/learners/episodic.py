@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from talkinghead.learners.minimize import clip_gradients, minimize
+from talkinghead.learners.minimize import WHOLE, Share, clip_gradients, minimize
 from talkinghead.learners.video_rows import match_videos
 from talkinghead.metrics.suite import ImageMetrics
+from talkinghead.models.layers import without_power_iterations
 from talkinghead.models.memory_format import lay_out, training_layout
 from talkinghead.models.nearest_frame import nearest_frame
 from talkinghead.types import Episode
@@ -55,6 +56,7 @@ class EpisodicLearner(L.LightningModule):
         # In lists, so that frozen networks are neither saved, averaged nor wrapped by DDP.
         self._frozen = [content]
         self._metrics = [{name: metrics.fresh() for name in names} if metrics is not None else {}]
+        self._means: dict[str, Tensor] = {}  # of what was logged for parts of a batch so far
         self.last_output: Tensor | None = None
 
     @abstractmethod
@@ -69,11 +71,27 @@ class EpisodicLearner(L.LightningModule):
         return content
 
     @contextmanager
-    def minimize(self, *optimizers: Optimizer) -> Iterator[dict[str, Tensor]]:
-        """Collect named losses, then step on their weighted sum and log them; all other parameters are frozen."""
-        with minimize(optimizers, self.parameters(), self.weights, self.manual_backward) as losses:
+    def minimize(self, *optimizers: Optimizer, share: Share = WHOLE) -> Iterator[dict[str, Tensor]]:
+        """Collect named losses, then step on their weighted sum and log them; all other parameters are frozen.
+
+        Args:
+            share: of the batch that the losses are of: the step is taken with the last one
+        """
+        with (
+            nullcontext() if share.first else without_power_iterations(self),
+            minimize(optimizers, self.parameters(), self.weights, self.manual_backward, share) as losses,
+        ):
             yield losses
-        self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
+        self.log_mean({f"loss/{name}": value.detach() for name, value in losses.items()}, share)
+
+    def log_mean(self, values: Mapping[str, Tensor], share: Share) -> None:
+        """Log the means over the parts of a batch, with the last one."""
+        means = {name: value * share.of for name, value in values.items()}
+        if not share.first:
+            means = {name: value + self._means[name] for name, value in means.items()}
+        if share.last:
+            self.log_dict(means)
+        self._means.update(means)
 
     # Validation: each shot count, and the copied frame that a method has to beat.
 

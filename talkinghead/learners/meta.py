@@ -1,6 +1,7 @@
 """Meta-learning stage (arXiv 1905.08233, Sec. 3.2)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, final
 
 import torch
@@ -10,11 +11,13 @@ from torch.nn.functional import cosine_similarity
 from torch.optim import Adam, Optimizer, SparseAdam
 
 from talkinghead.learners.adversarial import AdversarialLearner
+from talkinghead.learners.minimize import WHOLE, Share
 from talkinghead.learners.sparse_rows import average_rows, fill_rows
 from talkinghead.losses import adversarial, feature_matching, hinge, matching
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
 from talkinghead.models.guide import close_ups, parts_mask
+from talkinghead.models.layers import without_power_iterations
 from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.types import Episode
 
@@ -35,6 +38,9 @@ class MetaLearner(AdversarialLearner):
         betas: of all Adams
         eps: of all Adams
         lr_w: of W; None: lr_discriminator
+        accumulate: in so many parts, one after the other, a batch passes: less memory for the same update, and a second
+            pass of E and G
+        fused: PyTorch's fused Adam, fewer passes over the weights
         gradient_clip_norm: of E and G together, of theta, w0 and b together, and of W's rows; None: no clipping
         compile_with: backend of `torch.compile` for E, G, V and L_CNT in training, e.g. "inductor"; None: as they are
     """
@@ -49,7 +55,7 @@ class MetaLearner(AdversarialLearner):
         betas: Sequence[float] = (0.0, 0.999), lr_w: float | None = None, eps: float = 1e-8,
         matched_shot: Literal["mean", "first"] = "mean", generator_first: bool = False,
         fake_moves_w: bool = True, first_visit: bool = False, gradient_clip_norm: float | int | None = None,
-        compile_with: str | None = None,
+        accumulate: int = 1, fused: bool = False, compile_with: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(content, weights, metrics, validation_shots, gradient_clip_norm)
         if matched_shot not in ("mean", "first"):
@@ -60,7 +66,10 @@ class MetaLearner(AdversarialLearner):
         self.generator_first, self.fake_moves_w = generator_first, fake_moves_w
         self.lr_generator, self.lr_discriminator = lr_generator, lr_discriminator
         self.lr_w = lr_discriminator if lr_w is None else lr_w
-        self.betas, self.eps = (float(betas[0]), float(betas[1])), eps
+        self.betas, self.eps, self.fused = (float(betas[0]), float(betas[1])), eps, fused
+        if accumulate < 1:
+            raise ValueError(f"learner.accumulate={accumulate}: at least 1, please")
+        self.accumulate = accumulate
         if compile_with and compile_with not in (known := torch._dynamo.list_backends(exclude_tags=())):
             raise ValueError(
                 f"learner.compile_with={compile_with}: null compiles nothing; there are {', '.join(known)}"
@@ -84,6 +93,8 @@ class MetaLearner(AdversarialLearner):
 
     def training_step(self, batch: Episode, batch_idx: int) -> None:
         """One episode per row: `num_discriminator_steps` updates of D, one of E and G."""
+        if self.accumulate > 1:
+            return self.accumulated_step(batch)
         e, e_hat = self.embed(batch)  # the mean of e_i(s_k) over the K shots
         shown = self.generator.condition(batch)  # y_i(t); to a warp-guided G also a shot, moved to y_i(t)
         x_hat = self.generator(shown, e_hat)  # G(y_i(t), e_hat_i; psi, P): one pass for all updates below
@@ -101,22 +112,57 @@ class MetaLearner(AdversarialLearner):
         self.last_output = x_hat.detach()
         self.log_dict(self.embeddings(e_hat.detach(), batch.video_index))
 
+    def accumulated_step(self, batch: Episode) -> None:
+        """The updates of `training_step`, from parts of the batch whose gradients add up.
+
+        The activations of one part are gone before the next: E and G pass without gradients first, for D's updates and
+        the rows of W, and again for their own.
+        """
+        parts = batch.split(self.accumulate)
+        shares = [Share(len(p.key) / len(batch.key), n == 0, n == len(parts) - 1) for n, p in enumerate(parts)]
+        with torch.no_grad():
+            outputs = [self.output(part, iterate=share.first) for part, share in zip(parts, shares, strict=True)]
+        x_hats, matched, e_hats = zip(*outputs, strict=True)
+        if self.visited is not None:
+            fill_rows(self.discriminator.W.weight, self.visited, batch.video_index, torch.cat(e_hats))
+
+        moves = ["discriminator"] * self.num_discriminator_steps
+        for player in ["generator", *moves] if self.generator_first else [*moves, "generator"]:
+            for n, (part, share) in enumerate(zip(parts, shares, strict=True)):
+                if player == "discriminator":
+                    self.move_discriminator(part, x_hats[n], matched[n], share)
+                else:
+                    x_hat, e, _ = self.output(part, iterate=False)
+                    self.move_generator(part, x_hat, e, share)
+
+        self.last_output = torch.cat(x_hats)
+        self.log_dict(self.embeddings(torch.cat(e_hats), batch.video_index))
+
+    def output(self, batch: Episode, iterate: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """x_hat, what L_MCH matches, and e_hat; `iterate`: with a power iteration of spectral norm, as in training."""
+        with nullcontext() if iterate else without_power_iterations(self.embedder, self.generator):
+            e, e_hat = self.embed(batch)
+            x_hat = self.generator(self.generator.condition(batch), e_hat)
+        return x_hat, e_hat if self.matched_shot == "mean" else e[:, 0], e_hat
+
     def move_discriminator(
-        self, batch: Episode, x_hat: Float[Tensor, "B 3 H W"], matched: Float[Tensor, "B N"]
+        self, batch: Episode, x_hat: Float[Tensor, "B 3 H W"], matched: Float[Tensor, "B N"], share: Share = WHOLE
     ) -> None:
         """One update of theta, w0, b and W."""
         x, y, i = batch.target, batch.target_landmarks, batch.video_index
         _, opt_d, opt_w = self.step_optimizers()
-        with self.minimize(opt_d, opt_w) as loss:
+        with self.minimize(opt_d, opt_w, share=share) as loss:
             loss["dsc"] = hinge(*self.discriminator.compare(x, x_hat, y, i, self.fake_moves_w))
             if self.weights.get("mch") and self.matching_moves_w:
                 loss["mch"] = matching(matched, self.discriminator.rows(i))  # e_hat is detached: updates W
 
-    def move_generator(self, batch: Episode, x_hat: Float[Tensor, "B 3 H W"], matched: Float[Tensor, "B N"]) -> None:
+    def move_generator(
+        self, batch: Episode, x_hat: Float[Tensor, "B 3 H W"], matched: Float[Tensor, "B N"], share: Share = WHOLE
+    ) -> None:
         """One update of phi, psi and P."""
         x, y, i = batch.target, batch.target_landmarks, batch.video_index
         opt_g, _, _ = self.step_optimizers()
-        with self.minimize(opt_g) as loss:
+        with self.minimize(opt_g, share=share) as loss:
             with torch.no_grad():  # L_FM needs the activations on x, no gradient
                 real = self.discriminator(x, y, i)
             fake = self.discriminator(x_hat, y, i)
@@ -129,7 +175,7 @@ class MetaLearner(AdversarialLearner):
                 loss["parts"] = parts(x, x_hat, batch.target_points)
             if self.weights.get("close_ups"):  # L_CNT of mouth and eyes alone, where a few pixels tell much
                 loss["close_ups"] = self.content(*(close_ups(each, batch.target_points) for each in (x, x_hat)))
-        self.log_dict({"score/real": real.score.mean(), "score/fake": fake.score.detach().mean()})
+        self.log_mean({"score/real": real.score.mean(), "score/fake": fake.score.detach().mean()}, share)
 
     @torch.no_grad()
     def embeddings(self, e_hat: Float[Tensor, "B N"], i: Tensor) -> dict[str, Tensor]:
@@ -151,8 +197,8 @@ class MetaLearner(AdversarialLearner):
         rows = self.discriminator.W.weight
         theta = [p for p in self.discriminator.parameters() if p is not rows]
         phi_psi = [*self.embedder.parameters(), *self.generator.parameters()]
-        opt_g = Adam(phi_psi, self.lr_generator, self.betas, self.eps)
-        opt_d = Adam(theta, self.lr_discriminator, self.betas, self.eps)
+        opt_g = Adam(phi_psi, self.lr_generator, self.betas, self.eps, fused=self.fused or None)
+        opt_d = Adam(theta, self.lr_discriminator, self.betas, self.eps, fused=self.fused or None)
         opt_w = SparseAdam([rows], self.lr_w, self.betas, self.eps)
         opt_w.register_step_pre_hook(average_rows)
         return [opt_g, opt_d, opt_w]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,10 +11,27 @@ from torch.nn.utils import get_total_norm, parametrize
 from torch.optim import Optimizer
 
 
+class Share(NamedTuple):
+    """Which part of a batch an update's losses are of, where the gradients of several parts add up.
+
+    Attributes:
+        of: the batch, in (0, 1]
+        first: no part came before
+        last: no part follows: the optimizers step
+    """
+
+    of: float = 1.0
+    first: bool = True
+    last: bool = True
+
+
+WHOLE = Share()
+
+
 @contextmanager
 def minimize(
     optimizers: Sequence[Optimizer], parameters: Iterable[nn.Parameter], weights: Mapping[str, float | int],
-    backward: Callable[[Tensor], object] = Tensor.backward,
+    backward: Callable[[Tensor], object] = Tensor.backward, share: Share = WHOLE,
 ) -> Iterator[dict[str, Tensor]]:  # fmt: skip
     """Yield a dictionary for losses by name; then `optimizers` step on their weighted sum (weight 1 if unnamed).
 
@@ -25,6 +43,7 @@ def minimize(
         parameters: of all players
         weights: by the names of the losses
         backward: computes the gradients of the weighted sum; a LightningModule passes `manual_backward`
+        share: of the batch whose means the losses are; but for the last one, gradients are kept and no step is taken
 
     >>> g, d = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(1.0))
     >>> with minimize([torch.optim.SGD([g], lr=0.1)], [g, d], {"fm": 10}) as loss:
@@ -42,14 +61,14 @@ def minimize(
         with parametrize.cached():
             yield losses
             weighted = [weights.get(name, 1.0) * value for name, value in losses.items()]
-            total = torch.stack(weighted).sum()
+            total = torch.stack(weighted).sum() * share.of
             # Autocast is for the forward pass: inside it, a backward written in fp32 would multiply in bf16.
             with torch.autocast(total.device.type, enabled=False):
                 backward(total)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    for optimizer in optimizers:
+    for optimizer in optimizers if share.last else ():
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     torch.clear_autocast_cache()  # it holds casts of the weights as they were before the step

@@ -1,7 +1,8 @@
 """Building blocks of the networks (arXiv 1905.08233, Sec. 4): residual blocks, AdaIN, self-attention, spectral norm."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -68,6 +69,7 @@ class SpectralNorm(nn.Module):
 
     u: Tensor
     v: Tensor
+    iterates = True  # in training; see `without_power_iterations`
 
     def __init__(self, weight: Tensor, num_warmup: int = POWER_ITERATIONS, eps: float = 1e-4) -> None:
         super().__init__()
@@ -87,11 +89,11 @@ class SpectralNorm(nn.Module):
     def singular(self, matrix: Float[Tensor, "out fan_in"], num_inputs: int) -> tuple[Tensor, Tensor, Tensor]:
         """The largest singular value and its vectors u and v, after a power iteration if in training."""
         u, v = self.u.clone(), self.v.view(num_inputs, -1).T.flatten()  # v is stored in torch's order, inputs first
-        if self.training:
+        if self.training and self.iterates:
             v = F.normalize(matrix.T @ u, dim=0, eps=self.eps)
             self.v.copy_(v.view(-1, num_inputs).T.flatten())
         product = matrix @ v
-        if self.training:
+        if self.training and self.iterates:
             u = F.normalize(product, dim=0, eps=self.eps)
             self.u.copy_(u)
         return torch.dot(u, product), u, v
@@ -105,6 +107,7 @@ class RowNorm(nn.Module):
 
     v: Tensor
     sigma: Tensor
+    iterates = True  # in training; see `without_power_iterations`
 
     def __init__(self, table: Float[Tensor, "R N"], num_warmup: int = POWER_ITERATIONS) -> None:
         super().__init__()
@@ -120,10 +123,24 @@ class RowNorm(nn.Module):
         self.sigma.copy_((table @ self.v).norm().clamp(min=1e-12))
 
     def forward(self, rows: Float[Tensor, "B N"], table: Float[Tensor, "R N"]) -> Float[Tensor, "B N"]:
-        if self.training:
+        if self.training and self.iterates:
             with torch.autocast(table.device.type, enabled=False):
                 self.iterate(table.detach())
         return rows / self.sigma.clone()
+
+
+@contextmanager
+def without_power_iterations(*modules: nn.Module) -> Iterator[None]:
+    """Inside the block, spectrally normalised weights are what they were at their last use, also in training."""
+    norms = [one for module in modules for one in module.modules() if isinstance(one, SpectralNorm | RowNorm)]
+    before = [norm.iterates for norm in norms]
+    for norm in norms:
+        norm.iterates = False
+    try:
+        yield
+    finally:
+        for norm, iterates in zip(norms, before, strict=True):
+            norm.iterates = iterates
 
 
 @torch.no_grad()

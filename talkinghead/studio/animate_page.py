@@ -87,6 +87,11 @@ class AnimatePage:
         except (av.FFmpegError, OSError, ValueError):  # what is wrong with it is told when it is used
             return told, None
 
+    def take_driver(self, given: str) -> tuple[Any, ...]:
+        """An upload: what is wrong with it, the choice, what is shown, and of which file that is a copy."""
+        told, preview = self.look_at_driver(Path(given))
+        return told, OWN, str(preview or given), {} if preview is None else {preview.name: given}
+
     def _look_at(self, given: Sequence[Path], check: Callable[..., str]) -> str:
         try:
             for path in given:
@@ -245,11 +250,7 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
         lambda given: behind.look_at_portraits(files_of(given)), portraits, [outputs[0], portraits], **QUICK
     )
 
-    def look(given: str) -> tuple[Any, ...]:
-        told, preview = behind.look_at_driver(Path(given))
-        return told, OWN, str(preview or given), {} if preview is None else {preview.name: given}
-
-    driver.upload(look, driver, [outputs[0], chosen, driver, originals], **QUICK)
+    driver.upload(behind.take_driver, driver, [outputs[0], chosen, driver, originals], **QUICK)
 
 
 def original_of(shown: str | None, originals: Mapping[str, str]) -> Path | None:

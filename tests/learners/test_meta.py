@@ -343,3 +343,38 @@ def test_compiled_networks_train_as_plain_ones() -> None:
     before, after = snapshot(plain), snapshot(compiled)
     assert before.keys() == after.keys(), "a checkpoint of the one is one of the other"
     assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"generator_first": True}, {"num_discriminator_steps": 1, "first_visit": True}]
+)
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_parts_of_a_batch_move_the_weights_as_the_whole_does(accumulate: int, options: dict) -> None:
+    weights = dict.fromkeys(("cnt", "adv", "fm", "mch"), 1.0)
+    learners = [make_learner(weights, accumulate=n, eps=1e-3, **options) for n in (1, accumulate)]
+    episodes = [make_episode((1, 4, 2)), make_episode((0, 4, 3))]
+    trainers = [fit(learner, episodes) for learner in learners]
+    whole, parts = map(snapshot, learners)
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        assert torch.allclose(whole[name], parts[name], atol=2e-5), name
+    for name, value in trainers[0].logged_metrics.items():
+        assert float(trainers[1].logged_metrics[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-4), name
+    outputs = [learner.last_output for learner in learners]
+    assert torch.allclose(outputs[0], outputs[1], atol=1e-4)
+
+
+def test_more_parts_than_episodes_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 episodes cannot be split into 3 parts"):
+        fit(make_learner(accumulate=3), [make_episode()])
+    with pytest.raises(ValueError, match=r"accumulate=0: at least 1"):
+        make_learner(accumulate=0)
+
+
+def test_fused_adam_takes_the_same_steps() -> None:
+    plain, fused = (make_learner(fused=fused, eps=1e-3) for fused in (False, True))
+    episodes = [make_episode(), make_episode((0, 2))]
+    for learner in (plain, fused):
+        fit(learner, episodes)
+    before, after = snapshot(plain), snapshot(fused)
+    assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)

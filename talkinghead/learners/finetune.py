@@ -14,7 +14,7 @@ from torch.optim import Adam
 
 from talkinghead.learners.finetune_defaults import measured
 from talkinghead.learners.finetune_pairs import AnyPersonalGenerator, MotionConsistency, PairSampler
-from talkinghead.learners.minimize import minimize
+from talkinghead.learners.minimize import fused_adam, minimize
 from talkinghead.learners.shots import BATCH, draw, shuffled_batches
 from talkinghead.losses import adversarial, feature_matching, hinge
 from talkinghead.models.fast_generator import FastGenerator, FastWarpGuidedGenerator
@@ -197,8 +197,8 @@ class FineTuner(nn.Module):
         self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, shots: Frames
     ) -> "FinetuneState":  # fmt: skip
         """Make the optimizers, the pairs, and the motion to be preserved."""
-        opt_g = Adam(groups(generator, {"psi"}, self.lr_psi), self.lr_generator, self.betas)
-        opt_d = Adam(groups(discriminator, {"w", "b"}, self.lr_w), self.lr_discriminator, self.betas)
+        opt_g = fused_adam(groups(generator, {"psi"}, self.lr_psi), self.lr_generator, self.betas)
+        opt_d = fused_adam(groups(discriminator, {"w", "b"}, self.lr_w), self.lr_discriminator, self.betas)
         motion = MotionConsistency(generator, shots) if self.weights.get("motion") else None
         return FinetuneState(opt_g, opt_d, PairSampler(generator, shots, self.augment), motion)
 

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
-from torch.optim import Adam, Optimizer, SparseAdam
+from torch.optim import Optimizer, SparseAdam
 
 from talkinghead.learners.adversarial import AdversarialLearner
-from talkinghead.learners.minimize import WHOLE, Share
+from talkinghead.learners.minimize import WHOLE, Share, fused_adam
 from talkinghead.learners.sparse_rows import average_rows, fill_rows
 from talkinghead.losses import adversarial, feature_matching, hinge, matching
 from talkinghead.metrics.suite import ImageMetrics
@@ -40,7 +40,6 @@ class MetaLearner(AdversarialLearner):
         lr_w: of W; None: lr_discriminator
         accumulate: in so many parts, one after the other, a batch passes: less memory for the same update, and a second
             pass of E and G
-        fused: PyTorch's fused Adam, fewer passes over the weights
         gradient_clip_norm: of E and G together, of theta, w0 and b together, and of W's rows; None: no clipping
         compile_with: backend of `torch.compile` for E, G, V and L_CNT in training, e.g. "inductor"; None: as they are
     """
@@ -55,7 +54,7 @@ class MetaLearner(AdversarialLearner):
         betas: Sequence[float] = (0.0, 0.999), lr_w: float | None = None, eps: float = 1e-8,
         matched_shot: Literal["mean", "first"] = "mean", generator_first: bool = False,
         fake_moves_w: bool = True, first_visit: bool = False, gradient_clip_norm: float | int | None = None,
-        accumulate: int = 1, fused: bool = False, compile_with: str | None = None,
+        accumulate: int = 1, compile_with: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(content, weights, metrics, validation_shots, gradient_clip_norm)
         if matched_shot not in ("mean", "first"):
@@ -66,7 +65,7 @@ class MetaLearner(AdversarialLearner):
         self.generator_first, self.fake_moves_w = generator_first, fake_moves_w
         self.lr_generator, self.lr_discriminator = lr_generator, lr_discriminator
         self.lr_w = lr_discriminator if lr_w is None else lr_w
-        self.betas, self.eps, self.fused = (float(betas[0]), float(betas[1])), eps, fused
+        self.betas, self.eps = (float(betas[0]), float(betas[1])), eps
         if accumulate < 1:
             raise ValueError(f"learner.accumulate={accumulate}: at least 1, please")
         self.accumulate = accumulate
@@ -197,8 +196,8 @@ class MetaLearner(AdversarialLearner):
         rows = self.discriminator.W.weight
         theta = [p for p in self.discriminator.parameters() if p is not rows]
         phi_psi = [*self.embedder.parameters(), *self.generator.parameters()]
-        opt_g = Adam(phi_psi, self.lr_generator, self.betas, self.eps, fused=self.fused or None)
-        opt_d = Adam(theta, self.lr_discriminator, self.betas, self.eps, fused=self.fused or None)
+        opt_g = fused_adam(phi_psi, self.lr_generator, self.betas, self.eps)
+        opt_d = fused_adam(theta, self.lr_discriminator, self.betas, self.eps)
         opt_w = SparseAdam([rows], self.lr_w, self.betas, self.eps)
         opt_w.register_step_pre_hook(average_rows)
         return [opt_g, opt_d, opt_w]

@@ -2,13 +2,37 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm, parametrize
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
+
+
+def fused_adam(
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, betas: tuple[float, float],
+    eps: float = 1e-8,
+) -> Adam:  # fmt: skip
+    """Adam in one pass over the weights, which takes a third of the time on a CPU.
+
+    PyTorch's kernel goes through memory in order, whatever the strides: a gradient, or a mean out of a checkpoint, in
+    another memory format than its weight would be taken for other elements. So they are brought into the weight's.
+    """
+    optimizer = Adam(parameters, lr, betas, eps, fused=True)
+    optimizer.register_step_pre_hook(_align_strides)
+    return optimizer
+
+
+@torch.no_grad()
+def _align_strides(optimizer: Optimizer, args: object, kwargs: object) -> None:
+    for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+        if parameter.grad.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+        for name, value in optimizer.state[parameter].items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                optimizer.state[parameter][name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 class Share(NamedTuple):

@@ -9,10 +9,10 @@ from typing import TypeVar, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from talkinghead.learners.adversarial import AdversarialLearner
-from talkinghead.learners.minimize import minimize
+from talkinghead.learners.minimize import fused_adam, minimize
 from talkinghead.learners.shots import draw, shuffled_batches
 from talkinghead.losses import feature_matching
 from talkinghead.metrics.suite import ImageMetrics
@@ -104,7 +104,7 @@ class Pix2PixHDLearner(AdversarialLearner):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Adam for G and Adam for D."""
-        return [Adam(part.parameters(), self.lr, self.betas) for part in (self.generator, self.discriminator)]
+        return [fused_adam(part.parameters(), self.lr, self.betas) for part in (self.generator, self.discriminator)]
 
     def reenact(self, batch: Episode, num_shots: int) -> Float[Tensor, "B 3 H W"]:
         """The pretrained G on the targets' landmark images: an average person, the same for every number of shots.
@@ -121,7 +121,9 @@ class Pix2PixHDLearner(AdversarialLearner):
             raise ValueError("Pix2pixHD learns a person from at least one frame, and was given none")
         self.content.to(shots.images.device)
         generator, discriminator = trainable_copy(self.generator), trainable_copy(self.discriminator)
-        opt_g, opt_d = (Adam(part.parameters(), self.finetune_lr, self.betas) for part in (generator, discriminator))
+        opt_g, opt_d = (
+            fused_adam(part.parameters(), self.finetune_lr, self.betas) for part in (generator, discriminator)
+        )
         players = [*generator.parameters(), *discriminator.parameters()]
 
         def move(optimizer: Optimizer) -> AbstractContextManager[dict[str, Tensor]]:

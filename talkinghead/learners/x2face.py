@@ -7,9 +7,10 @@ from typing import cast, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from talkinghead.learners.episodic import EpisodicLearner
+from talkinghead.learners.minimize import fused_adam
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.x2face import DrivingNetwork, EmbeddingNetwork, warp
 from talkinghead.types import Episode, Frames, Reenactor
@@ -75,7 +76,7 @@ class X2FaceLearner(EpisodicLearner):
 
     def configure_optimizers(self) -> Optimizer:
         """One Adam for the embedding and the driving network together."""
-        return Adam([*self.embedder.parameters(), *self.driver.parameters()], self.lr, self.betas)
+        return fused_adam([*self.embedder.parameters(), *self.driver.parameters()], self.lr, self.betas)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from talkinghead.storage import check_writable
 FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
 INSTEAD = {  # of flags of Lightning's trainer, which wants its own optimisation for them
     "trainer.gradient_clip_val": "learner.gradient_clip_norm",
-    "trainer.accumulate_grad_batches": "data.batch_size",
+    "trainer.accumulate_grad_batches": "learner.accumulate",
 }
 ELSEWHERE = {
     **INSTEAD, "methods": "method", "adaptations": "adaptation",

@@ -52,7 +52,7 @@ def test_what_ships_passes(name: str, overrides: tuple[str, ...]) -> None:
 def test_flags_of_the_trainer_that_the_learners_cannot_use_name_what_to_set() -> None:
     with pytest.raises(ValueError, match=r"gradient_clip_val=0\.5: .*set learner\.gradient_clip_norm, please"):
         check_flags(composed("config", "+trainer.gradient_clip_val=0.5"))
-    with pytest.raises(ValueError, match=r"accumulate_grad_batches=4: .*set data\.batch_size, please"):
+    with pytest.raises(ValueError, match=r"accumulate_grad_batches=4: .*set learner\.accumulate, please"):
         check_flags(composed("config", "+trainer.accumulate_grad_batches=4"))
     check_flags(composed("config", "+trainer.gradient_clip_val=null", "+trainer.accumulate_grad_batches=1"))
     check_flags(composed("config", "experiment=facenet_synthetic", "+trainer.gradient_clip_val=1"))  # it takes it

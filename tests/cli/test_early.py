@@ -119,7 +119,7 @@ def test_the_search_that_ships_is_one_of_optuna() -> None:
     ("config", "trainer.gradient_clip_val=1", "here it is learner.gradient_clip_norm;"),
     ("config", "-m hparams_search=optuna", "is not installed: pip install -c constraints.txt"),
     ("config", "-m hparams_search=optunna", "the nearest is optuna;"),
-    ("config", "trainer.accumulate_grad_batches=4", "here it is data.batch_size;"),
+    ("config", "trainer.accumulate_grad_batches=4", "here it is learner.accumulate;"),
     ("animate", "method=fast", "method=fast: there is no such choice; there are ff, ft"),
     ("animate", "look.pste=true", "the nearest is look.paste;"),
     ("evaluate", "shot=[1]", "the nearest is shots;"),

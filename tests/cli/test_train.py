@@ -168,6 +168,26 @@ def test_two_ranks_hold_the_same_weights_and_share_the_episodes(data_set: Path, 
         assert sorted(keys) == sorted(set(keys)), "eight clips, eight episodes: each clip once"
 
 
+@pytest.mark.slow
+def test_ranks_and_parts_of_a_batch_move_the_weights_as_one_rank_does(data_set: Path, tmp_path: Path) -> None:
+    # With an eps this large, Adam's steps are nearly proportional to the gradients, of which it else forgets the size.
+    common = ["trainer.max_epochs=1", "learner.eps=1", "learner.lr_generator=0.01", "learner.lr_discriminator=0.01"]
+    for name, options in {
+        "whole": ["data.batch_size=4"],
+        "parts": ["trainer=ddp_cpu", "trainer.devices=2", "data.batch_size=2", "learner.accumulate=2"],
+    }.items():
+        (tmp_path / name).mkdir()
+        dump = f"+callbacks.dump={{_target_:tests.helpers.rank_dump.RankDump,dirpath:{tmp_path / name}}}"
+        finish(start(data_set, name, *common, *options, dump))
+    whole = torch.load(tmp_path / "whole/0.pt", weights_only=True)
+    parts = [torch.load(tmp_path / f"parts/{rank}.pt", weights_only=True) for rank in range(2)]
+    assert sorted(whole["seen"]) == sorted([*parts[0]["seen"], *parts[1]["seen"]])
+    assert whole["step"] == parts[0]["step"] == 2
+    assert_bit_equal(parts[0]["weights"], parts[1]["weights"])
+    for name, value in whole["weights"].items():
+        assert torch.allclose(value, parts[0]["weights"][name], atol=5e-5), name
+
+
 def test_a_sweep_reaches_its_first_job(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), "-m", "experiment=meta_voxceleb", "seed=0,1"]
     environment = {**os.environ, "TALKINGHEAD_ROOT": str(tmp_path)}

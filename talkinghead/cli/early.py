@@ -78,7 +78,10 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda cfg: None)()
         sys.exit()
     try:
-        check_writable(outputs_of(config, arguments.multirun))
+        if (
+            folder := outputs_of(config, arguments.multirun)
+        ) != Path():  # in the working directory Hydra leaves nothing
+            check_writable(folder)
     except ValueError as error:
         fail(f"{verb}: {error}")
 

@@ -145,6 +145,12 @@ def test_what_hydra_takes_is_let_through(given: str, monkeypatch: pytest.MonkeyP
     early.answer("config", "python train.py")
 
 
+def test_the_working_directory_need_not_be_writable_where_nothing_goes_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(early, "check_writable", lambda folder: pytest.fail(f"tried {folder}"))
+    monkeypatch.setattr(sys, "argv", ["animate.py", "files.source=a.jpg", "files.driving=b.mp4"])
+    early.answer("animate", "python animate.py")
+
+
 @pytest.mark.parametrize("command", [
     ["train", "experiment=meta_synthetic", "hydra.run.dir={}/run"],
     ["train", "-m", "experiment=meta_synthetic", "seed=0,1", "hydra.sweep.dir={}/run"],

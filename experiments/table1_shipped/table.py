@@ -12,8 +12,9 @@ from talkinghead.reporting.summary import Method, Table
 from talkinghead.reporting.tables import write_tables
 
 HERE = Path(__file__).parent
-RESULTS = [HERE / "results.csv", HERE / "starts.csv"]
+RESULTS = [HERE / "results.csv", HERE / "baselines.csv", HERE / "starts.csv"]
 FF, FT = Method("ours, FF", "ours", "FF"), Method("ours, FT", "ours", "FT", "default")
+X2FACE, PIX2PIXHD = Method("X2Face", "x2face"), Method("Pix2pixHD", "pix2pixhd")
 WARPED, NEAREST, MEAN = Method("warped", "warped"), Method("nearest frame", "nearest"), Method("mean frame", "mean")
 METRICS = (
     "ssim", "pd_facenet_synthetic", "fd_facenet_synthetic", "csim_dlib", "nme", "lip_correlation", "lip_gain",
@@ -22,7 +23,11 @@ METRICS = (
 COMPARED = ("ssim", "pd_facenet_synthetic", "csim_dlib", "nme", "lip_correlation")
 CLAIMS = (
     Claim(Side(FT, 8), Side(FT, 1), COMPARED),
-    *(Claim(Side(FT, shots), Side(rival, shots), COMPARED) for rival in (FF, WARPED, NEAREST) for shots in (1, 8)),
+    *(
+        Claim(Side(FT, shots), Side(rival, shots), COMPARED)
+        for rival in (FF, X2FACE, PIX2PIXHD, WARPED, NEAREST)
+        for shots in (1, 8)
+    ),
 )
 STARTS = (  # of fine-tuning, at T = 1
     FT._replace(label="w' scaled, psi' = P e_hat (default)"),
@@ -33,7 +38,7 @@ STARTS = (  # of fine-tuning, at T = 1
 )
 START_CLAIMS = tuple(Claim(Side(STARTS[0], 1), Side(rival, 1), COMPARED) for rival in STARTS[1:])
 TABLES = (
-    Table("synthetic", "synthetic/test", (FF, FT, WARPED, NEAREST, MEAN), METRICS),
+    Table("synthetic", "synthetic/test", (FF, FT, X2FACE, PIX2PIXHD, WARPED, NEAREST, MEAN), METRICS),
     Orderings("orderings", "synthetic/test", CLAIMS),
     Table("starts", "synthetic/test", STARTS, COMPARED),
     Orderings("start_orderings", "synthetic/test", START_CLAIMS),

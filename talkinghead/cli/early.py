@@ -77,21 +77,19 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     if asked:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda cfg: None)()
         sys.exit()
-    try:
-        if (
-            folder := outputs_of(config, arguments.multirun)
-        ) != Path():  # in the working directory Hydra leaves nothing
-            check_writable(folder)
-    except ValueError as error:
-        fail(f"{verb}: {error}")
+    check_outputs(verb, config, arguments.multirun)
 
 
-def outputs_of(config: DictConfig, multirun: bool) -> Path:
-    """The folder in which Hydra will keep what the verb is given, before the verb itself can say anything."""
+def check_outputs(verb: str, config: DictConfig, multirun: bool) -> None:
+    """Exit with one line where Hydra could not keep what the verb is given, before the verb can say anything itself."""
     state = HydraConfig.instance()
     state.set_config(config)  # the paths name choices
     try:
-        return Path(config.hydra.sweep.dir if multirun else config.hydra.run.dir)
+        folder = Path(config.hydra.sweep.dir if multirun else config.hydra.run.dir)
+        if folder != Path():  # in the working directory it leaves nothing
+            check_writable(folder)
+    except (ValueError, OmegaConfBaseException) as error:
+        fail(f"{verb}: {str(error).splitlines()[0]}")
     finally:
         state.cfg = None
 

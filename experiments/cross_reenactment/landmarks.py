@@ -31,7 +31,7 @@ from talkinghead.synthetic.renderer import Camera
 from talkinghead.synthetic.scene import Head, make_head, rotations
 from talkinghead.types import Frames, Person
 
-FIELDS = ["person", "landmarks", "T", "truth", "mode", "nme", "nme_placed"]
+FIELDS = ["clip", "landmarks", "T", "truth", "mode", "nme", "nme_placed"]
 TRUTHS = ("the driver's pose and expression", "its own, moved as the driver's")
 MIDDLE = np.array([0.5, 0.56])  # of the crop rule
 Points = Float[np.ndarray, "F 68 2"]
@@ -78,7 +78,7 @@ def measure(key: str, person: Person, source: CrossReenactment, landmarks: str) 
         for truth, name, adapted in ((exact, TRUTHS[0], free), (moved, TRUTHS[1], {**free, "relative": shown})):
             for mode, points in adapted.items():
                 values = {"nme": nme(points, truth), "nme_placed": nme(placed(points, truth), truth)}
-                rows.append({"person": key, "landmarks": landmarks, "T": count, "truth": name, "mode": mode, **values})
+                rows.append({"clip": key, "landmarks": landmarks, "T": count, "truth": name, "mode": mode, **values})
     return rows
 
 
@@ -90,7 +90,7 @@ def bounds(key: str, person: Person) -> list[dict]:
     rows = []
     for mode, points, truth in (("exact, placed by the crop rule", ruled, exact), ("detected", found, exact[seen])):
         values = {"nme": nme(points, truth), "nme_placed": nme(placed(points, truth), truth)}
-        rows.append({"person": key, "landmarks": "-", "T": "", "truth": TRUTHS[0], "mode": mode, **values})
+        rows.append({"clip": key, "landmarks": "-", "T": "", "truth": TRUTHS[0], "mode": mode, **values})
     return rows
 
 

@@ -1,7 +1,11 @@
 """Tables and plots of experiments/: means over people, set-level rows, the paper's marks, bold, blocks of a README."""
 
+import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -304,6 +308,19 @@ def test_committed_tables_are_those_of_the_rows(folder: Path) -> None:
     """Nothing in a README's table is typed by hand."""
     script = runpy.run_path(str(folder / "table.py"))
     assert build_readme(folder, script["TABLES"], script["RESULTS"]) == (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["cross_reenactment", "matching", "finetune_start"])
+def test_committed_blocks_of_a_scripts_own_are_those_of_its_files(name: str, tmp_path: Path) -> None:
+    for folder in (f"experiments/{name}", "docs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    script = tmp_path / "experiments" / name / ("measure.py" if name == "finetune_start" else "table.py")
+    command = [sys.executable, str(script), *(["--table"] if name == "finetune_start" else [])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for path in (f"experiments/{name}/README.md", "docs/adaptation.md"):
+        assert (tmp_path / path).read_text() == (ROOT / path).read_text()
 
 
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")

@@ -21,10 +21,19 @@ _programs: list[str] = []  # the name of the program that this process is
 
 @contextmanager
 def stopping_at_once(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
-    """Shut the pool down at the end of the block; on an exception (Ctrl-C, SIGTERM) without waiting for its jobs.
+    """Start the pool, and shut it down at the end of the block; on an exception (Ctrl-C, SIGTERM) without waiting for
+    its jobs.
 
     The jobs must write whole files or none: their processes are killed.
     """
+    # Ctrl-C reaches all processes of a terminal, and a worker that is still importing would answer with a traceback. So
+    # it is blocked while they start, which they inherit; here it comes when they have started.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        for _ in range(pool._max_workers):  # type: ignore[attr-defined]  # each starts a worker, where none is idle
+            pool.submit(int)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield pool
     except BaseException:

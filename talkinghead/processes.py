@@ -26,15 +26,8 @@ def stopping_at_once(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]
 
     The jobs must write whole files or none: their processes are killed.
     """
-    # Ctrl-C reaches all processes of a terminal, and a worker that is still importing would answer with a traceback. So
-    # it is blocked while they start, which they inherit; here it comes when they have started.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        for _ in range(pool._max_workers):  # type: ignore[attr-defined]  # each starts a worker, where none is idle
-            pool.submit(int)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
+        _start_workers(pool)
         yield pool
     except BaseException:
         for process in list((pool._processes or {}).values()):  # Python 3.14 has pool.kill_workers()
@@ -42,6 +35,20 @@ def stopping_at_once(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_workers(pool: ProcessPoolExecutor) -> None:
+    """Start all workers; Ctrl-C, if it comes meanwhile, is left to this process.
+
+    It reaches all processes of a terminal, and a worker that is still importing would answer with a traceback: so it is
+    blocked while they start, which they inherit, and comes here when they have started.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        for _ in range(pool._max_workers):  # type: ignore[attr-defined]  # each starts a worker, where none is idle
+            pool.submit(int)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent() -> None:

@@ -13,7 +13,6 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import argparse
 import csv
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -26,12 +25,12 @@ from talkinghead.evaluation.tasks import PlacedFrame, Shards
 from talkinghead.learners.finetune import FineTuner, Progress
 from talkinghead.learners.load import LoadedCheckpoint
 from talkinghead.reenactment.inputs import MODELS
+from talkinghead.reporting.tables import fill_block
 from talkinghead.synthetic.dataset import SyntheticDataset
 from talkinghead.types import Frames
 
 HERE = Path(__file__).parent
 TRACE, README = HERE / "trace.csv", HERE / "README.md"
-BLOCK = re.compile(r"(<!-- table: finetune_start -->\n).*?(<!-- end of table -->)", re.DOTALL)
 LOOK_AT = (1, 2, 4, 8, 12, 20, 40, 60, 80)  # steps
 NUM_FRAMES, NUM_HELD_OUT = 40, 16
 KEY = ("init_w", "adv", "T", "identity")
@@ -161,7 +160,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.table:
         measure(given.people, given.steps, given.data)
-    README.write_text(BLOCK.sub(lambda match: match[1] + table() + match[2], README.read_text()))
+    README.write_text(fill_block(README.read_text(), "finetune_start", table()))
 
 
 if __name__ == "__main__":

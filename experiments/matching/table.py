@@ -8,8 +8,6 @@ from talkinghead.processes import program
 if __name__ == "__main__":  # before the imports that take seconds
     program("experiments/matching/table.py")
 
-import csv
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from statistics import fmean
 
 from talkinghead.reporting.paired import Claim, Orderings, Side
 from talkinghead.reporting.summary import Method, Table
-from talkinghead.reporting.tables import write_tables
+from talkinghead.reporting.tables import fill_block, write_tables
 from talkinghead.storage import read_csv, write_atomic, write_csv
 
 HERE = Path(__file__).parent
@@ -34,7 +32,6 @@ TABLES = (
     Table("feed_forward", "synthetic/test", METHODS, METRICS),
     Orderings("orderings", "synthetic/test", CLAIMS),
 )
-BLOCK = re.compile(r"(<!-- log -->\n).*?(<!-- end of log -->)", re.DOTALL)
 LOGGED = ("embedding/e_hat", "embedding/w", "embedding/cosine", "embedding/dead", "score/real", "score/fake")
 LAST = 10  # logged steps whose mean is taken: every tenth step is logged
 
@@ -43,8 +40,7 @@ def collect(runs: Sequence[Path]) -> None:
     """log.csv: means over the last steps of each run, a folder `<row>-<seed>`."""
     found = []
     for run in runs:
-        with (run / "metrics" / "metrics.csv").open() as file:
-            steps = [row for row in csv.DictReader(file) if row.get(LOGGED[0])][-LAST:]
+        steps = [row for row in read_csv(run / "metrics" / "metrics.csv") if row.get(LOGGED[0])][-LAST:]
         row, _, seed = run.name.rpartition("-")
         found.append({"row": row, "seed": seed, **{n: f"{fmean(float(s[n]) for s in steps):.3f}" for n in LOGGED}})
     write_csv(LOG, ("row", "seed", *LOGGED), sorted(found, key=lambda one: (list(ROWS).index(one["row"]), one["seed"])))
@@ -69,5 +65,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         collect([Path(run) for run in sys.argv[1:]])
     write_tables(HERE, TABLES, RESULTS)
-    text = README.read_text()
-    write_atomic(README, BLOCK.sub(lambda match: match[1] + log_table() + match[2], text).encode())
+    write_atomic(README, fill_block(README.read_text(), "log", log_table()).encode())

@@ -19,6 +19,7 @@ from talkinghead.names import as_path_part, is_name
 from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.frames import Segment, read_segments
 from talkinghead.preparation.sources import Unit
+from talkinghead.storage import FULL
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 NUMBERS = {
@@ -99,7 +100,7 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
             names = {what: name if is_name(name) else as_path_part(name) for what, name in given.items()}
             clips.append(Clip(key + ending, {**names, "video_index": video_index, **meta}, points, frames))
     except (av.FFmpegError, OSError, cv2.error, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+        if isinstance(error, OSError) and error.errno in (*FULL, errno.EMFILE, errno.ENFILE):
             raise  # no odd file: every other one would meet it too
         return Result([], [Drop(unit.clip, "unreadable", f"{type(error).__name__}: {error}")], decoded)
     if not clips and not drops:

@@ -249,7 +249,6 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
     portraits.upload(
         lambda given: behind.look_at_portraits(files_of(given)), portraits, [outputs[0], portraits], **QUICK
     )
-
     driver.upload(behind.take_driver, driver, [outputs[0], chosen, driver, originals], **QUICK)
 
 

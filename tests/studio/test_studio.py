@@ -38,7 +38,7 @@ from talkinghead.studio.uploads import (
     check_video,
     playable,
     write_preview,
-)  # fmt: skip
+)
 from talkinghead.studio.view import draw_message, draw_state
 from talkinghead.video.reader import Video
 from tests.helpers.preparation_videos import green_frame, write_clip

@@ -114,20 +114,27 @@ class WarpGuidedSynthesizer(nn.Module):
 
 
 class WarpGuidedGenerator(WarpGuidedSynthesizer):
-    """G(y, e_hat; psi, P) -> x_hat, where y is the 12-channel output of `show`: landmark image, shot and guide."""
+    """G(y, e_hat; psi, P) -> x_hat, where y is the 12-channel output of `show`: landmark image, shot and guide.
+
+    Args:
+        embedding_size: N
+        embedded: psi_hat depends on e_hat; False: an ablation, the same scales and shifts for everybody
+    """
 
     def __init__(
         self, image_size: int = 256, embedding_size: int = 128, channels: Sequence[int] = (32, 64, 128, 256),
         num_residual: int = 3, spectral_norm: bool = False, corrected: bool = True, unwarped: bool = True,
+        embedded: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(image_size, channels, num_residual, spectral_norm, corrected, unwarped)
+        self.embedded = embedded
         self.projection = normalized(nn.Linear(embedding_size, sum(self.psi_sizes)), self.preset.spectral_norm)  # P
         nn.init.normal_(parametrized_weight(self.projection), std=0.02)
 
     def project(self, e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B S"]:
         """psi_hat = P e_hat: all scales and shifts of the AdaIN layers, in the order of the layers."""
         with torch.autocast(e_hat.device.type, enabled=False):
-            return self.projection(e_hat.float())
+            return self.projection(e_hat.float() if self.embedded else torch.zeros_like(e_hat, dtype=torch.float32))
 
     def condition(self, batch: Episode) -> Float[Tensor, "B 12 H W"]:
         """y of an episode: its shot nearest in pose is warped to the target's points."""

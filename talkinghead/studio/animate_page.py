@@ -249,7 +249,10 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
     portraits.upload(
         lambda given: behind.look_at_portraits(files_of(given)), portraits, [outputs[0], portraits], **QUICK
     )
-    driver.upload(behind.take_driver, driver, [outputs[0], chosen, driver, originals], **QUICK)
+    driver.upload(  # one copy is made at a time, whoever uploads: it decodes the video
+        behind.take_driver, driver, [outputs[0], chosen, driver, originals], concurrency_limit=1,
+        concurrency_id="previews", **quiet,
+    )  # fmt: skip
 
 
 def original_of(shown: str | None, originals: Mapping[str, str]) -> Path | None:

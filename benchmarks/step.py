@@ -52,6 +52,8 @@ def build(args: argparse.Namespace) -> MetaLearner:
         ContentLoss(vggs, dict.fromkeys(vggs, 1.0)),
         {"cnt": 1, "adv": 1, "fm": 10, "mch": 10},
         num_discriminator_steps=args.discriminator_steps,
+        accumulate=args.accumulate,
+        checkpoint_embedder=args.checkpoint_embedder,
     )
     if args.compile:
         for network in (learner.embedder, learner.generator, learner.discriminator.V, learner.content):
@@ -170,6 +172,8 @@ def main() -> None:
     parser.add_argument("--discriminator-steps", type=int, default=2)
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "32-true"])
     parser.add_argument("--generator", default="fsth", choices=["fsth", "warp_guided"])
+    parser.add_argument("--accumulate", type=int, default=1, help="parts that the batch passes in")
+    parser.add_argument("--checkpoint-embedder", action="store_true", help="E's activations are computed again")
     parser.add_argument("--compile", action="store_true", help="torch.compile of E, G, V and the content networks")
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: of this process, all threads")
     parser.add_argument("--layouts", action="store_true", help="channels last and contiguous in turn, side by side")

@@ -157,7 +157,7 @@ def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[
     given = [one.lstrip("+~") for one in arguments.overrides]
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
-        there = [one for one in keys_of(compose(name, arguments, only_groups=True)) if one != key]
+        there = [one for one in keys_with(name, arguments) if one != key]
         mistake = next((one for one in given if one.split("=")[0] == key), key)
         near = f"; here it is {ELSEWHERE[key]}" if key in ELSEWHERE else nearest(key, there)
         return f"{mistake}: there is no such option{near}; --help lists them, +{key}=… adds a new one"
@@ -174,6 +174,14 @@ def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[
     if match := re.search(r"You must specify '([^']+)'.*?Available options:(.*)", text, re.S):
         return f"{match[1]}=… is needed: {' | '.join(match[2].split())} (--help has examples)"
     return " ".join(text.split())
+
+
+def keys_with(name: str, arguments: Any) -> list[str]:
+    """Every key that these choices of groups have; none where a file that is chosen does not compose itself."""
+    try:
+        return keys_of(compose(name, arguments, only_groups=True))
+    except (HydraException, OmegaConfBaseException):
+        return []
 
 
 def nearest(word: str, there: Sequence[str]) -> str:

@@ -15,15 +15,15 @@ from torch.optim import Adam
 from talkinghead.learners.finetune_defaults import measured
 from talkinghead.learners.finetune_pairs import AnyPersonalGenerator, MotionConsistency, PairSampler
 from talkinghead.learners.minimize import fused_adam, minimize
-from talkinghead.learners.shots import BATCH, draw, shuffled_batches
+from talkinghead.learners.shots import BATCH, draw, draw_shares, shuffled_batches
 from talkinghead.losses import adversarial, feature_matching, hinge
 from talkinghead.models.fast_generator import FastGenerator, FastWarpGuidedGenerator
 from talkinghead.models.fsth import Discriminator, Embedder, Generator, PersonalDiscriminator, Start
 from talkinghead.models.layers import settle_spectral_norm
 from talkinghead.models.memory_format import lay_out, training_layout
 from talkinghead.models.person_file import save_person
-from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator, WarpGuidedGenerator
-from talkinghead.types import Frames
+from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator, WarpGuidedGenerator, shot_shares
+from talkinghead.types import Frames, Reenactor
 
 AnyGenerator = Generator | WarpGuidedGenerator
 
@@ -56,13 +56,34 @@ class PersonReenactor:
         self._quick: FastGenerator | FastWarpGuidedGenerator | None = None
 
     def __call__(self, driving: Frames) -> Float[Tensor, "M 3 H W"]:
-        if driving.landmarks.device.type != "cpu":
-            return draw(self.generator, driving)
+        return draw(self._generator_on(driving.landmarks.device), driving)
+
+    def for_video(self, points: Float[Tensor, "F 68 2"]) -> Reenactor:
+        """A `Reenactor` for the consecutive frames of a video that moves through `points`, given in order.
+
+        Where several shots can be shown, one fades into the next, and is not changed for a frame or two.
+        """
+        generator = self.generator
+        if not isinstance(generator, PersonalWarpGuidedGenerator) or len(generator.shots) == 1:
+            return self
+        rows = iter(shot_shares(generator.distances(points.to(generator.points)).cpu()))
+
+        def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
+            device = driving.landmarks.device
+            shares = torch.stack([next(rows) for _ in driving.points]).to(device)
+            return draw_shares(self._generator_on(device), driving, shares)
+
+        return reenact
+
+    def _generator_on(self, device: torch.device) -> nn.Module:
+        """The generator, on a CPU in its fused form."""
+        if device.type != "cpu":
+            return self.generator
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.generator.psi.dtype
         if self._quick is None or self._quick.dtype != dtype:
             warps = isinstance(self.generator, PersonalWarpGuidedGenerator)
             self._quick = (FastWarpGuidedGenerator if warps else FastGenerator)(self.generator, dtype)  # type: ignore[arg-type]
-        return draw(self._quick, driving)
+        return self._quick
 
     def save(self, path: str | Path, about: Mapping[str, Any]) -> None:
         """Write the person model; see `talkinghead.models.person_file`."""

@@ -40,6 +40,7 @@ class MetaLearner(AdversarialLearner):
         lr_w: of W; None: lr_discriminator
         accumulate: in so many parts, one after the other, a batch passes: less memory for the same update, and a second
             pass of E and G
+        checkpoint_embedder: E's activations inside its blocks are computed again in backward, and not kept
         gradient_clip_norm: of E and G together, of theta, w0 and b together, and of W's rows; None: no clipping
         compile_with: backend of `torch.compile` for E, G, V and L_CNT in training, e.g. "inductor"; None: as they are
     """
@@ -54,7 +55,7 @@ class MetaLearner(AdversarialLearner):
         betas: Sequence[float] = (0.0, 0.999), lr_w: float | None = None, eps: float = 1e-8,
         matched_shot: Literal["mean", "first"] = "mean", generator_first: bool = False,
         fake_moves_w: bool = True, first_visit: bool = False, gradient_clip_norm: float | int | None = None,
-        accumulate: int = 1, compile_with: str | None = None,
+        accumulate: int = 1, checkpoint_embedder: bool = False, compile_with: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(content, weights, metrics, validation_shots, gradient_clip_norm)
         if matched_shot not in ("mean", "first"):
@@ -69,6 +70,7 @@ class MetaLearner(AdversarialLearner):
         if accumulate < 1:
             raise ValueError(f"learner.accumulate={accumulate}: at least 1, please")
         self.accumulate = accumulate
+        self.embedder.encoder.checkpointing = checkpoint_embedder
         if compile_with and compile_with not in (known := torch._dynamo.list_backends(exclude_tags=())):
             raise ValueError(
                 f"learner.compile_with={compile_with}: null compiles nothing; there are {', '.join(known)}"

@@ -33,3 +33,13 @@ def draw(generator: nn.Module, driving: Frames) -> Float[Tensor, "M 3 H W"]:
     """x_hat of the driving frames by a person's generator, `BATCH` at a time; in [-1, 1]."""
     parts = zip(*(part.split(BATCH) for part in driving), strict=True)
     return torch.cat([generator(shown(generator, Frames(*part))) for part in parts]).float()
+
+
+@torch.no_grad()
+def draw_shares(generator: nn.Module, driving: Frames, shares: Float[Tensor, "M T"]) -> Float[Tensor, "M 3 H W"]:
+    """x_hat by a generator that is shown shots: the mean over the shots, weighted by their shares; in [-1, 1]."""
+    x_hat = torch.zeros_like(driving.images, dtype=torch.float32)
+    for frames, shots in zip(*(part.split(BATCH) for part in shares.nonzero(as_tuple=True)), strict=True):
+        drawn = generator(generator.condition(Frames(*(part[frames] for part in driving)), shots)).float()  # type: ignore[operator]
+        x_hat.index_add_(0, frames, shares[frames, shots][:, None, None, None] * drawn)
+    return x_hat

@@ -1,6 +1,7 @@
 """The encoder over picture and landmark image that E and D share (arXiv 1905.08233, Sec. 3.1 and 4)."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Literal
 
@@ -8,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from talkinghead.models.layers import IMAGE_CHANNELS, DownBlock, SelfAttention
+from talkinghead.models.layers import IMAGE_CHANNELS, DownBlock, SelfAttention, without_power_iterations
 from talkinghead.models.memory_format import layout_of
 
 Pooling = Literal["sum_relu", "relu_sum", "sum", "max"]
@@ -41,7 +43,12 @@ class Encoder(nn.Module):
         channels: width after each block, which halves the size; the last is N
         attention: side of the feature map that self-attention works on; None: no self-attention
         num_flat: residual blocks at the end that keep the size (V of D has one)
+
+    Attributes:
+        checkpointing: of the activations, only what a block is given is kept; backward computes the rest once more
     """
+
+    checkpointing = False
 
     def __init__(
         self, image_size: int, channels: Sequence[int], attention: int | None, pooling: Pooling, spectral_norm: bool,
@@ -70,8 +77,17 @@ class Encoder(nn.Module):
         h = torch.cat([x, y], dim=1).contiguous(memory_format=layout_of(self))
         features = []
         for n, block in enumerate(self.blocks):
-            h = block(h)
+            h = recomputed(block, h) if self.checkpointing and torch.is_grad_enabled() else block(h)
             if n == self.attention_after:
                 h = self.attention(h)
             features.append(h)
         return pool(h, self.pooling), features
+
+
+def recomputed(block: nn.Module, h: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+    """The output of a block that keeps nothing for backward but `h`, and runs again then, with the weights it had."""
+
+    def contexts() -> tuple[nullcontext[None], AbstractContextManager[None]]:
+        return nullcontext(), without_power_iterations(block)  # first run, and second
+
+    return checkpoint(block, h, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)  # type: ignore[no-any-return]

@@ -67,7 +67,8 @@ class FastWarpGuidedGenerator(nn.Module):
         blocks = [*person.middle, *person.up, person.last]
         self.blocks = nn.ModuleList(FastUp(block, next(psi), next(psi)) for block in blocks)  # type: ignore[arg-type]
         self.norm, self.to_parts = Norm(person.norm, next(psi)), person.to_parts
-        self.first_up, self.compose, self.condition = len(person.middle), person.compose, person.condition
+        self.first_up, self.compose = len(person.middle), person.compose
+        self.condition, self.distances = person.condition, person.distances
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 
 from talkinghead.faces.crop import cut
@@ -132,6 +133,9 @@ def drawn(
     reenact: Reenactor, driver: Driver, points: Float[np.ndarray, "F 68 2"], size: int, device: str, batch: int
 ) -> Iterator[tuple[Image, Image]]:
     """Pairs of driving frame and output, uint8, for each frame of the driver."""
+    for_video = getattr(reenact, "for_video", None)
+    if for_video is not None:  # it may look ahead
+        reenact = for_video(torch.from_numpy(points).float())
     images = driver.images()
     for first in range(0, len(points), batch):
         some = list(islice(images, batch))

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.data import DataLoader
 
 from talkinghead.learners.checkpoints import load_weights
@@ -372,6 +373,25 @@ def test_more_parts_than_episodes_are_refused() -> None:
         fit(make_learner(accumulate=3), [make_episode()])
     with pytest.raises(ValueError, match=r"accumulate=0: at least 1"):
         make_learner(accumulate=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"generator_first": True}, {"accumulate": 2}])
+def test_a_checkpointed_embedder_moves_the_weights_as_before_and_keeps_less(options: dict) -> None:
+    plain, checkpointed = learners = [make_learner(checkpoint_embedder=on, **options) for on in (False, True)]
+    for learner in learners:
+        torch.manual_seed(1)
+        fit(learner, [make_episode(), make_episode((0, 2))])
+    before, after = snapshot(plain), snapshot(checkpointed)
+    assert all(torch.equal(before[name], after[name]) for name in before), "buffers of spectral norm, too"
+    x, kept = torch.rand(4, 3, 32, 32), []
+    for learner in learners:
+        sizes: list[int] = []
+        with saved_tensors_hooks(
+            lambda saved, sizes=sizes: (sizes.append(saved.numel()), saved)[1], lambda saved: saved
+        ):
+            learner.embedder(x, x)
+        kept.append(sum(sizes))
+    assert kept[1] < 0.3 * kept[0]
 
 
 @pytest.mark.parametrize("other", ["gradient", "state", None])

@@ -27,7 +27,13 @@ from talkinghead.models.guide import (
     unfolded,
 )
 from talkinghead.models.person_file import load_person, save_person
-from talkinghead.models.warp_guided import WarpGuidedGenerator, identity_flow, parametrized_weight, show
+from talkinghead.models.warp_guided import (
+    WarpGuidedGenerator,
+    identity_flow,
+    parametrized_weight,
+    shot_shares,
+    show,
+)
 from talkinghead.types import Frames
 
 SIZE, N = 64, 16
@@ -178,6 +184,34 @@ def test_a_person_starts_as_the_shared_generator_and_keeps_the_nearest_shot() ->
     assert all(torch.equal(person(one), generator(one, e_hat)) for one in y.split(1))
     for n in range(2):
         assert torch.equal(y[n, 6:9], shots.images[n]), "the shot with the same points"
+
+
+def test_the_shown_shot_changes_slowly_and_not_for_a_moment() -> None:
+    near, far = torch.tensor([0.1, 0.3]), torch.tensor([0.3, 0.1])
+    shares = shot_shares(torch.stack([near] * 8 + [far] + [near] * 8 + [far] * 8), change=0.3, fade=5)
+    assert torch.allclose(shares.sum(1), torch.ones(len(shares)))
+    assert (shares.diff(dim=0).abs() <= 0.2 + 1e-6).all()
+    assert (shares[:15, 0] == 1).all(), "one frame that is nearer to the other is not worth a change"
+    assert (shares[-6:, 1] == 1).all()
+    assert torch.equal(shot_shares(torch.rand(1, 3)).sum(), torch.tensor(1.0))
+    nearest = torch.rand(40, 4)
+    assert torch.equal(shot_shares(nearest, change=0.0, fade=1).argmax(1), nearest.argmin(1))
+
+
+def test_a_video_fades_from_one_shot_to_the_next() -> None:
+    embedder, generator, _ = networks()
+    person = FeedForward(embedder, generator).learn(frames(2))
+    start, end = frames(2).points
+    points = torch.cat([start.expand(12, -1, -1), end.expand(12, -1, -1)])
+    driving = Frames(picture().expand(24, -1, -1, -1), picture().expand(24, -1, -1, -1), points)
+    reenact, hard = person.for_video(points), person(driving)
+    faded = torch.cat([reenact(Frames(*(part[n : n + 8] for part in driving))) for n in (0, 8, 16)])
+    ends = [0, 1, -2, -1]
+    assert torch.allclose(faded[ends], hard[ends], atol=1e-5), "far from the change as ever"
+    jump, fade = ((x[1:] - x[:-1]).abs().mean((1, 2, 3)).max() for x in (hard, faded))
+    assert fade < 0.5 * jump
+    alone = FeedForward(embedder, generator).learn(frames(1))
+    assert alone.for_video(points) is alone
 
 
 @pytest.mark.parametrize("count", [1, 4])

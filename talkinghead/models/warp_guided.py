@@ -25,7 +25,7 @@ CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1}  # of
 GUIDE_CHANNELS = sum(CHANNELS.values())
 REACH = 0.15  # largest correction of the flow, in half sides of the picture
 SAME = 0.02  # eye distances: frames whose landmarks differ by less count as the same picture
-CHANGE = 0.5  # eye distances, summed over frames: for less the shown shot does not change
+CHANGE = 0.25  # eye distances, summed over frames: for less the shown shot does not change
 FADE = 5  # frames of a cross-fade between two shots
 OFFSET_SCALE = 4.0  # G gets the flow as offsets from the identity, times this
 

@@ -43,9 +43,11 @@ def test_files_and_modules_are_there(page: Path) -> None:
         r"`((?:talkinghead|conf|tests|experiments|docs|slurm|notebooks|benchmarks)/[\w./*-]+)`", text
     ):
         assert name == "conf/method/mine.yaml" or list(ROOT.glob(name)), name  # mine: what a reader would write
-    for name in re.findall(r"python -m (talkinghead[\w.]*\w)", text):
+    for name in re.findall(r"python -m ((?:talkinghead|tests|docs)[\w.]*\w)", text):
         path = ROOT.joinpath(*name.split("."))
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
+    for name in re.findall(r"python ([\w/]+\.py)\b", text):
+        assert (ROOT / name).is_file() or (page.parent / name).is_file(), name
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:

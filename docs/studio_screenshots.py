@@ -1,4 +1,4 @@
-"""The pictures of docs/studio.md: `python -m tests.studio_screenshots docs`: a minute on a CPU, synthetic faces."""
+"""The pictures of docs/studio.md: `python -m docs.studio_screenshots docs`: a minute on a CPU, synthetic faces."""
 
 import sys
 import tempfile

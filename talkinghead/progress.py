@@ -10,6 +10,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -35,6 +36,13 @@ class Reporter(Protocol):
     def phase(self, name: str, total: int | None = None) -> AbstractContextManager[Counter]: ...
 
 
+def columns(title: str, *details: str) -> list[ProgressColumn]:
+    """The columns of every progress bar: title, bar, steps done, details, time elapsed and left."""
+    about = map(TextColumn, details)
+    return [TextColumn(title), BarColumn(), MofNCompleteColumn(), *about, TimeElapsedColumn(), TextColumn("left"),
+            TimeRemainingColumn()]  # fmt: skip
+
+
 class Phases:
     """Shows what is being done; `tell` prints between bars."""
 
@@ -49,10 +57,8 @@ class Phases:
     def phase(self, name: str, total: int | None = None) -> Iterator["Step"]:
         """A bar while the block runs, and a line when it has succeeded."""
         start = time.monotonic()
-        bar = Progress(
-            TextColumn(f"{name:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal, transient=True,
-        )  # fmt: skip
+        shown = self.console.is_terminal
+        bar = Progress(*columns(f"{name:<22}"), console=self.console, disable=not shown, transient=True)
         with bar:
             step = Step(bar, bar.add_task(name, total=total))
             yield step

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from talkinghead.reenactment.inputs import file_arguments
 from tests.test_architecture import LAYERS, layer
+from tests.test_commands import PAGES as RUN
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("experiments/*/README.md"))]
@@ -42,9 +43,11 @@ def test_files_and_modules_are_there(page: Path) -> None:
         r"`((?:talkinghead|conf|tests|experiments|docs|slurm|notebooks|benchmarks)/[\w./*-]+)`", text
     ):
         assert name == "conf/method/mine.yaml" or list(ROOT.glob(name)), name  # mine: what a reader would write
-    for name in re.findall(r"python -m (talkinghead[\w.]*\w)", text):
+    for name in re.findall(r"python -m ((?:talkinghead|tests|docs)[\w.]*\w)", text):
         path = ROOT.joinpath(*name.split("."))
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
+    for name in re.findall(r"python ([\w/]+\.py)\b", text):
+        assert (ROOT / name).is_file() or (page.parent / name).is_file(), name
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
@@ -71,6 +74,8 @@ def overrides(verb: str, args: list[str]) -> list[str]:
 @pytest.mark.slow
 @pages
 def test_options_of_commands_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if str(page.relative_to(ROOT)) in RUN:
+        return  # tests/test_commands.py runs them
     monkeypatch.setattr(sys, "argv", ["x.py"])
     for verb, args in commands(page.read_text()):
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -4,8 +4,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from talkinghead.progress import columns
 
 
 class Progress:
@@ -13,18 +14,8 @@ class Progress:
 
     def __init__(self, console: Console, total: int, done: int) -> None:
         self._console = console
-        self._bar = Bar(
-            TextColumn("preparing"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("clips"),
-            TextColumn("{task.fields[rate]:.0f} frames/s, {task.fields[dropped]} dropped"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        shown = columns("preparing", "clips", "{task.fields[rate]:.0f} frames/s, {task.fields[dropped]} dropped")
+        self._bar = Bar(*shown, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task("preparing", total=total, completed=done, rate=0.0, dropped=0)
         self._total, self._before, self._done = total, done, done
         self._kept = self._dropped = self._decoded = 0

@@ -15,12 +15,13 @@ from typing import final
 
 import numpy as np
 import simplejpeg
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from talkinghead.data.shards import DATASET_FILE, Clip, DatasetInfo, ShardEntry, Split, Videos, write_shard
 from talkinghead.machine import num_cpus
 from talkinghead.options import Range, check_numbers
 from talkinghead.processes import end_with_parent, stopping_at_once
+from talkinghead.progress import columns
 from talkinghead.storage import write_atomic
 from talkinghead.synthetic.body import cache_file, keep_body, load_body
 from talkinghead.synthetic.extras import make_extras
@@ -183,16 +184,7 @@ class SyntheticDataset:
     def _render(self, directory: Path, work: dict[str, list[ClipPlan]], entries: dict[str, ShardEntry]) -> None:
         if not work:
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("frames {task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns) as progress:
+        with Progress(*columns("{task.description}", "frames {task.fields[rate]}")) as progress:
             task = progress.add_task("building the head model", total=None, rate="")
             if not cache_file().is_file():
                 progress.console.print("building the head model: once on this machine, half a minute or so")

@@ -35,6 +35,7 @@ from talkinghead.progress import Counter, Reporter
 from talkinghead.provenance import Signer, find_signer
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.inputs import MODELS, check_output, find_model, is_person
+from talkinghead.reenactment.output_paths import check_person, check_targets
 from talkinghead.reenactment.pipeline import AnimationResult, KnownPerson, NewPerson, Pipeline, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
 from talkinghead.storage import in_one_line
@@ -197,8 +198,9 @@ class Model:
                 person.save(save, self.about(steps, portraits))
                 self.pipeline.progress.tell(f"the person: {files_of_person(save)[0]}")
 
-        learner = self.learner(steps, keep, watch)
-        return self.pipeline(listed(images), as_driving(driving), learner, look or Look(), check_output(output))
+        given, driver, target, shown = listed(images), as_driving(driving), check_output(output), look or Look()
+        check_targets(paths_of([*given, driver]), target, shown.sheet > 0, save)
+        return self.pipeline(given, driver, self.learner(steps, keep, watch), shown, target)
 
     def learner(
         self, steps: int, keep: Any = lambda person, portraits: None, watch: Any = lambda *_: None
@@ -249,10 +251,12 @@ class Person:
             The paths of the video and of the contact sheet.
 
         Raises:
-            InputError: a file is missing, or no face is found in the driver, for example; then no file is left behind.
+            InputError: a file is missing, no face is found in the driver, or `output` would overwrite what is read or
+                what this project has not made, for example; then no file is left behind.
         """
-        target = check_output(output)
-        return self.pipeline.animate(self._shown(images), as_driving(driving), self._known, look or Look(), target)
+        driver, target, shown = as_driving(driving), check_output(output), look or Look()
+        check_targets(paths_of([*listed(images), driver]), target, shown.sheet > 0)
+        return self.pipeline.animate(self._shown(images), driver, self._known, shown, target)
 
     def frames(self, driving: str | Path | int) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
         """The generated pictures, one for each driving frame, `image_size` pixels square; nothing is written.
@@ -274,8 +278,9 @@ class Person:
         """Write the person, `<path>.safetensors` and `<path>.json`, for `load`; returns the former.
 
         Raises:
-            InputError: the file cannot be written.
+            InputError: the file cannot be written, or is there and is no person's.
         """
+        check_person(path)
         self.reenactor.save(path, {key: value for key, value in self.about.items() if key != "preset"})
         return files_of_person(path)[0]
 
@@ -305,6 +310,11 @@ def listed(images: Sources) -> list[Path | np.ndarray]:
     """One source or several, as a list."""
     some = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
     return [one if isinstance(one, np.ndarray) else Path(one) for one in some]
+
+
+def paths_of(given: Sequence[Any]) -> list[Path]:
+    """Those that are files or folders, and neither pictures in memory nor cameras."""
+    return [one for one in given if isinstance(one, Path)]
 
 
 def as_driving(driving: str | Path | int) -> Path | int:

@@ -1,7 +1,8 @@
-"""Numbers that a user gives are checked before any work: one line says which is wrong, and what would be right."""
+"""Numbers and flags that a user gives are checked before any work: one line says what is wrong, and what would do."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from talkinghead.names import as_line
@@ -49,3 +50,14 @@ def check_numbers(values: object | Mapping[str, Any], ranges: Mapping[str, Range
         value = values[name] if isinstance(values, Mapping) else getattr(values, name)
         if value not in allowed:
             raise ValueError(f"{prefix}{name}={as_line(value, 60)}: {allowed}, please")
+
+
+def check_flags(values: Any, prefix: str = "") -> None:
+    """Raise ValueError for the first field of a dataclass whose default is a truth value, and whose value is none.
+
+    YAML of today reads `no` and `off` as words, and a word is true.
+    """
+    for field in fields(values):
+        value = getattr(values, field.name)
+        if isinstance(field.default, bool) and not isinstance(value, bool):
+            raise ValueError(f"{prefix}{field.name}={as_line(value, 60)}: true or false is wanted")

@@ -1,5 +1,7 @@
 """Three lines of Python: load, learn, animate."""
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +112,50 @@ def test_learning_and_animating_at_once_are_the_same(files: Path, tmp_path: Path
 def test_mistakes_are_named(files: Path, call: Any, message: str) -> None:
     with pytest.raises(talkinghead.InputError, match=message):
         call(load(files / "last.ckpt"), files)
+
+
+def test_nothing_that_is_read_or_that_others_made_is_overwritten(files: Path, tmp_path: Path) -> None:
+    for name in ("ann.png", "clip.mp4"):
+        shutil.copy(files / name, tmp_path / name)
+    (tmp_path / "notes.json").write_text("{}")
+    (tmp_path / "weights.safetensors").write_bytes(b"of another program")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    portrait, clip, model = tmp_path / "ann.png", tmp_path / "clip.mp4", load(files / "last.ckpt")
+    person = model.learn(portrait)
+    for call in (
+        lambda: person.animate(clip, clip),
+        lambda: person.animate(clip, tmp_path / "ann.mp4"),  # its contact sheet would be ann.png
+        lambda: model.animate(portrait, clip, tmp_path / "ann.mp4"),
+        lambda: model.animate(portrait, clip, clip),
+        lambda: model.animate(portrait, clip, tmp_path / "new.mp4", save=tmp_path / "notes"),
+        lambda: person.save(tmp_path / "notes"),
+        lambda: person.save(tmp_path / "weights"),
+        lambda: person.save(""),
+        lambda: person.save(f"{tmp_path}/"),
+        lambda: person.save(tmp_path),
+    ):
+        with pytest.raises(talkinghead.InputError, match=r"overwritten|not made by|is no person|a folder"):
+            call()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    person.save(tmp_path / "her")
+    person.save(tmp_path / "her")  # a person may be written again
+
+
+@pytest.mark.parametrize("value", ["no", "off", "maybe", 2, None])
+@pytest.mark.parametrize(
+    ("options", "names", "prefix"),
+    [
+        (talkinghead.Look(), ("paste", "side_by_side", "sound", "mark"), "look."),
+        (Settings(), ("blinks", "limits", "one_person"), ""),
+    ],
+    ids=["look", "settings"],
+)  # fmt: skip
+def test_words_are_no_truth_values(options: Any, names: tuple[str, ...], prefix: str, value: Any) -> None:
+    for name in names:
+        wrong = dataclasses.replace(options)
+        object.__setattr__(wrong, name, value)  # tests check types at the constructor, users' programs do not
+        with pytest.raises(ValueError, match=rf"^{prefix}{name}={value}: true or false is wanted"):
+            wrong.__post_init__()
 
 
 def test_numbers_of_fine_tuning_that_are_not_given_stay(files: Path) -> None:

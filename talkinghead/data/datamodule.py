@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 
 from talkinghead.data.augmentation import Augmentation
 from talkinghead.data.cache import DiskCache
-from talkinghead.data.datasets import FixedEpisodes, TrainEpisodes, plan_fixed_episodes
+from talkinghead.data.datasets import FixedEpisodes, SampleMaker, TrainEpisodes, plan_fixed_episodes
 from talkinghead.data.episodes import as_float
 from talkinghead.data.loader import (
+    EndlessLoader,
     EpisodeLoader,
     EpochBatches,
     FixedLoader,
@@ -28,6 +29,7 @@ from talkinghead.data.reader import ShardPool, is_remote, load_info
 from talkinghead.data.sampling import EpochOrder
 from talkinghead.data.shards import DATASET_FILE, VIDEOS_FILE, DatasetInfo
 from talkinghead.data.videos import load_videos
+from talkinghead.data.webdataset_reader import WebDatasetEpisodes
 from talkinghead.machine import lock
 from talkinghead.options import Range, check_numbers
 from talkinghead.types import Episode
@@ -67,6 +69,8 @@ class EpisodeDataModule(L.LightningDataModule):
         augmentation: faults of photographs and looks of paintings for training episodes; None: none
         cache_dir: folder for pieces of remote shards, which processes of a machine may share; None: no cache
         cache_gb: limit of the cache, gigabytes
+        reader: ranges (an order that is resumed exactly; of remote shards only the bytes of the chosen frames) or
+            webdataset (that library reads training shards whole, in an order of its own)
         drawn_shots: K of each training batch is drawn from these, none above `num_shots`; None: always `num_shots`
     """
 
@@ -94,12 +98,15 @@ class EpisodeDataModule(L.LightningDataModule):
         drawn_shots: Sequence[int] | None = None,
         cache_dir: str | Path | None = None,
         cache_gb: float | int = 10,
+        reader: str = "ranges",
     ) -> None:
         super().__init__()
         if drawn_shots is not None and not all(1 <= shots <= num_shots for shots in drawn_shots or [0]):
             raise ValueError(f"data.drawn_shots={[*drawn_shots]}: give numbers from 1 to shots={num_shots}")
         if episodes_over not in ("videos", "clips"):
             raise ValueError(f"episodes_over={episodes_over}: there are videos and clips")
+        if reader not in ("ranges", "webdataset"):
+            raise ValueError(f"data.reader={reader}: choose ranges or webdataset")
         given = {"size": size, "num_shots": num_shots, "val_shots": val_shots, "batch_size": batch_size,
                  "episodes_per_epoch": episodes_per_epoch, "val_episodes": val_episodes, "window": window,
                  "val_batch_size": val_batch_size, "num_workers": num_workers, "cache_gb": cache_gb}  # fmt: skip
@@ -113,6 +120,7 @@ class EpisodeDataModule(L.LightningDataModule):
         self.seed = seed
         self.flip = flip
         self.val_shots, self.val_episodes, self.val_batch_size = val_shots, val_episodes, val_batch_size
+        self.reader = reader
         self.build = build
         self.source_hint = source_hint
         self.window = window
@@ -196,7 +204,7 @@ class EpisodeDataModule(L.LightningDataModule):
                 f"settings.image_size={self.size}{rendered}, choose a smaller model, or say data.enlarge=true"
             )
 
-    def train_dataloader(self) -> TrainLoader:
+    def train_dataloader(self) -> TrainLoader | EndlessLoader:
         """Batches of `batch_size` episodes; images are uint8 until `on_after_batch_transfer`."""
         world, rank = self._world()
         if self.episodes_per_epoch < self.batch_size * world:
@@ -205,15 +213,18 @@ class EpisodeDataModule(L.LightningDataModule):
                 f"({world} x batch_size={self.batch_size}); raise it"
             )
         pool = self._pool("train", self.num_shots, "num_shots")
+        make = SampleMaker(self.size, self.flip, self.num_videos, self.augmentation)
+        if self.reader == "webdataset":
+            stream = WebDatasetEpisodes(self.path, pool.shards, self.num_shots, make)
+            loader = self._loader(stream, batch_size=self.batch_size)
+            num_batches = self.episodes_per_epoch // (self.batch_size * world)
+            return self._remember(EndlessLoader(loader, num_batches, self.batch_size, self.report, self._position))
         whole = is_remote(self.path) and pool.ranges is None
         lanes = max(1, self.num_workers) if whole else None  # whole shards: no two workers should fetch the same
         batches = EpochBatches(self.episodes_per_epoch, self.batch_size, rank, world, lanes)
         sizes, videos = [shard.samples for shard in pool.shards], self._videos(pool)
         order = EpochOrder(sizes, world * lanes if lanes else 1, self.seed, self.window, videos)
-        episodes = TrainEpisodes(
-            pool, order, self.size, self.num_shots, self.flip, batches.lane_length, self.num_videos,
-            self.augmentation,
-        )  # fmt: skip
+        episodes = TrainEpisodes(pool, order, self.num_shots, batches.lane_length, make)
         loader = self._loader(episodes, batch_sampler=batches)
         return self._remember(TrainLoader(loader, batches, self.report, self._position, self._move))
 
@@ -302,7 +313,7 @@ class EpisodeDataModule(L.LightningDataModule):
             )
         return None if videos is None else videos.clips["train"]
 
-    def _loader(self, dataset: TrainEpisodes | FixedEpisodes, **options) -> DataLoader:
+    def _loader(self, dataset: TrainEpisodes | FixedEpisodes | WebDatasetEpisodes, **options) -> DataLoader:
         return DataLoader(
             dataset,
             num_workers=self.num_workers,

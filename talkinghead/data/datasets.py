@@ -49,6 +49,35 @@ class Failed(NamedTuple):
     skipped: list[Skipped]
 
 
+class SampleMaker(NamedTuple):
+    """Makes a training episode from a clip and its chosen frames: mirrored in half of the visits, and augmented.
+
+    Attributes:
+        size: of the images, pixels
+        num_videos: rows of W: larger video indices make a clip unusable; None: not checked
+    """
+
+    size: int
+    flip: bool
+    num_videos: int | None = None
+    augmentation: Augmentation | None = None
+
+    def __call__(
+        self, clip: StoredClip, points: Float[np.ndarray, "F 68 2"], frames: list[int], visit: tuple[int, ...]
+    ) -> Sample:
+        """The episode; `visit` is the seed of what is random. UnusableClip where the clip provides none."""
+        augmentation = self.augmentation
+        flip = self.flip and Random(repr(visit)).random() < 0.5
+        points = augmentation.points(points, visit) if augmentation else points
+        sample = make_sample(clip, points, frames, self.size, flip)
+        if augmentation:
+            sample = sample._replace(images=augmentation.images(sample.images, visit))
+        if self.num_videos is not None and not 0 <= sample.video_index < self.num_videos:
+            found = f"video_index {sample.video_index} of {self.num_videos} videos"
+            raise UnusableClip("video_index outside W", f"clip {clip.key} of {clip.file}: {found}")
+        return sample
+
+
 class TrainEpisodes(Dataset[Loaded | Failed]):
     """Training episodes: a new choice of K + 1 distinct frames at every visit of a clip, half of them mirrored.
 
@@ -57,17 +86,10 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
     """
 
     def __init__(
-        self, pool: ShardPool, order: EpochOrder, size: int, num_shots: int, flip: bool, lane_length: int,
-        num_videos: int | None = None, augmentation: Augmentation | None = None,
+        self, pool: ShardPool, order: EpochOrder, num_shots: int, lane_length: int, make: SampleMaker
     ) -> None:  # fmt: skip
-        self.augmentation = augmentation
-        self.pool = pool
-        self.order = order
-        self.size = size
-        self.num_shots = num_shots
-        self.flip = flip
-        self.lane_length = lane_length
-        self.num_videos = num_videos  # rows of W: larger video indices make a clip unusable; None: not checked
+        self.pool, self.order, self.make = pool, order, make
+        self.num_shots, self.lane_length = num_shots, lane_length
 
     def __getitems__(self, requests: list[Request]) -> list[Loaded | Failed]:
         """A batch. Remote clips are read in two rounds: descriptions and landmarks first, then the chosen frames."""
@@ -122,17 +144,7 @@ class TrainEpisodes(Dataset[Loaded | Failed]):
     def _sample(self, epoch: int, number: int, repeat: int) -> Sample:
         clip = self.pool.clip(number)
         points, frames = self._choose(clip, epoch, number, repeat)
-        seed = (self.order.seed, epoch, number)
-        flip = self.flip and Random(repr((*seed, repeat))).random() < 0.5
-        augmentation, visit = self.augmentation, (*seed, repeat)
-        points = augmentation.points(points, visit) if augmentation else points
-        sample = make_sample(clip, points, frames, self.size, flip)
-        if augmentation:
-            sample = sample._replace(images=augmentation.images(sample.images, visit))
-        if self.num_videos is not None and not 0 <= sample.video_index < self.num_videos:
-            found = f"video_index {sample.video_index} of {self.num_videos} videos"
-            raise UnusableClip("video_index outside W", f"clip {clip.key} of {clip.file}: {found}")
-        return sample
+        return self.make(clip, points, frames, (self.order.seed, epoch, number, repeat))
 
 
 class Fixed(NamedTuple):

@@ -3,7 +3,8 @@
 import signal
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import cv2
@@ -187,21 +188,14 @@ class TrainLoader(EpisodeLoader):
     def __iter__(self) -> Iterator[Episode]:
         self.batches.epoch, self.batches.start = self.position()
         self.report.start_epoch(self.batches.num_batches * self.batches.batch_size)
-        late = 0
-        for episode, skipped in self.loader:
-            self.report.add(skipped)
-            if isinstance(episode, str):
-                raise DataFault(episode)
-            late += self.report.fault is not None
-            if late > _LATEST:  # no callback has ended the run
-                raise DataFault(self.report.fault)
-            yield episode
+        yield from checked(self.loader, self.report)
 
     def state_dict(self) -> dict:
         """The visits done of the epoch, and the numbers that decide the order."""
         batches, order = self.batches, self.loader.dataset.order  # type: ignore[attr-defined]
         epoch, done = self.position()
         return {
+            "reader": "ranges",
             "seed": order.seed,
             "clips": order.num_clips,
             "episodes_over": "videos" if order.over_videos else "clips",
@@ -235,6 +229,60 @@ class TrainLoader(EpisodeLoader):
         now = batches.num_batches if is_over else batches.resume(state["epoch"], state["visits"])
         if (now, batches.num_batches) != (done, state["num_batches"]):
             self.moved(now, batches.num_batches, state["num_batches"])
+
+
+def checked(batches: Iterable[tuple[Episode | str, list[Skipped]]], report: SkipReport) -> Iterator[Episode]:
+    """The episodes of these batches, what was skipped for them reported; DataFault where the data have failed."""
+    late = 0
+    for episode, skipped in batches:
+        report.add(skipped)
+        if isinstance(episode, str):
+            raise DataFault(episode)
+        late += report.fault is not None
+        if late > _LATEST:  # no callback has ended the run
+            raise DataFault(report.fault)
+        yield episode
+
+
+class EndlessLoader(EpisodeLoader):
+    """As many batches an epoch as there should be, of a data set that never ends and has no order to resume.
+
+    Args:
+        position: returns the epoch and the number of its batches already done
+    """
+
+    def __init__(
+        self, loader: DataLoader, num_batches: int, batch_size: int, report: SkipReport,
+        position: Callable[[], tuple[int, int]],
+    ) -> None:  # fmt: skip
+        super().__init__(loader)
+        self.num_batches, self.batch_size, self.report, self.position = num_batches, batch_size, report, position
+        self._batches: Iterator[tuple[Episode | str, list[Skipped]]] | None = None
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Episode]:
+        _, done = self.position()
+        self.report.start_epoch(self.num_batches * self.batch_size)
+        if self._batches is None:  # the same workers go on in the next epoch
+            self._batches = iter(self.loader)
+        yield from checked(islice(self._batches, self.num_batches - done), self.report)
+
+    def end_workers(self) -> None:
+        super().end_workers()
+        self._batches = None
+
+    def state_dict(self) -> dict:
+        """That there is nothing to go on from."""
+        return {"reader": "webdataset"}
+
+    def load_state_dict(self, state: dict) -> None:
+        warnings.warn(
+            "data.reader=webdataset: the rest of this epoch has other episodes than it would have had without the "
+            "interruption; data.reader=ranges resumes exactly",
+            stacklevel=2,
+        )
 
 
 class FixedLoader(EpisodeLoader):

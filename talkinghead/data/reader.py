@@ -69,7 +69,7 @@ class StoredClip:
 
     file: str
     index: ClipIndex
-    content: mmap.mmap | RemoteFile
+    content: mmap.mmap | RemoteFile | bytes
 
     @property
     def key(self) -> str:

@@ -109,8 +109,16 @@ def is_number(value: Any) -> bool:
 def built(kind: str, preset: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> AnyGenerator:
     """Build a generator and load its weights; ValueError, TypeError, KeyError or RuntimeError if they do not fit."""
     sizes = KINDS[kind](**plain_numbers(preset, "preset"))
-    if bad := [name for name, value in state.items() if value.is_complex() or not value.isfinite().all()]:
-        raise ValueError(f"{bad[0]} is not finite, or complex")
+    levels = len(sizes.down_channels if isinstance(sizes, fsth.Preset) else sizes.channels)
+    if type(sizes.image_size) is not int or sizes.image_size < 1 or sizes.image_size % 2**levels:
+        raise ValueError(f"preset.image_size is {sizes.image_size}, of {levels} levels")
+    for name, value in state.items():
+        if not value.is_floating_point() or not value.isfinite().all():
+            raise ValueError(f"{name} is {value.dtype}" if not value.is_floating_point() else f"{name} is not finite")
+        if name in ("shots", "points") and not len(value):
+            raise ValueError(f"{name} is empty")
+        if name == "shots" and value.shape[1:] != (3, sizes.image_size, sizes.image_size):
+            raise ValueError(f"shots are of size {[*value.shape[1:]]}, preset.image_size is {sizes.image_size}")
     generator: AnyGenerator
     if isinstance(sizes, fsth.Preset):
         generator = PersonalGenerator.of(sizes)

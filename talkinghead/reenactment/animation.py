@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from talkinghead.faces.crop import cut
 from talkinghead.faces.landmark_image import draw_landmarks
 from talkinghead.images import rescale_points
-from talkinghead.options import Range, check_numbers
+from talkinghead.options import Range, check_flags, check_numbers
 from talkinghead.pixels import as_pictures
 from talkinghead.provenance import OriginStatement, Signer
 from talkinghead.reenactment.adaptation import Mode, adapt
@@ -60,6 +60,7 @@ class Look:
 
     def __post_init__(self) -> None:
         check_numbers(self, NUMBERS, "look.")
+        check_flags(self, "look.")
         if self.size is not None and self.size % 2:
             raise ValueError(f"look.size={self.size}: an even number of pixels, please (H.264 wants it)")
 

@@ -16,7 +16,7 @@ LEFTOVER = re.compile(r"\.+[^/]+\.(mp4|png)(\.[0-9a-f]{8}\.tmp)+")  # as video.w
 IDLE = 3600.0  # seconds after which a temporary file is abandoned
 
 
-def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str | None = None) -> None:
+def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str | Path | None = None) -> None:
     """Check that no output overwrites an input or a file that this program has not made.
 
     Args:
@@ -29,8 +29,6 @@ def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str
         ValueError: that names the first such file, or a folder that cannot be written to.
     """
     check_writable(output.parent)
-    if person:
-        check_writable(Path(person).parent)
     given = list(inputs)
     made = [output, *([output.with_suffix(".png")] if sheet else [])]
     for path in made:
@@ -40,12 +38,24 @@ def check_targets(inputs: Iterable[Path], output: Path, sheet: bool, person: str
     if sheet and any(path.is_dir() and output.parent.resolve() == path.resolve() for path in given):
         raise ValueError(f"output={output}: its contact sheet would become a source: choose another folder")
     if person:
-        weights, card = files(person)
-        for path in (weights, card):
-            _keep_inputs(path, given, f" (save_person={person})")
-        if (weights.exists() or card.exists()) and not _is_card(card):
-            there = card if card.exists() else weights
-            raise ValueError(f"save_person={person}: {there} is there and is no person: give another name")
+        check_person(person, given)
+
+
+def check_person(name: str | Path, inputs: Iterable[Path] = ()) -> None:
+    """Check the name of a person to write: its two files overwrite no input, and no file that is not a person's.
+
+    Raises:
+        ValueError: that names the file, or a folder that is given as the name or cannot be written to.
+    """
+    if Path(name).is_dir() or str(name).endswith(("/", "/.")) or not str(name):
+        raise ValueError(f"save_person={name}: a folder: give the name of a file in it, as {Path(name) / 'anna'}")
+    check_writable(Path(name).parent)
+    weights, card = files(name)
+    for path in (weights, card):
+        _keep_inputs(path, list(inputs), f" (save_person={name})")
+    if (weights.exists() or card.exists()) and not _is_card(card):
+        there = card if card.exists() else weights
+        raise ValueError(f"save_person={name}: {there} is there and is no person: give another name")
 
 
 def keep_others(path: Path, more: str = "") -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 
 from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import Detector
-from talkinghead.options import Range, check_numbers
+from talkinghead.options import Range, check_flags, check_numbers
 from talkinghead.precision import fast_dtype
 from talkinghead.progress import Reporter
 from talkinghead.provenance import Signer
@@ -74,6 +74,7 @@ class Settings:
             if getattr(self, key) not in allowed:
                 raise ValueError(f"{key}={getattr(self, key)}: choose {' or '.join(allowed)}")
         check_numbers(self, NUMBERS)
+        check_flags(self)
 
 
 @runtime_checkable

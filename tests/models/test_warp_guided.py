@@ -1,5 +1,6 @@
 """The warp-guided generator: what it is shown, what it copies, and that all of the system takes it for G."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -282,6 +284,34 @@ def test_a_strangers_person_file_is_refused_in_one_line(tmp_path: Path, change: 
     with pytest.raises(ValueError, match=r"anna\.json") as caught:
         load_person(tmp_path / "anna")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "tensors", "told"),
+    [
+        ({"image_size": 7}, {}, "image_size is 7"), ({"image_size": 64.0}, {}, "image_size is 64.0"),
+        ({"image_size": True}, {}, "image_size is True"), ({"image_size": -8}, {}, "image_size is -8"),
+        ({"image_size": 1024}, {}, "shots are of size"),
+        ({}, {"shots": torch.zeros(0, 3, SIZE, SIZE)}, "shots is empty"),
+        ({}, {"points": torch.zeros(0, 68, 2)}, "points is empty"),
+        ({}, {"psi": torch.zeros(1, 8, dtype=torch.int8)}, "psi is torch.int8"),
+        ({}, {"psi": torch.ones(1, 8, dtype=torch.bool)}, "psi is torch.bool"),
+        ({}, {"psi": torch.full((1, 8), torch.nan)}, "psi is not finite"),
+    ],
+)  # fmt: skip
+def test_a_strangers_weights_must_be_those_of_the_description(
+    tmp_path: Path, change: dict, tensors: dict, told: str
+) -> None:
+    embedder, generator, _ = networks()
+    shots = frames(1)
+    save_person(tmp_path / "anna", generator.personalize(embed(embedder, shots), shots), {})
+    card = json.loads((tmp_path / "anna.json").read_text())
+    content = save({**load((tmp_path / "anna.safetensors").read_bytes()), **tensors})
+    (tmp_path / "anna.safetensors").write_bytes(content)
+    card |= {"sha256": hashlib.sha256(content).hexdigest(), "preset": {**card["preset"], **change}}
+    (tmp_path / "anna.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=rf"does not describe anna\.safetensors \(.*{told}"):
+        load_person(tmp_path / "anna")
 
 
 def test_the_table_of_head_points_is_a_head() -> None:

@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: quickstart test lint types setup docs browser clean
 
 quickstart: setup
-	$(BIN)/python train.py experiment=meta_synthetic
+	$(BIN)/python train.py experiment=meta_synthetic_warp
 
 test: lint types
 	$(BIN)/python -m pytest

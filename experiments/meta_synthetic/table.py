@@ -1,7 +1,7 @@
-"""From a finished run of the main job to results.csv, previews.jpg and the tables of the READMEs.
+"""From a finished run to its results and previews here, and the tables of the READMEs.
 
-python experiments/meta_synthetic/table.py outputs/meta_synthetic/<time>     take a run over
-python experiments/meta_synthetic/table.py                                   build the tables from results.csv again
+python experiments/meta_synthetic/table.py outputs/meta_synthetic_warp/<time>     take a run of that experiment over
+python experiments/meta_synthetic/table.py                                        build the tables again
 """
 
 from talkinghead.processes import program
@@ -23,19 +23,21 @@ from talkinghead.provenance import OriginStatement, marked
 from talkinghead.storage import write_atomic
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results.csv"
+FILES = {"meta_synthetic": ("results.csv", "previews.jpg"), "meta_synthetic_warp": ("warp.csv", "warp.jpg")}
 READMES = (HERE / "README.md", HERE.parents[1] / "README.md")
-BLOCK = re.compile(r"(<!-- table: meta_synthetic -->\n).*?(<!-- end of table -->)", re.DOTALL)
+BLOCK = r"(<!-- table: {} -->\n).*?(<!-- end of table -->)"
 METRICS = {"nme": "NME ↓", "face_found": "face found ↑", "ssim": "SSIM ↑", "psnr": "PSNR (dB) ↑", "lpips": "LPIPS ↓"}
 METHODS = {"model": ("ours", "FF"), "nearest": ("nearest frame", "-")}
 
 
 def take_run(run: Path) -> None:
-    """Last validation of a run -> results.csv; its preview grid -> previews.jpg."""
+    """Last validation of a run -> a csv here; its preview grid -> a jpg."""
     rows = list(csv.DictReader((run / "validation.csv").open()))
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
     checkpoint = torch.load(run / "checkpoints/last.ckpt", map_location="cpu", weights_only=True)
     overrides = yaml.safe_load((run / ".hydra/overrides.yaml").read_text())
+    experiment = next(one.removeprefix("experiment=") for one in overrides if one.startswith("experiment="))
+    table, pictures = (HERE / name for name in FILES[experiment])
     results = []
     for row in last:
         method, variant = METHODS[row["method"]]
@@ -48,14 +50,14 @@ def take_run(run: Path) -> None:
     writer = csv.DictWriter(text, list(results[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(results)
-    write_atomic(RESULTS, text.getvalue().encode())
+    write_atomic(table, text.getvalue().encode())
     _, picture = cv2.imencode(".jpg", cv2.imread(str(run / "previews/latest.png")), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    write_atomic(HERE / "previews.jpg", marked(picture.tobytes(), OriginStatement(composite=True)))
+    write_atomic(pictures, marked(picture.tobytes(), OriginStatement(composite=True)))
 
 
-def build_table() -> str:
+def build_table(path: Path) -> str:
     """Markdown, the better of the two methods in bold."""
-    rows = list(csv.DictReader(RESULTS.open()))
+    rows = list(csv.DictReader(path.open()))
     metrics = [name for name in METRICS if name in rows[0]]
     lines = ["| T | method | " + " | ".join(METRICS[m] for m in metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
     for row in rows:
@@ -73,10 +75,12 @@ def main() -> None:
     """Take a run over if one is named, then write the tables."""
     if len(sys.argv) > 1:
         take_run(Path(sys.argv[1]))
-    table = build_table()
-    for path in READMES:
-        write_atomic(path, BLOCK.sub(lambda block: block[1] + table + block[2], path.read_text()).encode())
-    print(table)
+    for experiment, (name, _) in FILES.items():
+        table, block = build_table(HERE / name), re.compile(BLOCK.format(experiment), re.DOTALL)
+        for path in READMES:
+            text = block.sub(lambda found, table=table: found[1] + table + found[2], path.read_text())
+            write_atomic(path, text.encode())
+        print(table)
 
 
 if __name__ == "__main__":

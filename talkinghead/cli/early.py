@@ -1,5 +1,6 @@
 """What a verb can say before it imports anything heavy: --help, --cfg, and mistakes in the overrides."""
 
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from talkinghead.cli import CONF
 from talkinghead.cli.help import help_text
 from talkinghead.names import as_line
-from talkinghead.storage import check_writable
+from talkinghead.storage import check_writable, locked
 
 FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
 INSTEAD = {  # of flags of Lightning's trainer, which wants its own optimisation for them
@@ -88,10 +89,18 @@ def check_outputs(verb: str, config: DictConfig, multirun: bool) -> None:
         folder = Path(config.hydra.sweep.dir if multirun else config.hydra.run.dir)
         if folder != Path():  # in the working directory it leaves nothing
             check_writable(folder)
+        if verb.startswith("train") and not multirun and folder.is_dir() and is_first_rank():
+            with locked(folder, "training"):  # before Hydra writes over what the other one was given
+                pass
     except (ValueError, OmegaConfBaseException) as error:
         fail(f"{verb}: {str(error).splitlines()[0]}")
     finally:
         state.cfg = None
+
+
+def is_first_rank() -> bool:
+    """Whether this process is no further rank of a run, as Lightning, torchrun and SLURM start them."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def fail(text: str) -> NoReturn:

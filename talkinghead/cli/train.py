@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
@@ -32,6 +34,7 @@ from talkinghead.learners.resuming import find_checkpoint
 from talkinghead.pretrained import set_weights_folder
 from talkinghead.processes import INTERRUPTED
 from talkinghead.reenactment.inputs import SHIPPED
+from talkinghead.storage import locked
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,14 @@ def main(cfg: DictConfig) -> float | None:
         check_flags(cfg)
         check_account(cfg)
         set_weights_folder(cfg.paths.weights_dir)
-        return test(cfg) if cfg.stage == "test" else fit(cfg)
+        with alone_in(Path(cfg.paths.output_dir)):
+            return test(cfg) if cfg.stage == "test" else fit(cfg)
+
+
+def alone_in(folder: Path) -> AbstractContextManager[None]:
+    """Two runs in one folder would overwrite each other's files: the first rank of the second one raises ValueError."""
+    first = not getattr(rank_zero_only, "rank", 0)
+    return locked(folder, "training") if first else nullcontext()
 
 
 def fit(cfg: DictConfig) -> float | None:

@@ -192,8 +192,8 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = F
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option}={path}: there is no such checkpoint")
-    if damaged := _damaged_part(path):
-        raise ValueError(f"{option}={path} is damaged (the checksum of {damaged!r} differs): copy it again")
+    if damage := _damage(path):
+        raise ValueError(f"{option}={path} is damaged ({damage}): copy it again")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError:
@@ -209,13 +209,27 @@ def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = F
     return checkpoint
 
 
-def _damaged_part(path: str | Path) -> str | None:
-    """The first part of a checkpoint whose checksum is wrong, which torch does not check."""
+def _damage(path: str | Path) -> str | None:
+    """What is wrong with the archive that a checkpoint is, and torch does not check; None where nothing is.
+
+    A compressed part, which torch.save never writes, could be a thousand times as large as the file.
+    """
     try:
         with zipfile.ZipFile(path) as parts:
-            return parts.testzip()
+            for part in parts.infolist():
+                if part.compress_type != zipfile.ZIP_STORED or part.file_size > Path(path).stat().st_size:
+                    return f"its part {part.filename[:80]!r} is compressed"
+            wrong = parts.testzip()
+            return f"the checksum of {wrong!r} differs" if wrong else None
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError, zlib.error, ValueError):
         return None  # no such archive: torch says what is wrong
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is on the CPU, dense, and has bytes for all its values: none is expanded, sparse or empty."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
 def is_state(state: Any) -> bool:
@@ -232,6 +246,8 @@ def weights_of(checkpoint: Mapping[str, Any], where: str) -> dict[str, Tensor]:
         )
     state = {**checkpoint["state_dict"], **(average or {})}
     for name, value in state.items():
+        if not is_plain(value):
+            raise ValueError(f"{where}: {name[:80]} is no plain tensor: it is not a checkpoint of train.py")
         if value.is_complex() or (value.is_floating_point() and not value.isfinite().all()):
             raise ValueError(
                 f"{where}: the weights are not finite ({name}): this training had collapsed, take an earlier one"

@@ -1,8 +1,8 @@
 """Runs a preparation; killed at any moment and started again, it ends with the same shards."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from rich.console import Console
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split, Videos
 from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import Detector
-from talkinghead.machine import lock
 from talkinghead.preparation import partial_results
 from talkinghead.preparation.clip import Drop, Result, Settings
 from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan, video_names
@@ -20,7 +19,7 @@ from talkinghead.preparation.progress import Progress
 from talkinghead.preparation.report import print_report, tell, write_report
 from talkinghead.preparation.sources import SPLITS, Source
 from talkinghead.preparation.workers import Cluster, LocalProcesses, Work
-from talkinghead.storage import check_writable
+from talkinghead.storage import locked
 
 
 class Runner:
@@ -64,7 +63,7 @@ class Runner:
         """Do what is left. Raises ValueError when nothing could be kept or the output belongs to other options."""
         self.detector.check()
         jobs = make_plan(self.source.units(), self.clips_per_shard)
-        with locked(self.output):
+        with locked(self.output, "preparation"):
             claim(self.output, fingerprint(jobs, self.options()))
             partial_results.sweep(self.output)
             if not (self.output / DATASET_FILE).exists():
@@ -154,18 +153,3 @@ class Runner:
             crop={**crop, "measured": Framing(*measured)._asdict()},
             created_by=self.command,
         )
-
-
-@contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Keep a second preparation out of the folder. Raises ValueError when one is at work there."""
-    check_writable(output)
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as handle:
-        try:
-            lock(handle, wait=False)
-        except OSError as error:
-            raise ValueError(
-                f"another preparation is at work in {output}; wait for it or choose another output"
-            ) from error
-        yield

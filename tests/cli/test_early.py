@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from talkinghead.cli import early
 from talkinghead.cli.help import FLAGS, help_text
+from talkinghead.storage import locked
 
 ROOT = Path(__file__).parents[2]
 VERBS = {"train": "config", "evaluate": "evaluate", "prepare": "prepare", "animate": "animate", "studio": "studio"}
@@ -164,3 +165,19 @@ def test_an_output_folder_that_cannot_be_is_told_before_hydra_makes_it(command: 
     assert done.stderr.startswith(f"{command[0]}.py: {tmp_path}/file")
     assert done.stderr.endswith("is a file: choose another output\n")
     assert "heavy: []" in done.stdout
+
+
+@pytest.mark.parametrize(("rank", "told"), [({}, True), ({"LOCAL_RANK": "1"}, False), ({"SLURM_PROCID": "0"}, True)])
+def test_a_folder_in_which_a_training_is_at_work_is_left_alone(
+    rank: dict[str, str], told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in rank.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["train.py", "experiment=meta_synthetic", f"hydra.run.dir={tmp_path}"])
+    with locked(tmp_path, "training"):
+        if told:
+            with pytest.raises(SystemExit, match=r"^train\.py: another training is at work in .*; wait for it"):
+                early.answer("config", "python train.py")
+        else:
+            early.answer("config", "python train.py")
+    early.answer("config", "python train.py")

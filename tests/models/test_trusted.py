@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,37 @@ def test_every_verb_refuses_in_one_line(shipped: dict[str, Any], tmp_path: Path,
     assert not canary.exists()
     assert "Traceback" not in done.stderr
     assert "refused" in done.stderr
+
+
+@pytest.mark.parametrize("tensor", [
+    torch.zeros(1).expand(10**6, 10**6), torch.eye(4).to_sparse(), torch.eye(4, device="meta"),
+], ids=["expanded", "sparse", "meta"])  # fmt: skip
+@pytest.mark.parametrize("place", ["state_dict", "ema"])
+def test_weights_that_are_no_plain_tensors_are_refused_before_they_are_read(
+    shipped: dict[str, Any], tensor: torch.Tensor, place: str, tmp_path: Path
+) -> None:
+    odd = {"generator.extra": tensor}
+    content = (
+        {"state_dict": {**shipped["state_dict"], **odd}} if place == "state_dict" else {"ema": {"state_dict": odd}}
+    )
+    torch.save({**shipped, **content}, tmp_path / "odd.ckpt")
+    with pytest.raises(ValueError, match=r"odd\.ckpt.* is no plain tensor") as caught:
+        networks(str(tmp_path / "odd.ckpt"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_more_than_itself_is_refused(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.ckpt"
+    with zipfile.ZipFile(SHIPPED) as parts, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in parts.infolist():
+            packed.writestr(part.filename, parts.read(part))
+    with pytest.raises(ValueError, match=r"bomb\.ckpt is damaged \(its part .* is compressed\)"):
+        networks(str(bomb))
+
+
+def test_a_flipped_bit_is_told(tmp_path: Path) -> None:
+    content = bytearray(SHIPPED.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "flipped.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped\.ckpt is damaged \(the checksum of .* differs\): copy it again"):
+        networks(str(tmp_path / "flipped.ckpt"))

@@ -23,9 +23,10 @@ from talkinghead.faces.detectors import Dlib, FaceAlignment
 from talkinghead.preparation import plan
 from talkinghead.preparation.cluster import RayCluster
 from talkinghead.preparation.partial_results import read_clips
-from talkinghead.preparation.runner import Runner, locked
+from talkinghead.preparation.runner import Runner
 from talkinghead.preparation.workers import LocalProcesses
 from talkinghead.pretrained import WEIGHTS_VARIABLE
+from talkinghead.storage import locked
 from talkinghead.video.reader import Video
 from tests.helpers.preparation_videos import make_runner, write_clip
 
@@ -184,7 +185,7 @@ def test_a_folder_with_other_things_is_left_alone(videos: Path, tmp_path: Path):
 
 
 def test_one_preparation_at_a_time(videos: Path, tmp_path: Path):
-    with locked(tmp_path / "data"), pytest.raises(ValueError, match="another preparation is at work"):
+    with locked(tmp_path / "data", "preparation"), pytest.raises(ValueError, match="another preparation is at work"):
         make_runner(videos, tmp_path / "data").run()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from talkinghead.storage import in_one_line
 from talkinghead.studio.uploads import Refused
 
 _logger = logging.getLogger(__name__)
@@ -22,6 +23,20 @@ SENTENCES = (  # what the pipeline says -> what the page says; {name} is the vis
         "The face in {name} is too small: {0} pixels wide, {1} are needed. Cut it closer, or take a larger one.",
     ),
     (r"its landmarks are not", "The face in {name} is too blurred, or too far turned away, to be followed."),
+    (
+        r"there is no such (file|picture|video)|No such file",
+        "{name} is not here any more: files are kept for a limited time. Drop it once more.",
+    ),
+    (r"shows another person than", "{name} shows another person than the other portraits. Use pictures of one person."),
+    (
+        r"not finite|fine-tuning failed",
+        "The learning has failed with these portraits. Try fewer steps, or other pictures of the person.",
+    ),
+    (r"the disk is full|No space left", "The disk of the computer that runs this studio is full. Try again later."),
+    (r"the picture is damaged|pixels of kind", "{name} is damaged, or of an unusual kind. Save it again as JPEG."),
+    (r"the file is empty", "{name} is empty."),
+    (r"HEIC", "{name} is a HEIC picture. Telephones can save pictures as JPEG."),
+    (r"the picture has (\S+) million pixels", "{name} has {0} million pixels. Make it smaller."),
     (r"cannot be read as a picture", "{name} cannot be read as a picture. It may be damaged; save it again as JPEG."),
     (r"cannot be read as a video", "{name} cannot be read as a video. It may be damaged; save it again as MP4."),
     (r"the video has no frames", "{name} is a video without pictures."),
@@ -48,7 +63,7 @@ def explain(error: BaseException, names: Mapping[Path, str]) -> str:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         _logger.warning("out of memory", exc_info=error)
         return OUT_OF_MEMORY
-    sentence = translate(str(error), names)
+    sentence = translate(in_one_line(error), names)
     if sentence is None:
         _logger.error("unexpected", exc_info=error)
         return UNEXPECTED
@@ -60,6 +75,6 @@ def translate(text: str, names: Mapping[Path, str]) -> str | None:
     name = next((known for path, known in names.items() if str(path) in text), "the file")
     for pattern, sentence in SENTENCES:
         if found := re.search(pattern, text):
-            told = sentence.format(*found.groups(), name=name)
-            return told[0].upper() + told[1:]
+            told = sentence.format(*(group or "" for group in found.groups()), name=name)
+            return told.replace("the file", "The file", 1) if told.startswith("the file") else told
     return None

@@ -1,5 +1,6 @@
 """The studio without a browser: uploads, words, jobs that end when told to, files that go away."""
 
+import errno
 import io
 import logging
 import os
@@ -17,9 +18,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL import Image
 
 from talkinghead.cli import studio as entry
 from talkinghead.cli.launch import VERBS
+from talkinghead.learners.finetune import FineTuningFailed
 from talkinghead.provenance.reading import read
 from talkinghead.reenactment.animation import Look
 from talkinghead.reenactment.inputs import SHIPPED, file_arguments
@@ -248,6 +251,36 @@ def test_what_went_wrong_is_told_with_the_visitors_names(animator: Animator, tmp
     assert told["my wall.png"].startswith("No face was found in my wall.png. Use one in which")
     assert told["crowd.png"].startswith("The face in crowd.png is too small: ")
     assert told["face.png"].startswith("No face was found in nobody.mp4.")
+
+
+def test_damaged_and_missing_uploads_are_the_visitors(animator: Animator, tmp_path: Path) -> None:
+    good = cv2.imencode(".png", green_frame(100, 100, 20, 20, 60))[1].tobytes()
+    (tmp_path / "half.png").write_bytes(good[: len(good) // 2])
+    Image.fromarray(np.zeros((64, 64), np.float32), mode="F").save(tmp_path / "float.tif")
+    (tmp_path / "whole.png").write_bytes(good)
+    write_clip(tmp_path / "clip.mp4", 4)
+    for portrait, driver, told in (
+        ("half.png", "clip.mp4", "half.png is damaged, or of an unusual kind"),
+        ("float.tif", "clip.mp4", "float.tif is damaged, or of an unusual kind"),
+        ("gone.png", "clip.mp4", "is not here any more"),
+        ("whole.png", "gone.mp4", "is not here any more"),
+    ):
+        asked = AnimateRequest((tmp_path / portrait,), tmp_path / driver)
+        state, names = run(animator, asked, tmp_path / "work")
+        assert state.error is not None
+        assert told in explain(state.error, names), (portrait, driver)
+
+
+@pytest.mark.parametrize(("error", "told"), [
+    (ValueError("a.png: shows another person than b.png, and they would be blended"), "shows another person"),
+    (ValueError("what the networks draw of driving frames 0 to 7 is not finite: the checkpoint"), "Try fewer steps"),
+    (FineTuningFailed("fine-tuning failed in step 3: cnt is nan; try smaller"), "Try fewer steps"),
+    (OSError(errno.ENOSPC, "No space left on device", "/tmp/x.mp4"), "is full"),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "/tmp/x.png"), "not here any more"),
+])  # fmt: skip
+def test_errors_of_the_pipeline_have_sentences(error: Exception, told: str) -> None:
+    assert told in explain(error, {})
+    assert explain(error, {}) != UNEXPECTED
 
 
 def test_unforeseen_errors_are_logged_and_told_kindly(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Options(NamedTuple):
     settings: Settings = Settings()
     framing: Framing | None = None  # None: as the model's people were cropped
     detector: Detector | None = None  # None: dlib
-    device: str = "auto"
+    device: str | int = "auto"
     signer: Signer | None = None  # of the statement of origin in results; None: plain metadata
     progress: Reporter | None = None  # None: silent
 
@@ -87,8 +87,8 @@ class Options(NamedTuple):
 @mendable()
 def load(
     model: str | Path = "warp_256", *, settings: Settings | None = None, framing: Framing | None = None,
-    detector: Detector | None = None, device: str = "auto", provenance: str = "auto", certificate: Path | None = None,
-    finetune: Mapping[str, Any] = FINETUNE, loss: Loss | None = None,
+    detector: Detector | None = None, device: str | int = "auto", provenance: str = "auto",
+    certificate: Path | None = None, finetune: Mapping[str, Any] = FINETUNE, loss: Loss | None = None,
     progress: Reporter | None = None,
 ) -> "Model | Person":  # fmt: skip
     """Load a model that ships, a checkpoint of your own, or a saved person.
@@ -98,7 +98,7 @@ def load(
         settings: how faces are found and followed, and how the driver moves the person.
         framing: the crop around a face, as in the model's training data.
         detector: finds faces and their 68 landmarks; None: dlib, which needs `pip install 'talkinghead[offline]'`.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` …
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or its number …
         provenance: how results state that they are generated: `c2pa` (signed), `metadata` (plain), `auto` (signed
             where c2pa-python is installed).
         certificate: for c2pa, a PEM file with a private key and its certificates; None: self-signed.

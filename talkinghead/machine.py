@@ -3,6 +3,9 @@
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 try:
@@ -46,3 +49,22 @@ def lock(file: IO, wait: bool = True) -> None:
         time.sleep(0.01)
     _logger.warning("waiting for another process, which is at work with %s", file.name)
     fcntl.flock(file, fcntl.LOCK_EX)
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Keep a second process with the same work out of a folder. The lock ends with the process, however it ends.
+
+    Args:
+        what: the work, for the message
+
+    Raises:
+        ValueError: where another process has the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        try:
+            lock(handle, wait=False)
+        except OSError as error:
+            raise ValueError(f"another {what} is at work in {folder}; wait for it or choose another output") from error
+        yield

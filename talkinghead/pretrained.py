@@ -10,9 +10,14 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import argparse
 import hashlib
+import http
+import http.client
 import logging
 import os
+import shutil
 import sys
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +127,7 @@ SOURCES = {
 }
 
 
+TIMEOUT_S = 60.0  # for which a server may send nothing
 SETS = {  # what an experiment wants, to be fetched together
     "meta_voxceleb": ("vgg19_caffe", "vggface", "s3fd", "2dfan4"),
     "meta_synthetic": ("facenet_synthetic",),
@@ -195,18 +201,47 @@ def locate_for(metric: str, name: str, path: str | Path | None = None) -> Path |
 
 
 def download(name: str, target: Path) -> Path:
-    """Fetch the file of `name` to `target`: whole and with the right checksum, or not at all."""
-    import torch  # noqa: PLC0415
+    """Fetch the file of `name` to `target`: whole and with the right checksum, or not at all.
 
+    What an interrupted download left, `<target>.part`, is not fetched again.
+    """
     source = SOURCES[name]
     if source.url is None:
         raise FileNotFoundError(missing(name, "it cannot be downloaded directly"))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
     try:
-        torch.hub.download_url_to_file(source.url, str(target), hash_prefix=source.sha256 or None)
-    except (OSError, RuntimeError) as error:  # no network; wrong checksum
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fetch_rest(source.url, part)
+        check_sha256(part, source.sha256)
+        os.replace(part, target)
+    except (OSError, http.client.HTTPException) as error:  # no network, no room; what has come stays
+        raise FileNotFoundError(missing(name, f"the download failed: {error}")) from error
+    except ValueError as error:  # of another content
+        part.unlink()
         raise FileNotFoundError(missing(name, f"the download failed: {error}")) from error
     return target
+
+
+def fetch_rest(url: str, part: Path) -> None:
+    """Append to `part` what it lacks of the file at `url`; a server that sends whole files only sends it again."""
+    from rich.progress import wrap_file  # noqa: PLC0415, where it is needed
+
+    start = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if start and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # nothing is lacking
+        raise
+    with response:
+        goes_on = start and getattr(response, "status", None) == http.HTTPStatus.PARTIAL_CONTENT
+        length = int(response.headers.get("Content-Length") or 0)
+        shown = wrap_file(response, length, description=part.stem)
+        with open(part, "ab" if goes_on else "wb") as file, shown as stream:
+            shutil.copyfileobj(stream, file)
+        if length and part.stat().st_size < length + (start if goes_on else 0):
+            raise ConnectionError("the connection broke; the same command goes on")
 
 
 def missing(name: str, reason: str) -> str:
@@ -271,12 +306,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def told(name: str, fetch: bool) -> bool:
     """Print a line about a network, fetched into the weights folder where asked; returns whether it is here."""
-    source, file = SOURCES[name], locate(name)
-    if file is None and fetch and source.url is not None:
-        try:
+    source, file = SOURCES[name], None
+    try:
+        file = locate(name)
+        if file is None and fetch and source.url is not None:
             file = download(name, weights_folder() / source.file)
-        except FileNotFoundError as error:
-            print(error, file=sys.stderr)
+    except (FileNotFoundError, ValueError) as error:  # not there, or damaged: the list goes on
+        print(error, file=sys.stderr)
     print(f"{name:18} {source.file:42} {source.megabytes:4} MB  {source.licence}  {file or 'not here'}")
     return file is not None
 

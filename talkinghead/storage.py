@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from talkinghead.machine import lock
 from talkinghead.names import as_cell, of_cell
 
 Row = dict[str, str]
@@ -110,23 +109,3 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     writer.writeheader()
     writer.writerows({name: as_cell(text) for name, text in row.items()} for row in rows)
     write_atomic(path, text.getvalue().encode())
-
-
-@contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Keep a second process with the same work out of a folder. The lock ends with the process, however it ends.
-
-    Args:
-        what: the work, for the message
-
-    Raises:
-        ValueError: where another process has the lock.
-    """
-    check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
-        try:
-            lock(handle, wait=False)
-        except OSError as error:
-            raise ValueError(f"another {what} is at work in {folder}; wait for it or choose another output") from error
-        yield

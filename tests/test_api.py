@@ -106,6 +106,7 @@ def test_learning_and_animating_at_once_are_the_same(files: Path, tmp_path: Path
         (lambda model, files: model.learn(files / "ann.png", steps=-1), "steps=-1: a whole number from 0 on"),
         (lambda model, files: load(files / "last.ckpt", finetune={"epoch": 3}), "finetune: FineTuner has no epoch"),
         (lambda model, files: load(files / "last.ckpt", device="gpu"), "device=gpu is not there"),
+        (lambda model, files: load(files / "last.ckpt", device=7), "device=cuda:7 is not there"),
         (lambda model, files: load(files / "clip.mp4"), r"clip\.mp4"),
     ],
 )

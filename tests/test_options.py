@@ -1,5 +1,6 @@
 """Names of files go as they are, and numbers are checked before any work."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,20 @@ def test_files_are_checked_before_work(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises((ValueError, FileNotFoundError), match=words):
             check_files(source, driving, model, output, tmp_path)
+    for wrong, words in (
+        ({"driving": ["a.mp4", "b.mp4"]}, "driving=.*: one file, please"),
+        ({"output": ["x.mp4"]}, "output=.*: one file"),
+        ({"model": [1]}, "model=.*: one file"),
+        ({"driving": 10**20}, "there is no such camera; a file of that name is"),
+        ({"output": "é" * 120 + ".mp4"}, "its name has 244 bytes, 225 are the most"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_files(source, **{"driving": driving, "model": None, "output": None, **wrong}, folder=tmp_path)
+    long = tmp_path / ("ж" * 100 + ".jpg")
+    long.touch()
+    named = check_files([str(long)], driving, None, None, tmp_path).output
+    assert len(os.fsencode(named.name)) <= 225
+    assert named.name.endswith("_d.mp4")
     given = check_files(source, driving, None, str(tmp_path / "new" / "folder" / "x.mp4"), tmp_path)
     assert given.model == SHIPPED
     assert not (tmp_path / "new").exists()

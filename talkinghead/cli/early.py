@@ -19,8 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talkinghead.cli import CONF
 from talkinghead.cli.help import help_text
+from talkinghead.machine import locked
 from talkinghead.names import as_line
-from talkinghead.storage import check_writable, locked
+from talkinghead.storage import check_writable
 
 FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
 INSTEAD = {  # of flags of Lightning's trainer, which wants its own optimisation for them

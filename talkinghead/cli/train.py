@@ -31,10 +31,10 @@ from talkinghead.data.shards import DATASET_FILE
 from talkinghead.learners.checkpoints import git_commit, load_weights
 from talkinghead.learners.export import shrink
 from talkinghead.learners.resuming import find_checkpoint
+from talkinghead.machine import locked
 from talkinghead.pretrained import set_weights_folder
 from talkinghead.processes import INTERRUPTED
 from talkinghead.reenactment.inputs import SHIPPED
-from talkinghead.storage import locked
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split, Videos
 from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import Detector
+from talkinghead.machine import locked
 from talkinghead.preparation import partial_results
 from talkinghead.preparation.clip import Drop, Result, Settings
 from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan, video_names
@@ -19,7 +20,7 @@ from talkinghead.preparation.progress import Progress
 from talkinghead.preparation.report import print_report, tell, write_report
 from talkinghead.preparation.sources import SPLITS, Source
 from talkinghead.preparation.workers import Cluster, LocalProcesses, Work
-from talkinghead.storage import locked
+from talkinghead.storage import check_writable
 
 
 class Runner:
@@ -63,6 +64,7 @@ class Runner:
         """Do what is left. Raises ValueError when nothing could be kept or the output belongs to other options."""
         self.detector.check()
         jobs = make_plan(self.source.units(), self.clips_per_shard)
+        check_writable(self.output)
         with locked(self.output, "preparation"):
             claim(self.output, fingerprint(jobs, self.options()))
             partial_results.sweep(self.output)

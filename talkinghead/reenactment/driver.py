@@ -36,6 +36,7 @@ class Driver(NamedTuple):
     crop: Crop
     way: Float[np.ndarray, "F 3"] | None = None  # x, y, side of each frame's crop, if the face leaves `crop`
     outside: int = 0  # frames in which the face is partly beyond the picture
+    missing: int = 0  # frames that the file announces and does not have
 
     def points_of(self, size: int) -> Float[np.ndarray, "F 68 2"]:
         """The landmarks in pixels of the crops, resized to `size`."""
@@ -79,6 +80,7 @@ def follow_driver(
         with Video(path) as video:
             num_frames, fps = min(video.num_frames, max_frames or video.num_frames), video.fps
             timeline = video.timeline._replace(pts=video.timeline.pts[:num_frames])
+            missing = video.missing if num_frames == video.num_frames else 0
         if num_frames == 0:
             raise ValueError("the video has no frames")
         cached, tick = CachedVideo(path, num_frames), start(num_frames)
@@ -95,7 +97,7 @@ def follow_driver(
     crop = clip_crop(points, width, height, framing)
     way = None if stays(points, crop) else walk(points, width, height, framing, fps)
     outside = ((points < -0.5) | (points > np.array([width, height]) - 0.5)).any(-1).mean(1) > 0.1
-    return Driver(cached, timeline, points, seen, crop, way, int(outside.sum()))
+    return Driver(cached, timeline, points, seen, crop, way, int(outside.sum()), missing)
 
 
 def record(camera: int, seconds: float, path: Path, tell: Callable[[str], None] = print) -> None:

@@ -5,10 +5,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from talkinghead.names import as_line
 
 _FOLDER = Path(__file__).with_name("shipped")
 MODELS = {name: _FOLDER / f"{name}.ckpt" for name in ("warp_256", "fsth_64")}  # ship; trained on rendered faces alone
 SHIPPED = MODELS["warp_256"]  # the default
+LONGEST_NAME = 225  # bytes of a result's name: a file system takes 255, and while it is written its name is longer
+MOST_CAMERAS = 1000
 _ALSO = {"checkpoint": "model"}  # synonyms; evaluate.py has this one
 
 
@@ -54,15 +59,19 @@ def names_of(given: object) -> list[str]:
     return [str(name) for name in given] if isinstance(given, Iterable) and not isinstance(given, str) else [str(given)]
 
 
-def check_files(
-    sources: Sequence[str], driving: str | int | None, model: str | None, output: str | None, folder: Path
-) -> Files:
+def check_files(sources: Sequence[str], driving: Any, model: Any, output: Any, folder: Path) -> Files:
     """Check and complete the user's files: the default output is in `folder`, the default model is `SHIPPED`.
 
     Raises:
         FileNotFoundError: that names a missing file.
         ValueError: that names a wrong one.
     """
+    for name, value in (("driving", driving), ("model", model), ("output", output)):
+        if not isinstance(value, str | int | None):
+            raise ValueError(f"{name}={as_line(value, 80)}: one file, please; only source= takes a list")
+    if isinstance(driving, int) and not 0 <= driving < MOST_CAMERAS:
+        number = as_line(driving, 40)
+        raise ValueError(f"driving={number}: there is no such camera; a file of that name is driving=./{number}")
     model = str(find_model(model))
     if not Path(model).is_file() and not is_person(Path(model)):
         raise FileNotFoundError(f"model={model}: there is no such file; {' and '.join(MODELS)} ship with the project")
@@ -74,10 +83,16 @@ def check_files(
         raise ValueError("source=FILE is needed: a picture, [a.jpg,b.jpg], a folder of pictures, or a video")
     of = Path(sources[0] if sources else model)
     path = check_output(
-        str(output) if output not in (None, "") else folder / f"{of.stem}_{Path(str(driving)).stem}.mp4"
+        str(output) if output not in (None, "") else folder / default_name(of.stem, Path(str(driving)).stem)
     )
     given = driving if isinstance(driving, int) else Path(driving)
     return Files(tuple(Path(source) for source in sources), given, Path(model), path)
+
+
+def default_name(source: str, driving: str) -> str:
+    """`source_driving.mp4`, each cut to what a file name holds."""
+    half = (LONGEST_NAME - len("_.mp4")) // 2
+    return "_".join(stem.encode()[:half].decode(errors="ignore") for stem in (source, driving)) + ".mp4"
 
 
 def check_output(output: str | Path) -> Path:
@@ -85,6 +100,10 @@ def check_output(output: str | Path) -> Path:
     path = Path(output)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"output={output}: the name of an .mp4 file")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise ValueError(
+            f"output={path.name[:40]}…: its name has {len(os.fsencode(path.name))} bytes, {LONGEST_NAME} are the most"
+        )
     check_folder(path.absolute().parent)
     return path
 

@@ -1,6 +1,7 @@
 """Output files: never overwrite an input, nor a file of other programs; remove temporary files of killed runs."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from talkinghead.models.person_file import FORMAT, files
 from talkinghead.provenance.reading import SPACES
+from talkinghead.reenactment.inputs import LONGEST_NAME
 from talkinghead.reenactment.source import IMAGE_SUFFIXES
 from talkinghead.storage import check_writable
 
@@ -51,6 +53,8 @@ def check_person(name: str | Path, inputs: Iterable[Path] = ()) -> None:
         raise ValueError(f"save_person={name}: a folder: give the name of a file in it, as {Path(name) / 'anna'}")
     check_writable(Path(name).parent)
     weights, card = files(name)
+    if len(os.fsencode(weights.name)) > LONGEST_NAME:
+        raise ValueError(f"save_person={weights.name[:40]}…: the name is too long: {LONGEST_NAME} bytes are the most")
     for path in (weights, card):
         _keep_inputs(path, list(inputs), f" (save_person={name})")
     if (weights.exists() or card.exists()) and not _is_card(card):

@@ -279,6 +279,11 @@ class Pipeline:
                 path, self.detector, self.framing, face=given.driving_face, every=given.search_every,
                 min_face=given.min_face, max_frames=given.max_frames, start=step.of,
             )  # fmt: skip
+        if driver.missing:
+            there = len(driver.seen)
+            self.progress.tell(
+                f"only {there} of {there + driver.missing} frames are in {path}: was it half downloaded?"
+            )
         if (lost := int((~driver.seen).sum())) > 0:
             frames, why = f"{lost} of {len(driver.seen)} driving frames", "away, hidden, or another one's scene"
             self.progress.tell(f"the face was not seen in {frames} ({why}): interpolated")
@@ -289,8 +294,9 @@ class Pipeline:
         return driver
 
 
-def find_device(name: str) -> str:
+def find_device(name: str | int | None) -> str:
     """The name of a device; `auto`: CUDA if present, else the CPU. Raises ValueError where it does not exist."""
+    name = f"cuda:{name}" if isinstance(name, int) else str(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not (name.split(":", maxsplit=1)[0] == "cuda" and torch.cuda.is_available()):

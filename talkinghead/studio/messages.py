@@ -39,6 +39,7 @@ SENTENCES = (  # what the pipeline says -> what the page says; {name} is the vis
     (r"the picture has (\S+) million pixels", "{name} has {0} million pixels. Make it smaller."),
     (r"cannot be read as a picture", "{name} cannot be read as a picture. It may be damaged; save it again as JPEG."),
     (r"cannot be read as a video", "{name} cannot be read as a video. It may be damaged; save it again as MP4."),
+    (r"only (\d+) of (\d+) frames are in", "Only {0} of {1} frames are in {name}. Was it half downloaded?"),
     (r"the video has no frames", "{name} is a video without pictures."),
     (
         r"the face was not seen in (\d+) of (\d+)",

@@ -22,6 +22,10 @@ class Video:
     """An open video file, decoded on one thread. Frames are numbered from 0 in the order they are shown.
 
     Errors of the file are av.FFmpegError, OSError or ValueError; `reason` describes them in one line.
+
+    Attributes:
+        announced: frames that the file says it has
+        missing: how many of them are not in it, as where it was half downloaded
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,8 +33,10 @@ class Video:
         self._can_seek = True  # false for raw streams, and FLV without an index
         self._open()
         try:
-            packets = [p for p in self._container.demux(self._stream) if p.size and not p.is_discard]
-            stamps = [Stamp(p.pts, bool(p.is_keyframe)) for p in packets]
+            packets = [p for p in self._container.demux(self._stream) if p.size]
+            self.announced = max(self._stream.frames, len(packets))  # where the file has been cut, more than are there
+            self.missing = self.announced - len(packets)
+            stamps = [Stamp(p.pts, bool(p.is_keyframe)) for p in packets if not p.is_discard]
             self._index = make_index(stamps, self._stream.time_base, self._stream.average_rate)
             self._starts = [number for number, _ in self._index.starts]
             self._first = min([0, *(stamp.pts for stamp in stamps if stamp.pts is not None)])

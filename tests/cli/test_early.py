@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from talkinghead.cli import early
 from talkinghead.cli.help import FLAGS, help_text
-from talkinghead.storage import locked
+from talkinghead.machine import locked
 
 ROOT = Path(__file__).parents[2]
 VERBS = {"train": "config", "evaluate": "evaluate", "prepare": "prepare", "animate": "animate", "studio": "studio"}

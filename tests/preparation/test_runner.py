@@ -20,13 +20,13 @@ from talkinghead.data.shards import DatasetInfo
 from talkinghead.data.videos import load_videos
 from talkinghead.faces.crop import face_box
 from talkinghead.faces.detectors import Dlib, FaceAlignment
+from talkinghead.machine import locked
 from talkinghead.preparation import plan
 from talkinghead.preparation.cluster import RayCluster
 from talkinghead.preparation.partial_results import read_clips
 from talkinghead.preparation.runner import Runner
 from talkinghead.preparation.workers import LocalProcesses
 from talkinghead.pretrained import WEIGHTS_VARIABLE
-from talkinghead.storage import locked
 from talkinghead.video.reader import Video
 from tests.helpers.preparation_videos import make_runner, write_clip
 

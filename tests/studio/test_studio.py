@@ -275,6 +275,7 @@ def test_damaged_and_missing_uploads_are_the_visitors(animator: Animator, tmp_pa
     (ValueError("a.png: shows another person than b.png, and they would be blended"), "shows another person"),
     (ValueError("what the networks draw of driving frames 0 to 7 is not finite: the checkpoint"), "Try fewer steps"),
     (FineTuningFailed("fine-tuning failed in step 3: cnt is nan; try smaller"), "Try fewer steps"),
+    (ValueError("only 46 of 100 frames are in /x/driver.mp4: was it half downloaded?"), "Only 46 of 100 frames are in"),
     (OSError(errno.ENOSPC, "No space left on device", "/tmp/x.mp4"), "is full"),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "/tmp/x.png"), "not here any more"),
 ])  # fmt: skip

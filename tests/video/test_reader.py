@@ -12,6 +12,7 @@ from talkinghead.faces.crop import Framing
 from talkinghead.images import GROUND
 from talkinghead.preparation.clip import prepare_clip
 from talkinghead.preparation.sources import Folder
+from talkinghead.reenactment.inputs import SHIPPED
 from talkinghead.reenactment.source import read_source
 from talkinghead.studio.uploads import Limits, Refused, check_video
 from talkinghead.video.colours import ToRGB, display_size
@@ -345,3 +346,16 @@ def test_a_picture_is_known_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").rename(tmp_path / "clip")
     portraits = read_source([tmp_path / "portrait", tmp_path / "clip"], GreenFace(), Framing())
     assert [Path(portrait.name).name for portrait in portraits] == ["portrait", *(f"clip, frame {n}" for n in range(3))]
+
+
+def test_a_half_downloaded_video_says_how_much_is_missing(tmp_path: Path) -> None:
+    """Its header comes first, so that it can be read as far as it goes."""
+    whole = SHIPPED.parent / "drivers/calm.mp4"
+    content = whole.read_bytes()
+    (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
+    with Video(whole) as video:
+        assert (video.announced, video.missing) == (video.num_frames, 0)
+        frames = video.num_frames
+    with Video(tmp_path / "half.mp4") as video:
+        assert 0 < video.num_frames < frames
+        assert (video.announced, video.missing) == (frames, frames - video.num_frames)

@@ -86,7 +86,7 @@ def read_csv(path: Path, required: Sequence[str] = (), renamed: Mapping[str, str
     if not path.exists():
         return []
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
         names = list(reader.fieldnames or ())
         if renamed and not {*required} & {*renamed.values()} <= {*names}:
             reader.fieldnames = [renamed.get(name, name) for name in names]
@@ -94,6 +94,9 @@ def read_csv(path: Path, required: Sequence[str] = (), renamed: Mapping[str, str
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no csv file ({error}): move it away, or give another") from error
     missing = [name for name in required if name not in (reader.fieldnames or ())]
+    separator = next((one for one in ";\t" if len(names) == 1 and one in names[0]), None)
+    if missing and separator:
+        raise ValueError(f"{path}: its cells are separated by {separator!r}: save it with commas between them")
     if missing and (rows or reader.fieldnames):
         raise ValueError(f"{path} has no column {', '.join(missing)}: it is not a csv of this kind; give another")
     for number, row in enumerate(rows):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from talkinghead.storage import write_atomic
+from talkinghead.storage import read_csv, write_atomic
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -43,3 +43,14 @@ def test_a_secret_is_never_readable_by_others(tmp_path: Path, monkeypatch: pytes
     write_atomic(tmp_path / "key.pem", b"secret", 0o600)
     assert modes == [0o600]
     assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_csv_that_a_spreadsheet_has_saved(tmp_path: Path) -> None:
+    """Its byte order mark is no part of the first column's name; other separators are told."""
+    path = tmp_path / "results.csv"
+    path.write_bytes("\ufeffdata,T\nfaces,8\n".encode())
+    assert list(read_csv(path, ("data", "T"))) == [{"data": "faces", "T": "8"}]
+    for separator in ";\t":
+        path.write_text(f"data{separator}T\nfaces{separator}8\n")
+        with pytest.raises(ValueError, match=r"its cells are separated by .*: save it with commas"):
+            read_csv(path, ("data", "T"))

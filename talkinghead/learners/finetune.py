@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from talkinghead.learners.finetune_defaults import measured
-from talkinghead.learners.finetune_pairs import AnyPersonalGenerator, MotionConsistency, PairSampler
+from talkinghead.learners.finetune_pairs import (
+    AnyPersonalGenerator,
+    MotionConsistency,
+    PairSampler,
+    check_augment,
+)
 from talkinghead.learners.minimize import fused_adam, minimize
 from talkinghead.learners.shots import BATCH, draw, draw_shares, shuffled_batches
 from talkinghead.losses import adversarial, feature_matching, hinge
@@ -23,12 +28,18 @@ from talkinghead.models.layers import settle_spectral_norm
 from talkinghead.models.memory_format import lay_out, training_layout
 from talkinghead.models.person_file import save_person
 from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator, WarpGuidedGenerator, shot_shares
+from talkinghead.options import Range, check_numbers
 from talkinghead.types import Frames, Reenactor
 
 AnyGenerator = Generator | WarpGuidedGenerator
 
 SCORES_OK = 5.0  # the hinge acts on scores in -1..1: where D' starts beyond this, L_ADV tells little of the person
 
+RATE, WEIGHT = Range(0, 1, whole=False, optional=True), Range(0, whole=False, optional=True)
+NUMBERS = {
+    **dict.fromkeys(("lr_generator", "lr_psi", "lr_w"), RATE), "lr_discriminator": RATE._replace(optional=False),
+    "ema_decay": RATE, "num_discriminator_steps": Range(0, 100),
+}  # fmt: skip
 REMEDY = "try smaller learning rates (lr_generator, lr_discriminator), or method=ff"
 
 _logger = logging.getLogger(__name__)
@@ -147,6 +158,11 @@ class FineTuner(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         usual = measured(generator)
+        given = {"lr_generator": lr_generator, "lr_discriminator": lr_discriminator, "lr_psi": lr_psi, "lr_w": lr_w,
+                 "ema_decay": ema_decay, "num_discriminator_steps": num_discriminator_steps}  # fmt: skip
+        check_numbers(given, NUMBERS, "finetune.")
+        check_numbers(weights, dict.fromkeys(weights, WEIGHT), "finetune.weights.")
+        check_augment(augment)
         if epochs is None:
             epochs, max_steps = usual.epochs, max_steps or usual.max_steps
         batch_size = usual.batch_size if batch_size is None else batch_size

@@ -38,6 +38,13 @@ class Pair(NamedTuple):
     condition: Float[Tensor, "B C H W"]
 
 
+def check_augment(names: str | Sequence[str]) -> None:
+    """Raise ValueError for a change of the pairs that there is none of."""
+    known = get_args(Augmentation)
+    if unknown := {names} - {*known} if isinstance(names, str) else {*names} - {*known}:
+        raise ValueError(f"finetune.augment: no {sorted(unknown)}; choose from {', '.join(known)}")
+
+
 @final
 class PairSampler:
     """Makes training pairs from batches of the shots.
@@ -48,8 +55,7 @@ class PairSampler:
     """
 
     def __init__(self, generator: AnyPersonalGenerator, shots: Frames, augment: Sequence[str] = ()) -> None:
-        if unknown := set(augment) - set(get_args(Augmentation)):
-            raise ValueError(f"finetune.augment: no {sorted(unknown)}; choose from {', '.join(get_args(Augmentation))}")
+        check_augment(augment)
         self.augment = tuple(augment)
         self._warps = generator if isinstance(generator, PersonalWarpGuidedGenerator) else None
         self._shots = shots

@@ -56,6 +56,8 @@ def find_signer(kind: str = "auto", certificate: Path | None = None) -> Signer |
     """
     if kind not in KINDS:
         raise ValueError(f"provenance={kind}: choose {', '.join(KINDS)}")
+    if certificate is not None and not certificate.is_file():
+        raise ValueError(f"certificate={certificate}: there is no such file")
     installed = find_spec("c2pa") is not None
     if kind == "metadata" or (kind == "auto" and not installed and certificate is None):
         return None

@@ -317,3 +317,14 @@ def test_files_that_are_no_person(networks, tmp_path: Path) -> None:
 def test_options_are_checked(networks) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         tuner(networks, epochs=0)
+    for wrong in ({"lr_generator": 1e9}, {"lr_discriminator": -1.0}, {"lr_psi": 2.0}, {"lr_w": float("nan")},
+                  {"ema_decay": 7.0}, {"num_discriminator_steps": -1}):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"finetune\.{next(iter(wrong))}=.*please"):
+            tuner(networks, **wrong)
+    with pytest.raises(ValueError, match=r"finetune\.augment: no \['upside_down'\]; choose from mirror"):
+        tuner(networks, augment=["upside_down"])
+
+
+def test_loss_weights_are_not_negative(networks) -> None:
+    with pytest.raises(ValueError, match=r"finetune\.weights\.cnt=-5"):
+        FineTuner(*networks, tuner(networks)._frozen[0], {"cnt": -5.0})

@@ -282,3 +282,9 @@ def test_a_remuxed_video_still_says_so_in_its_comment(tmp_path: Path) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no file"):
         main([str(tmp_path)])
+
+
+def test_a_certificate_that_is_not_there_names_the_option(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.pem", tmp_path):
+        with pytest.raises(ValueError, match=r"^certificate=.*: there is no such file"):
+            find_signer("metadata", path)

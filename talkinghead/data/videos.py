@@ -14,6 +14,7 @@ from torch import Tensor
 from talkinghead.data.reader import is_remote, join
 from talkinghead.data.remote import fetch, refuse_fault
 from talkinghead.data.shards import VIDEOS_FILE, DatasetInfo, Videos
+from talkinghead.names import is_name
 
 
 def load_videos(location: str, info: DatasetInfo) -> Videos | None:
@@ -34,7 +35,7 @@ def load_videos(location: str, info: DatasetInfo) -> Videos | None:
         return None
     try:
         videos = Videos(**json.loads(text))
-        fits = len(videos.names) == info.num_videos and all(isinstance(name, str) for name in videos.names)
+        fits = len(videos.names) == info.num_videos and all(map(is_name, videos.names))
         for name, split in info.splits.items():
             numbers = videos.clips[name]
             fits &= len(numbers) == split.clips and all(type(n) is int and n >= 0 for n in numbers)

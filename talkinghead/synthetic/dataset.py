@@ -312,11 +312,14 @@ def _one_thread() -> None:
 
 
 def _existing(directory: Path, file: str) -> ShardEntry | None:
-    """The entry of a shard that an interrupted render has left; shards are only ever whole."""
+    """The entry of a shard that an interrupted render has left; None where there is none, or it was damaged since."""
     path = directory / file
     if not path.is_file():
         return None
     content = path.read_bytes()
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        samples = sum(name.endswith(".json") for name in tar.getnames())
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            samples = sum(name.endswith(".json") for name in tar.getnames())
+    except tarfile.TarError:
+        return None
     return ShardEntry(file, samples, len(content), hashlib.sha256(content).hexdigest())

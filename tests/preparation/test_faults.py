@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import json
 import os
 import re
 from pathlib import Path
@@ -86,6 +87,11 @@ def test_long_and_odd_names_do_not_stop_it(tmp_path: Path) -> None:
     assert (info.splits["train"].clips, info.num_videos) == (4, 4)
     assert not dropped(tmp_path / "data")
     assert len(load_videos(str(tmp_path / "data"), info).names) == 4
+    listed = json.loads((tmp_path / "data/videos.json").read_text())
+    listed["names"][0] = "two\nlines"
+    (tmp_path / "data/videos.json").write_text(json.dumps(listed))
+    with pytest.raises(ValueError, match="is not the list of videos of this data set"):
+        load_videos(str(tmp_path / "data"), info)
 
 
 def test_keys_fit_into_a_tar_and_none_are_alike() -> None:

@@ -259,11 +259,12 @@ def test_who_looks_at_the_test_people_alone_compares_those(rendered: Path, tmp_p
 
 
 def test_interrupted_render_ends_with_the_same_bytes(rendered: Path, tmp_path: Path) -> None:
-    """Stopped before its last shards and killed while writing one; finished by two worker processes."""
+    """Stopped before its last shards, one damaged since, killed while writing one; finished by two worker processes."""
     SyntheticDataset(**TINY, workers=1)(tmp_path)
     for name in ("dataset.json", "train/000001.tar", "cross/000000.tar"):
         (tmp_path / name).unlink()
     (tmp_path / "train" / ".000001.tar.99.tmp").write_bytes(b"half a shard")
+    (tmp_path / "train/000000.tar").write_bytes(b"no tar")
     SyntheticDataset(**TINY, workers=2)(tmp_path)
     assert (tmp_path / "dataset.json").read_bytes() == (rendered / "dataset.json").read_bytes()
     for shard in rendered.rglob("*.tar"):

@@ -3,6 +3,7 @@
 Rows of W are numbered; the names match them when a data set has been prepared again.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from talkinghead.data.reader import is_remote, join
 from talkinghead.data.remote import fetch, refuse_fault
 from talkinghead.data.shards import VIDEOS_FILE, DatasetInfo, Videos
-from talkinghead.names import is_name
+from talkinghead.names import as_path_part, is_name
 
 
 def load_videos(location: str, info: DatasetInfo) -> Videos | None:
@@ -35,7 +36,7 @@ def load_videos(location: str, info: DatasetInfo) -> Videos | None:
         return None
     try:
         videos = Videos(**json.loads(text))
-        fits = len(videos.names) == info.num_videos and all(map(is_name, videos.names))
+        fits = len(videos.names) == info.num_videos and all(isinstance(name, str) for name in videos.names)
         for name, split in info.splits.items():
             numbers = videos.clips[name]
             fits &= len(numbers) == split.clips and all(type(n) is int and n >= 0 for n in numbers)
@@ -43,7 +44,8 @@ def load_videos(location: str, info: DatasetInfo) -> Videos | None:
         raise ValueError(f"{url} is not a list of videos ({error!r}); prepare the data again") from error
     if not fits:
         raise ValueError(f"{url} is not the list of videos of this data set; prepare the data again")
-    return videos
+    names = [name if is_name(name) else as_path_part(name) for name in videos.names]  # as the clips call them
+    return dataclasses.replace(videos, names=names)
 
 
 def match_rows(

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -19,6 +18,7 @@ from talkinghead.cli.checking import missing_package
 from talkinghead.faces.crop import Framing
 from talkinghead.options import Range, check_numbers
 from talkinghead.pretrained import set_weights_folder
+from talkinghead.processes import terminate_cleanly
 from talkinghead.reenactment.inputs import SHIPPED, find_model
 from talkinghead.reenactment.pipeline import Settings, find_device
 from talkinghead.storage import in_one_line
@@ -35,7 +35,7 @@ NUMBERS = {"port": Range(1, 65_535, optional=True), "keep_minutes": Range(0.1, 1
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="studio")
 def main(cfg: DictConfig) -> None:
     """Serve the pages until Ctrl-C, or until the process is told to end."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    terminate_cleanly()  # a service manager's end closes it as Ctrl-C does
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     run_or_exit(cfg)

@@ -1,6 +1,6 @@
 """Where each pretrained network comes from (file, URL, checksum, licence) and how its file is found.
 
-`python -m talkinghead.pretrained` lists them; `python -m talkinghead.tools.convert_vggface FILE` makes VGGFace's.
+`python -m talkinghead.pretrained` lists them, `python -m talkinghead.pretrained --download voxceleb` fetches a set.
 """
 
 from talkinghead.processes import interruptible, program
@@ -10,21 +10,37 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import argparse
 import hashlib
-import http
-import http.client
 import logging
 import os
-import shutil
+import subprocess
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+
+from talkinghead.downloads import fetch
 
 WEIGHTS_VARIABLE = "TALKINGHEAD_WEIGHTS"
 _SHIPPED = Path(__file__).parent / "models"  # files that are part of the package
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What a network is made from by `python -m talkinghead.tools.<tool> ARCHIVE FILE`.
+
+    md5       as other projects check it; the publisher of VGGFace gives none
+    """
+
+    url: str
+    md5: str
+    megabytes: int
+    tool: str
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return self.url.rsplit("/", maxsplit=1)[-1]
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,7 @@ class Source:
     sha256    all digits, or the leading ones that a publisher puts into the file name; "" where none is published
     offline   what to do on a machine that cannot download
     elsewhere a folder where another package keeps the same file
+    archive   what `--download` makes the file from, where there is no URL of the file itself
     """
 
     file: str
@@ -45,6 +62,7 @@ class Source:
     megabytes: int
     offline: str = ""
     elsewhere: str | None = None
+    archive: Archive | None = None
 
 
 _TORCHVISION = "https://download.pytorch.org/models"
@@ -72,8 +90,15 @@ SOURCES = {
         "",
         "CC BY-NC 4.0: research only (Oxford VGG Face)",
         59,
-        "download https://www.robots.ox.ac.uk/~vgg/software/vgg_face/src/vgg_face_caffe.tar.gz (540 MB) and run "
+        "`python -m talkinghead.pretrained --download vggface`, or fetch "
+        "https://www.robots.ox.ac.uk/~vgg/software/vgg_face/src/vgg_face_caffe.tar.gz (540 MB) and run "
         "`python -m talkinghead.tools.convert_vggface vgg_face_caffe.tar.gz`",
+        archive=Archive(
+            "https://www.robots.ox.ac.uk/~vgg/software/vgg_face/src/vgg_face_caffe.tar.gz",
+            "ee707ac6e890bc148cb155adeaad12be",
+            540,
+            "convert_vggface",
+        ),
     ),
     "mobilenet_v2": Source(
         "mobilenet_v2-b0353104.pth",
@@ -127,9 +152,10 @@ SOURCES = {
 }
 
 
-TIMEOUT_S = 60.0  # for which a server may send nothing
+_VOXCELEB = ("vgg19_caffe", "vggface", "s3fd", "2dfan4")  # the losses, and the detector of prepare.py
 SETS = {  # what an experiment wants, to be fetched together
-    "meta_voxceleb": ("vgg19_caffe", "vggface", "s3fd", "2dfan4"),
+    "voxceleb": _VOXCELEB,
+    "meta_voxceleb": _VOXCELEB,
     "meta_synthetic": ("facenet_synthetic",),
     "meta_shipped": ("vgg16_caffe",),
     "table1": ("vgg19_caffe", "vggface", "vgg19", "alexnet", "inception", "arcface", "s3fd", "2dfan4"),
@@ -203,45 +229,33 @@ def locate_for(metric: str, name: str, path: str | Path | None = None) -> Path |
 def download(name: str, target: Path) -> Path:
     """Fetch the file of `name` to `target`: whole and with the right checksum, or not at all.
 
-    What an interrupted download left, `<target>.part`, is not fetched again.
+    Where the connection breaks, what has come stays in `<target>.part`, and the next call goes on with it.
     """
     source = SOURCES[name]
     if source.url is None:
         raise FileNotFoundError(missing(name, "it cannot be downloaded directly"))
-    part = target.with_name(f"{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fetch_rest(source.url, part)
-        check_sha256(part, source.sha256)
-        os.replace(part, target)
-    except (OSError, http.client.HTTPException) as error:  # no network, no room; what has come stays
-        raise FileNotFoundError(missing(name, f"the download failed: {error}")) from error
-    except ValueError as error:  # of another content
-        part.unlink()
+        fetch(source.url, target, source.sha256)
+    except OSError as error:  # no network; wrong checksum
         raise FileNotFoundError(missing(name, f"the download failed: {error}")) from error
     return target
 
 
-def fetch_rest(url: str, part: Path) -> None:
-    """Append to `part` what it lacks of the file at `url`; a server that sends whole files only sends it again."""
-    from rich.progress import wrap_file  # noqa: PLC0415, where it is needed
-
-    start = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+def make(name: str, target: Path) -> Path:
+    """Fetch the archive of `name`, and let its tool make `target` from it; the archive does not stay."""
+    archive = SOURCES[name].archive
+    if archive is None:
+        raise FileNotFoundError(missing(name, "nothing is known that it could be made from"))
+    file = target.with_name(archive.file)
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if start and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # nothing is lacking
-        raise
-    with response:
-        goes_on = start and getattr(response, "status", None) == http.HTTPStatus.PARTIAL_CONTENT
-        length = int(response.headers.get("Content-Length") or 0)
-        shown = wrap_file(response, length, description=part.stem)
-        with open(part, "ab" if goes_on else "wb") as file, shown as stream:
-            shutil.copyfileobj(stream, file)
-        if length and part.stat().st_size < length + (start if goes_on else 0):
-            raise ConnectionError("the connection broke; the same command goes on")
+        fetch(archive.url, file, archive.md5, "md5")
+    except OSError as error:
+        raise FileNotFoundError(missing(name, f"the download failed: {error}")) from error
+    command = [sys.executable, "-m", f"talkinghead.tools.{archive.tool}", str(file), str(target)]
+    if subprocess.run(command, check=False).returncode:
+        raise FileNotFoundError(missing(name, f"{file} could not be converted"))
+    file.unlink()
+    return target
 
 
 def missing(name: str, reason: str) -> str:
@@ -285,10 +299,10 @@ def main(arguments: list[str] | None = None) -> int:
     """List the networks, or those that are named, and fetch them; returns the exit status, 1 where one is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m talkinghead.pretrained", description="Pretrained networks: what they are, where they lie.",
-        epilog=f"sets of them: {', '.join(SETS)}. VGGFace is made by python -m talkinghead.tools.convert_vggface.",
+        epilog=f"sets of them: {', '.join(SETS)}. A download that was interrupted goes on where it was.",
     )  # fmt: skip
     parser.add_argument("names", nargs="*", help="networks or sets; all where none is named")
-    parser.add_argument("--download", action="store_true", help="fetch what is missing and can be fetched")
+    parser.add_argument("--download", action="store_true", help="fetch what is missing; VGGFace is converted")
     parser.add_argument("--weights-dir", help=f"the weights folder; default: ${WEIGHTS_VARIABLE}, else ./weights")
     given = parser.parse_args(arguments)
     if given.weights_dir:
@@ -304,13 +318,13 @@ def main(arguments: list[str] | None = None) -> int:
     return int(bool(absent and given.names))
 
 
-def told(name: str, fetch: bool) -> bool:
+def told(name: str, wanted: bool) -> bool:
     """Print a line about a network, fetched into the weights folder where asked; returns whether it is here."""
     source, file = SOURCES[name], None
     try:
         file = locate(name)
-        if file is None and fetch and source.url is not None:
-            file = download(name, weights_folder() / source.file)
+        if file is None and wanted and (source.url or source.archive):
+            file = (download if source.url else make)(name, weights_folder() / source.file)
     except (FileNotFoundError, ValueError) as error:  # not there, or damaged: the list goes on
         print(error, file=sys.stderr)
     print(f"{name:18} {source.file:42} {source.megabytes:4} MB  {source.licence}  {file or 'not here'}")

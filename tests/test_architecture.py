@@ -9,7 +9,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 LAYERS = [  # each may import those before it
     {"names", "processes", "types"},
-    {"pretrained", "storage", "terminal", "progress", "precision", "machine", "options", "losses"},
+    {"storage", "terminal", "progress", "precision", "machine", "options", "losses"},
+    {"downloads"},
+    {"pretrained"},
     {"images", "pixels", "provenance"},
     {"video", "models"},
     {"faces"},

@@ -30,8 +30,7 @@ from talkinghead.models.backbones import VGG, VGG16_BLOCKS, VGG16_LAYERS
 from talkinghead.pretrained import SOURCES, WEIGHTS_VARIABLE
 from talkinghead.storage import in_one_line, write_atomic
 
-# Of the public vgg_face_caffe.tar.gz, as other projects check it; Oxford publishes none.
-ARCHIVE_MD5 = {"vgg_face_caffe.tar.gz": "ee707ac6e890bc148cb155adeaad12be"}
+ARCHIVE_MD5 = {one.file: one.md5 for one in [SOURCES["vggface"].archive] if one}
 _NETWORKS = ("VGG_FACE.caffemodel", "VGG_FACE.t7")
 
 

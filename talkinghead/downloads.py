@@ -1,0 +1,149 @@
+"""Downloads that go on where they broke off, and get their name once they are whole and their checksum is right."""
+
+import hashlib
+import http.client
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from talkinghead.machine import lock
+from talkinghead.storage import FULL, errors_name
+
+RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses after connections that broke without having brought anything
+TIMEOUT_S = 60.0
+_CHUNK = 1 << 18
+_LATER = {408, 425, 429}  # of the HTTP errors 4xx, those that may be over in a moment
+
+_logger = logging.getLogger(__name__)
+
+
+class Broken(OSError):
+    """The connection ended before the file did."""
+
+
+def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "sha256") -> None:
+    """Download to `target`; what a broken connection or a stopped process left in `<target>.part` is gone on with.
+
+    Of several processes that want the same file, one downloads it and the others wait.
+
+    Args:
+        checksum: all hexadecimal digits of `algorithm`, or the leading ones; "": none is known
+
+    Raises:
+        OSError: in one line, where the file cannot be had, or is not the one with this checksum; then nothing is left.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked_part(target) as file:
+        part = Path(file.name)
+        if target.is_file():  # another process was faster
+            part.unlink()
+            return
+        left_over = _size(file) > 0
+        with errors_name(target):
+            _download(url, file)
+            if left_over and not _is_right(part, checksum, algorithm):  # it may have been of another file
+                file.truncate(0)
+                _download(url, file)
+        if not _is_right(part, checksum, algorithm):
+            found = _digest(part, algorithm)
+            part.unlink()
+            raise OSError(f"{url} brought another file: {algorithm} {found}, expected {checksum}…; it is not kept")
+        os.replace(part, target)
+
+
+@contextmanager
+def _locked_part(target: Path) -> Iterator[BinaryIO]:
+    """The unfinished file, open for appending, and this process the only one that writes to it."""
+    part = target.with_name(f"{target.name}.part")
+    while True:
+        with open(part, "ab") as file:
+            lock(file)
+            if part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()):  # nobody has renamed it
+                yield file
+                return
+
+
+def _download(url: str, file: BinaryIO) -> None:
+    """Append what is missing; a connection that breaks is made again, as long as it brings something."""
+    failures = 0
+    while True:
+        before = _size(file)
+        try:
+            return _append(url, file)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
+            size = _size(file)
+            failures = 1 if size > before else failures + 1
+            if _for_good(error) or failures > len(RETRY_DELAYS_S):
+                kept = f"; {size / 1e6:.0f} MB are kept, and the same command goes on" if size else ""
+                raise OSError(f"{url}: {error}{kept}") from error
+            delay = RETRY_DELAYS_S[failures - 1]
+            _logger.warning("%s: %s; going on at %.0f MB in %.0f s", url, error, size / 1e6, delay)
+            time.sleep(delay)
+
+
+def _for_good(error: Exception) -> bool:
+    """Whether trying again would not help: no such file, no access, no network."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code < 500 and error.code not in _LATER
+    return isinstance(error, urllib.error.URLError)
+
+
+def _append(url: str, file: BinaryIO) -> None:
+    """Ask for the bytes from the end of `file` on; where a server does not know ranges, for all of them."""
+    start = _size(file)
+    request = urllib.request.Request(url, headers={"User-Agent": "talkinghead"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{start}":  # there are no more: it is whole
+            return
+        file.truncate(0)
+        return _append(url, file)
+    with response:
+        if start and not str(response.headers.get("Content-Range")).startswith(f"bytes {start}-"):
+            file.truncate(0)
+        _copy(response, file)
+
+
+def _copy(response: Any, file: BinaryIO) -> None:
+    """Write the body of a response to the end of `file`, with a bar on a terminal."""
+    start, length = _size(file), response.headers.get("Content-Length")
+    total = start + int(length) if length is not None else None
+    columns = (TextColumn(Path(file.name).stem), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=total, completed=start)
+        while chunk := response.read(_CHUNK):
+            file.write(chunk)
+            bar.update(task, advance=len(chunk))
+    if total is not None and _size(file) < total:
+        raise Broken(f"the connection ended after {_size(file)} of {total} bytes")
+    file.flush()
+
+
+def _size(file: BinaryIO) -> int:
+    return file.seek(0, os.SEEK_END)
+
+
+def _is_right(path: Path, checksum: str, algorithm: str) -> bool:
+    return not checksum or _digest(path, algorithm).startswith(checksum)
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -16,7 +16,8 @@ from talkinghead.callbacks.checkpoint_writing import save_whole
 from talkinghead.storage import write_atomic
 
 PREFERRED = ("nme", "ssim")  # SSIM favours blur, so it decides only where no landmarks are measured
-HIGHER_IS_BETTER = ("ssim", "psnr", "csim", "face_found")
+HIGHER_IS_BETTER = ("ssim", "psnr", "csim", "csim_dlib", "face_found", "lip_correlation", "lid_correlation")
+NEAR_ONE_IS_BEST = ("lip_gain", "lid_gain")
 
 
 class BestCheckpoint(Checkpoint):
@@ -83,3 +84,15 @@ def mean_over_shots(metrics: Mapping[str, Tensor], name: str) -> float | None:
             found = float(metrics.get(f"{match[1]}/face_found", 1)) if name == "nme" else 1
             values.append((found * float(value) if found else 0) + (1 - found))
     return sum(values) / len(values) if values else None
+
+
+def summary_of(name: str) -> str:
+    """Which value of a validation metric's history tells of the run: `min`, `max`, or `last` where neither is best.
+
+    >>> [summary_of(name) for name in ("val/T=8/ssim", "val/T=8/nearest/nme", "val/T=8/lip_gain")]
+    ['max', 'min', 'last']
+    """
+    metric = name.rsplit("/", maxsplit=1)[-1]
+    if metric in NEAR_ONE_IS_BEST:
+        return "last"
+    return "max" if metric in HIGHER_IS_BETTER else "min"

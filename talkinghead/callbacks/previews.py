@@ -93,7 +93,7 @@ class PreviewGrid(L.Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("previews", grid, step, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
-                logger.log_image("previews", [grid])
+                logger.log_image("previews", [grid], step)
 
 
 def select(episode: Episode, indices: list[int]) -> Episode:

@@ -65,7 +65,7 @@ def check_seed(cfg: DictConfig) -> None:
 def check_account(cfg: DictConfig) -> None:
     """Raise ValueError where a run would be sent to Weights & Biases and no account is known here."""
     loggers = [logger for logger in (cfg.get("logger") or {}).values() if logger]
-    sent = [one for one in loggers if str(one.get("_target_")).endswith("WandbLogger") and not one.get("offline")]
+    sent = [one for one in loggers if is_wandb(one) and not one.get("offline")]
     if not sent or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return
     from pytorch_lightning.utilities.rank_zero import rank_zero_only  # noqa: PLC0415, who only animates has neither
@@ -76,6 +76,11 @@ def check_account(cfg: DictConfig) -> None:
 
     if not wandb.login(prompt=False, verify=False):
         raise ValueError(f"logger=wandb: no account is known here: wandb login, or {OFFLINE}")
+
+
+def is_wandb(section: DictConfig) -> bool:
+    """Whether a section of the config builds a logger of Weights & Biases."""
+    return str(section.get("_target_")).endswith("WandbLogger")
 
 
 def check_flags(cfg: DictConfig) -> None:

@@ -20,6 +20,7 @@ from talkinghead.callbacks.ranks import RankLost, ranks_answer
 from talkinghead.cli import CONF, name_of
 from talkinghead.cli.checking import check_account, check_options, check_seed
 from talkinghead.cli.ending import errors_in_one_line, nearby, what_it_left, without_noise
+from talkinghead.cli.loggers import build_loggers, closing
 from talkinghead.data.remote import DataFault
 from talkinghead.evaluation.finetune_previews import FinetunePreviews
 from talkinghead.evaluation.outputs import FrameStore
@@ -54,8 +55,7 @@ def test(cfg: DictConfig) -> float | None:
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
-    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, inference_mode=False)
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=build_loggers(cfg), inference_mode=False)
     try:
         check_harness(cfg)
         cfg = with_sections_of_checkpoint(cfg)
@@ -66,11 +66,12 @@ def test(cfg: DictConfig) -> float | None:
             raise
         said = error.__cause__ if isinstance(error, InstantiationException) else error
         sys.exit(f"{name_of(Path(sys.argv[0]).name)}: {said}")
-    for logger in trainer.loggers:
-        logger.log_hyperparams({**plain(cfg), "git_commit": learner.commit})
-    with ranks_answer(trainer):
-        trainer.test(learner, datamodule=data, verbose=False)
-    conclude(cfg, data, learner, trainer)
+    with closing(trainer.loggers):
+        for logger in trainer.loggers:
+            logger.log_hyperparams({**plain(cfg), "git_commit": learner.commit})
+        with ranks_answer(trainer):
+            trainer.test(learner, datamodule=data, verbose=False)
+        conclude(cfg, data, learner, trainer)
     metric = trainer.callback_metrics.get(cfg.get("optimized_metric") or "")
     return None if metric is None else float(metric)
 

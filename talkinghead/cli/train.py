@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from talkinghead.callbacks.guard import TrainingCollapsed
 from talkinghead.callbacks.ranks import RankLost, ranks_answer
+from talkinghead.callbacks.wandb_logger import WandbLogger
 from talkinghead.cli import CONF
 from talkinghead.cli.checking import check_account, check_flags, check_options, check_seed
 from talkinghead.cli.ending import errors_in_one_line, go_on, nearby, of_this_job, what_it_left, without_noise
 from talkinghead.cli.evaluate import test
+from talkinghead.cli.loggers import build_loggers, closing
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.remote import DataFault
 from talkinghead.data.shards import DATASET_FILE
@@ -63,7 +67,8 @@ def fit(cfg: DictConfig) -> float | None:
     """Compose the parts, all of them before any work, and train."""
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     log.info("outputs: %s", cfg.paths.output_dir)
-    trainer, ckpt_path = build_trainer(cfg), checkpoint_to_go_on_from(cfg)
+    ckpt_path = checkpoint_to_go_on_from(cfg)
+    trainer = build_trainer(cfg, ckpt_path)
     data = instantiate(cfg.data)
     episodic = data if isinstance(data, EpisodeDataModule) else None
     if episodic:
@@ -82,13 +87,10 @@ def fit(cfg: DictConfig) -> float | None:
     if cfg.init_from:
         load_weights(learner, cfg.init_from)
     folder = Path(cfg.paths.output_dir)
-    run(trainer, learner, data, ckpt_path, folder)
-    if cfg.portable and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        write_portable(
-            folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / cfg.portable, config["portable_loss"]
-        )
-    if cfg.animate_example and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        animate_example(folder / "checkpoints" / "last.ckpt", folder / "example.mp4")
+    with closing(trainer.loggers):
+        run(trainer, learner, data, ckpt_path, folder)
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            conclude(cfg, folder, config["portable_loss"], trainer.loggers)
     metric = trainer.callback_metrics.get(cfg.optimized_metric or "")
     return None if metric is None else float(metric)
 
@@ -105,11 +107,10 @@ def with_videos(cfg: DictConfig, num_videos: int) -> DictConfig:
     return cfg
 
 
-def build_trainer(cfg: DictConfig) -> L.Trainer:
+def build_trainer(cfg: DictConfig, ckpt_path: Path | None = None) -> L.Trainer:
     """The trainer with its callbacks and loggers."""
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
-    loggers = [instantiate(logger) for logger in (cfg.logger or {}).values() if logger]
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=build_loggers(cfg, ckpt_path))
     if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.strategy.launcher is not None:
         raise ValueError(
             f"{trainer.num_devices} devices: a sweep has one process per job: trainer=cpu | gpu, or "
@@ -123,7 +124,11 @@ def checkpoint_to_go_on_from(cfg: DictConfig) -> Path | None:
     if cfg.init_from and not Path(cfg.init_from).is_file():
         raise FileNotFoundError(f"init_from={cfg.init_from}: there is no such checkpoint")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    return find_checkpoint(cfg.ckpt_path, config, cfg.paths.output_dir, cfg.paths.outputs_dir, cfg.allow_other_run)
+    saved = Path(cfg.paths.output_dir, "checkpoints", "last.ckpt").is_file()
+    restarted = saved and os.environ.get("SLURM_RESTART_COUNT", "0") != "0"  # a job that was requeued starts as before
+    return find_checkpoint(
+        "auto" if restarted else cfg.ckpt_path, config, cfg.paths.output_dir, cfg.paths.outputs_dir, cfg.allow_other_run
+    )
 
 
 def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | None, folder: Path) -> None:
@@ -146,6 +151,21 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
         say_what_it_left(trainer, folder, stopped=status is not None)
     if status is not None:
         sys.exit(status)
+
+
+def conclude(cfg: DictConfig, folder: Path, loss: dict[str, Any] | None, loggers: Sequence[Logger]) -> None:
+    """Make what is wanted of a finished run beyond its checkpoints, and hand it all to loggers that keep files."""
+    checkpoints, example = folder / "checkpoints", folder / "example.mp4"
+    if cfg.portable:
+        write_portable(checkpoints / "last.ckpt", checkpoints / cfg.portable, loss)
+    if cfg.animate_example:
+        animate_example(checkpoints / "last.ckpt", example)
+    files = [checkpoints / name for name in ("best.ckpt", cfg.portable, "last.ckpt") if name]
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_checkpoints([file for file in files if file.is_file()])
+            if cfg.animate_example and example.is_file():
+                logger.log_video("example", [str(example)])
 
 
 def write_portable(checkpoint: Path, small: Path, loss: dict[str, Any] | None = None) -> None:

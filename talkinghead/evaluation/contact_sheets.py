@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from talkinghead.callbacks.previews import draw_grid, write_png
@@ -18,11 +19,16 @@ class ContactSheets(L.Callback):
 
     Args:
         num_rows: number of hold-out frames shown, evenly spaced
+        num_logged: so many people are shown to loggers that take pictures, as `people/T=8`
     """
 
-    def __init__(self, dirpath: Path | str, num_rows: int = 4) -> None:
+    def __init__(self, dirpath: Path | str, num_rows: int = 4, num_logged: int = 8) -> None:
         self.dirpath = Path(dirpath)
-        self.num_rows = num_rows
+        self.num_rows, self.num_logged = num_rows, num_logged
+        self._written: dict[str, list[Path]] = {}
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._written = {}
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Person, batch_idx: int,
@@ -34,6 +40,16 @@ class ContactSheets(L.Callback):
             mine = {name.split("/")[1]: x_hat for name, x_hat in outputs.items() if name.split("/")[0] == prefix}
             path = folder / prefix.replace("=", "") / f"{as_path_part(batch.key)}.png"
             write_png(path, draw_grid(self._columns(batch, mine)))
+            self._written.setdefault(prefix, []).append(path)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the sheets of the first people of this rank."""
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if isinstance(logger, WandbLogger):
+                for prefix, paths in self._written.items():
+                    shown = paths[: self.num_logged]
+                    names = [path.stem for path in shown]
+                    logger.log_image(f"people/{prefix}", [str(path) for path in shown], caption=names)
 
     def _columns(self, person: Person, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         num_targets = len(person.target.images)

@@ -17,6 +17,7 @@ from talkinghead.storage import Row, write_csv
 from talkinghead.terminal import print_table
 
 ROWS, TABLE = "rows.csv", "table.csv"
+WORDS = ("data", "method", "variant", "clip", "identity", "checkpoint", "config", "config_hash", "protocol", "clips")
 
 
 class SweepTable:
@@ -67,7 +68,8 @@ def finish(rows: Sequence[Row], folder: Path, of: str, loggers: Sequence[Logger]
     write_csv(folder / TABLE, COLUMNS, flat)
     get_console().print(f"table of {of}: {folder / TABLE}", soft_wrap=True, highlight=False)
     for logger in loggers:
-        log(logger, overview, flat)
+        log(logger, overview)
+        log_tables(logger, overview, flat, rows)
 
 
 def draw(table: Table, lines: Lines) -> RichTable:
@@ -80,7 +82,7 @@ def draw(table: Table, lines: Lines) -> RichTable:
         metric = find_metric(name)
         shown.add_column(f"{name} {'↑' if metric.higher_is_better else '↓'}", justify="right")
     previous = None
-    for shots, method in sorted({(shots, label) for shots, label in lines}, key=lambda one: one[0]):
+    for shots, method in sorted(lines, key=lambda one: one[0]):
         if previous not in (None, shots):
             shown.add_section()
         line, previous = lines[shots, method], shots
@@ -98,8 +100,8 @@ def cell(value: Estimate | None, name: str) -> str:
     return f"{value.mean:.{digits}f}{bounds}"
 
 
-def log(logger: Logger, overview: Overview, flat: Sequence[Row]) -> None:
-    """`table/<method>/<metric>` at step T, so that one panel shows it over T; a table where the logger has tables."""
+def log(logger: Logger, overview: Overview) -> None:
+    """`table/<data>/<method>/<metric>` at step T, so that one panel shows it over T."""
     for table, lines in overview:
         for shots in sorted({shots for shots, _ in lines}):
             values = {
@@ -109,5 +111,33 @@ def log(logger: Logger, overview: Overview, flat: Sequence[Row]) -> None:
             }  # fmt: skip
             logger.log_metrics(values, step=shots)
     logger.save()
-    if hasattr(logger, "log_table"):  # wandb
-        logger.log_table("table", columns=list(COLUMNS), data=[[row[name] for name in COLUMNS] for row in flat])
+
+
+def log_tables(logger: Logger, overview: Overview, flat: Sequence[Row], rows: Sequence[Row]) -> None:
+    """Three tables, where the logger has tables (wandb): means by T and method, their intervals, and all rows."""
+    if hasattr(logger, "log_table"):
+        means = spread(overview)
+        for key, lines in (("table", means), ("table_intervals", flat), ("results", rows)):
+            names = list(dict.fromkeys(name for line in lines for name in line))
+            columns = [typed(name, [line.get(name, "") for line in lines]) for name in names]
+            logger.log_table(key, columns=names, data=[list(cells) for cells in zip(*columns, strict=True)])
+
+
+def spread(overview: Overview) -> list[Row]:
+    """A row for each data set, T and method, with a column for each metric: its mean."""
+    found = []
+    for table, lines in overview:
+        for shots, method in sorted(lines, key=lambda one: one[0]):
+            line = lines[shots, method]
+            head = dict(zip(("seeds", "identities"), print_counts(line), strict=True))
+            means = {name: f"{value.mean:.6g}" for (_, name), value in line.items()}
+            found.append({"data": table.data, "T": str(shots), "method": method, **head, **means})
+    return found
+
+
+def typed(name: str, texts: Sequence[str]) -> Sequence[str | float | None]:
+    """A column as numbers, None where it is empty; as it is where it holds words."""
+    try:
+        return texts if name in WORDS else [float(text) if text else None for text in texts]
+    except ValueError:
+        return texts

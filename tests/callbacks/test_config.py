@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger
 
-from talkinghead.callbacks.previews import PreviewGrid
 from talkinghead.precision import best_accelerator, best_precision
 from tests.helpers.tiny_learner import TinyLearner, fit
 
@@ -62,13 +61,6 @@ def test_logger_configs(name: str, count: int, tmp_path: Path) -> None:
     assert len(loggers) == count
     fit(TinyLearner(), folder=tmp_path, logger=loggers)
     assert (tmp_path / "metrics" / "metrics.csv").is_file() == any(isinstance(log, CSVLogger) for log in loggers)
-
-
-@pytest.mark.slow
-def test_wandb_offline_takes_previews(tmp_path: Path) -> None:
-    loggers = list(composed(["wandb", "logger.wandb.offline=true"], tmp_path, "logger").values())
-    fit(TinyLearner(), PreviewGrid(tmp_path / "previews"), folder=tmp_path, logger=loggers)
-    assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/previews*.png"))
 
 
 def test_callback_configs(tmp_path: Path) -> None:

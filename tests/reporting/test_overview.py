@@ -88,10 +88,14 @@ def test_a_run_ends_with_its_table_everywhere(tmp_path: Path, capsys: pytest.Cap
     assert f"{tmp_path}/table.csv" in text
     logged = read_csv(tmp_path / "metrics/metrics.csv")
     assert [(row["step"], row["table/set/test/FT/ssim"][:5]) for row in logged] == [("1", "0.549"), ("8", "0.636")]
-    key, columns, data = logger.tables[-1]
-    assert key == "table"
-    assert {"T", "method", "metric", "mean"} <= set(columns)
-    assert len(data) == len(read_csv(tmp_path / "table.csv")) == 6
+    means, intervals, results = logger.tables[-3:]
+    assert (means[0], intervals[0], results[0]) == ("table", "table_intervals", "results")
+    assert {"T", "method", "metric", "mean"} <= set(intervals[1])
+    assert len(intervals[2]) == len(read_csv(tmp_path / "table.csv")) == 6
+    lines = [dict(zip(means[1], line, strict=True)) for line in means[2]]
+    assert [(line["T"], line["method"]) for line in lines] == [(1, "FT"), (1, "nearest"), (8, "FT"), (8, "nearest")]
+    assert lines[0]["ssim"] == pytest.approx(0.549, abs=1e-3), "a number, by which wandb can sort and plot"
+    assert len(results[2]) == len(read_csv(tmp_path / "results.csv"))
 
 
 def test_a_sweep_ends_with_the_rows_of_all_its_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m talkinghead VERB …`: as the installed command `talkinghead`."""
+"""`python -m talkinghead VERB …` does the same as the installed command `talkinghead`."""
 
 from talkinghead.cli.launch import main
 

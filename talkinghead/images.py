@@ -1,4 +1,4 @@
-"""Reading a picture, whoever made it: whole or not at all, upright, in sRGB, its transparent parts grey."""
+"""Reading untrusted pictures: completely or not at all, upright, in sRGB, transparent parts grey."""
 
 import re
 import warnings
@@ -13,11 +13,11 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF")  # of PIL
-HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # what telephones write in MP4's container
+HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # the MP4 brands of phone pictures
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
 MAX_PIXELS = 120_000_000
-LONGEST = 4096  # pixels of a side; a larger picture is made smaller while it is read
-GROUND = (128, 128, 128)  # what is seen through transparent parts
+LONGEST = 4096  # pixels per side; a larger picture is downscaled while it is read
+GROUND = (128, 128, 128)  # shown behind transparent parts
 ROWS = 128  # of the result at a time: what a large picture takes beside its own pixels
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of sizes below our own limit, and of tags that nobody needs
@@ -30,7 +30,7 @@ class UnreadableImage(ValueError):
 def read_image(path: Path, longest: int = LONGEST) -> UInt8[np.ndarray, "H W 3"]:
     """A picture as RGB, no side longer than `longest` pixels. Raises UnreadableImage.
 
-    It is refused by its header alone where it has more than `MAX_PIXELS`, and where its end is missing.
+    A picture with more than `MAX_PIXELS` is refused from its header alone; so is one whose end is missing.
     """
     if not path.is_file():
         raise UnreadableImage(f"{path}: there is no such picture")
@@ -43,12 +43,12 @@ def read_image(path: Path, longest: int = LONGEST) -> UInt8[np.ndarray, "H W 3"]
             return pixels_of(image, longest)
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{path}: {too_large(error)}") from error
-    except Exception as error:  # parsers raise whatever a damaged file makes of them
+    except Exception as error:  # on damaged files, parsers raise any kind of exception
         raise UnreadableImage(f"{path}: {cause(path, error)}") from error
 
 
 def is_image(path: Path) -> bool:
-    """By its header; pictures that move (GIF) are none."""
+    """Whether the header is that of a picture; animations (GIF) do not count."""
     try:
         with Image.open(path, formats=[name for name in FORMATS if name != "GIF"]):
             return True
@@ -59,7 +59,7 @@ def is_image(path: Path) -> bool:
 
 
 def is_heif(path: Path) -> bool:
-    """A picture as telephones save it unless told otherwise."""
+    """Whether it is HEIC, the default picture format of some phones."""
     with path.open("rb") as file:
         head = file.read(12)
     return head[4:8] == b"ftyp" and head[8:12] in HEIF
@@ -73,7 +73,7 @@ def check_end(path: Path) -> None:
 
 
 def too_large(error: Image.DecompressionBombError) -> str:
-    """With the number of pixels that the message has."""
+    """The error for a picture of `pixels` pixels."""
     found = re.search(r"(\d+) pixels", str(error))
     count = f"{int(found[1]) / 1e6:.0f} million" if found else "too many"
     return f"the picture has {count} pixels, {MAX_PIXELS // 1_000_000} million are the most: make it smaller"
@@ -94,7 +94,7 @@ def cause(path: Path, error: Exception) -> str:
 
 
 def pixels_of(image: Image.Image, longest: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The whole of an open picture, decoded."""
+    """All pixels of an open picture, decoded."""
     factor = max(1, max(image.size) // longest)
     image.draft(None, (image.width // factor, image.height // factor))  # JPEGs are decoded smaller
     image.load()
@@ -110,7 +110,7 @@ def pixels_of(image: Image.Image, longest: int) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def flat(image: Image.Image) -> Image.Image:
-    """As RGB; what is transparent shows the neutral ground, whatever colours lie hidden there."""
+    """As RGB; transparent parts show the neutral background, not the colours hidden there."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
@@ -124,7 +124,7 @@ def flat(image: Image.Image) -> Image.Image:
 
 
 def profile_of(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """From the colours of the file (a telephone's are Display P3) to sRGB; without a profile they are sRGB."""
+    """From the colours of the file (on phones often Display P3) to sRGB; without a profile they are taken as sRGB."""
     profile = image.info.get("icc_profile")
     if not profile or image.mode not in ("RGB", "RGBA", "P"):
         return lambda band: band
@@ -133,16 +133,16 @@ def profile_of(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
         if "srgb" in ImageCms.getProfileDescription(own).lower():
             return lambda band: band
         transform = ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), "RGB", "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a broken profile is none
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a broken profile is ignored
         return lambda band: band
     return lambda band: ImageCms.applyTransform(band, transform) or band
 
 
 def turned(result: Image.Image, image: Image.Image) -> Image.Image:
-    """As the camera was held."""
+    """Rotated as the EXIF tag says."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken tags say nothing
+    except Exception:  # broken tags are ignored
         return result
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -151,7 +151,7 @@ def turned(result: Image.Image, image: Image.Image) -> Image.Image:
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture in another size: by areas where it shrinks, so that nothing flickers, else bicubically."""
+    """The picture in another size: area averaging if it shrinks, which avoids aliasing, else bicubic."""
     if image.shape[:2] == (height, width):
         return image
     smaller = height < image.shape[0] or width < image.shape[1]
@@ -161,10 +161,10 @@ def resize(image: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> UInt8[
 def rescale_points(
     points: Float[np.ndarray, "*F 68 2"], factor: float | Float[np.ndarray, "*f 1 1"]
 ) -> Float[np.ndarray, "*F 68 2"]:
-    """Points in a picture that was made `factor` times as large: pixel centres are whole numbers in both.
+    """Points in a picture that was enlarged by `factor`; pixel centres are whole numbers in both.
 
-    The picture begins half a pixel before the centre of its first pixel, which is why halves are added and taken off:
-    of two pixels that become one, the centres 0 and 1 are at -0.25 and 0.25 of the new grid.
+    The picture begins half a pixel before the centre of its first pixel, so 0.5 is added before scaling and subtracted
+    after: of two pixels that become one, the centres 0 and 1 are at -0.25 and 0.25 of the new grid.
 
     >>> points = np.zeros((68, 2))
     >>> points[1] = 1

@@ -1,4 +1,4 @@
-"""The losses (arXiv 1905.08233, Sec. 3.2): L_CNT between pictures, the game between G and D, L_MCH of embeddings."""
+"""The losses (arXiv 1905.08233, Sec. 3.2): L_CNT, the adversarial losses of G and D, and L_MCH."""
 
 from collections.abc import Mapping, Sequence
 
@@ -55,7 +55,7 @@ def activation_distance(
 def hinge(real: Float[Tensor, " B"], fake: Float[Tensor, " B"]) -> Float[Tensor, ""]:
     """L_DSC = max(0, 1 + D(x_hat, y, i)) + max(0, 1 - D(x, y, i)), mean over the batch; in [0, inf).
 
-    A picture judged right with a margin of 1 gives no gradient: here the first pair adds 0, the second 2 + 0.5.
+    A picture classified correctly with a margin of 1 gives no gradient: here the first pair adds 0, the second 2 + 0.5.
 
     >>> hinge(real=torch.tensor([1.5, 0.5]), fake=torch.tensor([-3.0, 1.0]))
     tensor(1.2500)

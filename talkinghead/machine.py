@@ -1,4 +1,4 @@
-"""What differs between operating systems: how many CPUs there are, and locks between processes."""
+"""What differs between operating systems: the number of CPUs, and locks between processes."""
 
 import logging
 import os
@@ -14,13 +14,13 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-PATIENCE_S = 5.0  # of a lock that another process has, until it is said that it is waited for
+PATIENCE_S = 5.0  # seconds of waiting for another process's lock before a message says so
 
 _logger = logging.getLogger(__name__)
 
 
 def num_cpus() -> int:
-    """CPUs that this process may use; where the system does not say (macOS), those that there are."""
+    """Number of CPUs that this process may use; if the system does not say (macOS), of all CPUs."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -29,10 +29,10 @@ def num_cpus() -> int:
 def lock(file: IO, wait: bool = True) -> None:
     """Lock an open file until it is closed. A system without such locks (Windows) runs one process at a time.
 
-    Who waits for long says for what: the other process may hang, and only its end gives the lock free.
+    A long wait is logged: the other process may hang, and only its end releases the lock.
 
     Raises:
-        OSError: where another process has it and `wait` is False.
+        OSError: another process has it and `wait` is False.
     """
     if fcntl is None:
         return
@@ -53,13 +53,13 @@ def lock(file: IO, wait: bool = True) -> None:
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Keep a second process with the same work out of a folder. The lock ends with the process, however it ends.
+    """Keep a second process with the same work out of a folder. The lock is released however this process ends.
 
     Args:
         what: the work, for the message
 
     Raises:
-        ValueError: where another process has the lock.
+        ValueError: another process has the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as handle:

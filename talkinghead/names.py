@@ -1,17 +1,17 @@
-"""Names out of files, which may be a stranger's: as one part of a path, as one line of text, as a cell of a table."""
+"""Untrusted names from files: as one component of a path, as one line of text, as a cell of a table."""
 
 import hashlib
 import re
 
-LONGEST = 200  # characters of a name that is believed
-_LONGEST_PART = 150  # bytes of a name of a file, with room for a suffix and a temporary ending
+LONGEST = 200  # longest accepted name, characters
+_LONGEST_PART = 150  # longest file name, bytes, with room for a suffix and a temporary ending
 _PLAIN = re.compile(r"[^\W_][\w @+,=().-]*", re.UNICODE)
 _HASHED = re.compile(r".*-[0-9a-f]{12}")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # a spreadsheet computes a cell that begins so
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # spreadsheets take cells that begin so for formulas
 
 
 def is_name(value: object) -> bool:
-    """Whether it may name a clip, person or video: a short text without line ends, codes for terminals, surrogates.
+    """Whether it may name a clip, person or video: a short text without line ends, terminal codes or surrogates.
 
     >>> is_name("Anna Maria (2)"), is_name("two\\nlines"), is_name(7)
     (True, False, False)
@@ -20,9 +20,9 @@ def is_name(value: object) -> bool:
 
 
 def as_path_part(name: str) -> str:
-    """A file or folder of this name, in one folder whatever the name says; two names never give the same.
+    """A file or folder name that cannot leave its folder; two names never give the same one.
 
-    Plain names stay as they are, others are told apart by a digest.
+    Plain names stay as they are, others get a digest that tells them apart.
 
     >>> as_path_part("id10270_5r0dWxy17C8")
     'id10270_5r0dWxy17C8'
@@ -42,7 +42,7 @@ def as_path_part(name: str) -> str:
 
 
 def as_line(value: object, longest: int = LONGEST) -> str:
-    """Text for a terminal or a log: control characters are written out, and it ends where it gets long.
+    """Text for a terminal or a log: control characters are escaped, and long text is cut.
 
     >>> as_line("clear\\x1b[2J"), as_line("abcdef", longest=3)
     ('clear\\\\x1b[2J', 'abc…')
@@ -52,12 +52,12 @@ def as_line(value: object, longest: int = LONGEST) -> str:
 
 
 def as_lines(text: str) -> str:
-    """Text of several lines for a terminal: other control characters are written out."""
+    """Text of several lines for a terminal: other control characters are escaped."""
     return "\n".join(as_line(line, len(line)) for line in text.split("\n"))
 
 
 def as_cell(text: str) -> str:
-    """A cell of a csv that no spreadsheet takes for a formula; `of_cell` gives the text back.
+    """A cell of a csv that no spreadsheet takes for a formula; `of_cell` restores the text.
 
     >>> as_cell("=1+1"), as_cell("-0.5"), as_cell("-")
     ("'=1+1", '-0.5', '-')

@@ -1,4 +1,4 @@
-"""Numbers and flags that a user gives are checked before any work: one line says what is wrong, and what would do."""
+"""Checks of the user's numbers and flags before any work: one line says what is wrong and what is allowed."""
 
 import math
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from talkinghead.names import as_line
 
 
 class Range(NamedTuple):
-    """What a number may be: from `least` to `most`, both included.
+    """The allowed values of a number: from `least` to `most`, both included.
 
     Attributes:
-        whole: no fractions
-        optional: None will do
+        whole: whether it must be a whole number
+        optional: whether None is allowed
 
     >>> shots = Range(1, 32)
     >>> 8 in shots, 8.5 in shots, 0 in shots, True in shots, None in shots
@@ -44,7 +44,7 @@ def check_numbers(values: object | Mapping[str, Any], ranges: Mapping[str, Range
     """Raise ValueError for the first of these fields, or entries, that is outside its range.
 
     Args:
-        prefix: of the names, as the user types them: `look.`
+        prefix: put before the names, so that they read as the user types them: `look.`
     """
     for name, allowed in ranges.items():
         value = values[name] if isinstance(values, Mapping) else getattr(values, name)
@@ -53,9 +53,9 @@ def check_numbers(values: object | Mapping[str, Any], ranges: Mapping[str, Range
 
 
 def check_flags(values: Any, prefix: str = "") -> None:
-    """Raise ValueError for the first field of a dataclass whose default is a truth value, and whose value is none.
+    """Raise ValueError for the first field of a dataclass whose default is true or false and whose value is neither.
 
-    YAML of today reads `no` and `off` as words, and a word is true.
+    YAML 1.2 reads `no` and `off` as strings, and a non-empty string is true in Python.
     """
     for field in fields(values):
         value = getattr(values, field.name)

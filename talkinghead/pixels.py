@@ -1,4 +1,4 @@
-"""Pictures as people keep them, bytes from 0 to 255 with the channels last, and as networks take them, in [-1, 1]."""
+"""Conversion between stored pictures, bytes from 0 to 255 with channels last, and network inputs in [-1, 1]."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ def to_float(images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
 
 
 def to_uint8(x: Float[Tensor, "*B 3 H W"]) -> UInt8[Tensor, "*B 3 H W"]:
-    """[-1, 1] to bytes, rounded; what lies outside is clamped, and NaN becomes black.
+    """[-1, 1] to bytes, rounded; values outside are clamped, and NaN becomes black.
 
     >>> to_uint8(torch.tensor([-1.0, 1.5, torch.nan]).expand(1, 3, 1, 3))[0, 0]
     tensor([[  0, 255,   0]], dtype=torch.uint8)
@@ -25,7 +25,7 @@ def to_uint8(x: Float[Tensor, "*B 3 H W"]) -> UInt8[Tensor, "*B 3 H W"]:
 
 
 def as_tensor(pictures: UInt8[np.ndarray, "*B H W 3"]) -> Float[Tensor, "*B 3 H W"]:
-    """Pictures to [-1, 1]; the channels stay last in memory, as convolutions like them best."""
+    """Pictures to [-1, 1]; the channels stay last in memory, the fastest layout for convolutions."""
     return to_float(torch.from_numpy(pictures).movedim(-1, -3))
 
 

@@ -1,10 +1,10 @@
-"""Which precision the device computes fastest in: bf16 where it has bf16 units."""
+"""The device's fastest precision: bf16 if it has bf16 units."""
 
 import torch
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:
-    """bfloat16 where GPU or CPU has units for it (Ampere and later; AVX512-BF16, AMX), else float32."""
+    """bfloat16 if the GPU or CPU has units for it (Ampere and later; AVX512-BF16, AMX), else float32."""
     if torch.device(device).type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -13,7 +13,7 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
 
 
 def best_accelerator() -> str:
-    """`gpu` where there is CUDA, else `cpu`; never Apple's MPS, which lacks sparse gradients (W) and fp64 (metrics)."""
+    """`gpu` if CUDA is available, else `cpu`; never MPS, which lacks sparse gradients (W) and fp64 (metrics)."""
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 

@@ -29,7 +29,8 @@ _logger = logging.getLogger(__name__)
 class Archive:
     """What a network is made from by `python -m talkinghead.tools.<tool> ARCHIVE FILE`.
 
-    md5       as other projects check it; the publisher of VGGFace gives none
+    Attributes:
+        md5: as other projects check it; the publisher of VGGFace gives none
     """
 
     url: str
@@ -47,12 +48,13 @@ class Archive:
 class Source:
     """One pretrained network.
 
-    file      its name in the weights folder and in the torch hub cache
-    url       where the file can be downloaded; None where only `offline` says how to get it
-    sha256    all digits, or the leading ones that a publisher puts into the file name; "" where none is published
-    offline   what to do on a machine that cannot download
-    elsewhere a folder where another package keeps the same file
-    archive   what `--download` makes the file from, where there is no URL of the file itself
+    Attributes:
+        file: its name in the weights folder and in the torch hub cache
+        url: where the file can be downloaded; None: see `offline`
+        sha256: all digits, or the leading ones that a publisher puts into the file name; "": none is published
+        offline: what to do on a machine that cannot download
+        elsewhere: a folder where another package keeps the same file
+        archive: from which `--download` makes the file, where the file itself has no URL
     """
 
     file: str
@@ -168,7 +170,7 @@ def weights_folder() -> Path:
 
 
 def set_weights_folder(folder: str | Path) -> None:
-    """Look for pretrained networks there first, in this process and those that it starts (as `torch.hub.set_dir`)."""
+    """Look for pretrained networks there first, in this process and its children (like `torch.hub.set_dir`)."""
     os.environ[WEIGHTS_VARIABLE] = str(folder)
 
 
@@ -187,7 +189,7 @@ def find(name: str, path: str | Path | None = None) -> Path:
 
 
 def locate(name: str, path: str | Path | None = None) -> Path | None:
-    """As `find`, but never downloads: None where the file is not on this machine. A wrong `path` is an error."""
+    """Like `find`, but never downloads: None if the file is not on this machine. A wrong `path` is an error."""
     if name not in SOURCES:
         raise ValueError(f"no pretrained network is called {name!r}; known: {', '.join(sorted(SOURCES))}")
     source = SOURCES[name]
@@ -203,7 +205,7 @@ def locate(name: str, path: str | Path | None = None) -> Path | None:
 
 
 def folders(name: str) -> list[Path]:
-    """Where the file of `name` may lie, in order: weights folder, torch hub cache, this package, another's folder."""
+    """The folders to search for `name`, in order: weights folder, torch hub cache, this package, another's folder."""
     import torch  # noqa: PLC0415, it takes seconds, and --help does without
 
     elsewhere = SOURCES[name].elsewhere
@@ -215,7 +217,7 @@ _NOTICED: set[tuple[str, str]] = set()
 
 
 def locate_for(metric: str, name: str, path: str | Path | None = None) -> Path | None:
-    """`locate` for a metric that can be left out: where the file is missing, None and one notice per process."""
+    """`locate` for a metric that can be left out: if the file is missing, None and one notice per process."""
     file = locate(name, path)
     if file is None and (metric, name) not in _NOTICED:
         _NOTICED.add((metric, name))
@@ -227,7 +229,7 @@ def locate_for(metric: str, name: str, path: str | Path | None = None) -> Path |
 
 
 def download(name: str, target: Path) -> Path:
-    """Fetch the file of `name` to `target`: whole and with the right checksum, or not at all.
+    """Download the file of `name` to `target`: complete and with the right checksum, or not at all.
 
     Where the connection breaks, what has come stays in `<target>.part`, and the next call goes on with it.
     """
@@ -296,7 +298,7 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """List the networks, or those that are named, and fetch them; returns the exit status, 1 where one is missing."""
+    """List all networks, or the named ones, and fetch them; returns the exit status, 1 if one is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m talkinghead.pretrained", description="Pretrained networks: what they are, where they lie.",
         epilog=f"sets of them: {', '.join(SETS)}. A download that was interrupted goes on where it was.",

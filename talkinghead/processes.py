@@ -1,4 +1,4 @@
-"""Processes that end when they are told to: commands with one line, workers with their parent, even a killed one."""
+"""Clean ends of processes: commands end with one line, workers end with their parent, even a killed one."""
 
 import atexit
 import logging
@@ -38,14 +38,14 @@ def stopping_at_once(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]
 
 
 def _start_workers(pool: ProcessPoolExecutor) -> None:
-    """Start all workers; Ctrl-C, if it comes meanwhile, is left to this process.
+    """Start all workers; Ctrl-C in the meantime is left to this process.
 
-    It reaches all processes of a terminal, and a worker that is still importing would answer with a traceback: so it is
-    blocked while they start, which they inherit, and comes here when they have started.
+    Ctrl-C reaches all processes of a terminal, and a worker that is still importing would print a traceback. So the
+    signal is blocked while they start, which they inherit, and delivered here once they have started.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        for _ in range(pool._max_workers):  # type: ignore[attr-defined]  # each starts a worker, where none is idle
+        for _ in range(pool._max_workers):  # type: ignore[attr-defined]  # each starts a worker, unless one is idle
             pool.submit(int)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -61,17 +61,17 @@ def end_with_parent() -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: whatever cleans up after Ctrl-C does so here too."""
+    """SIGTERM: triggers the same cleanup as Ctrl-C."""
 
 
 def program(name: str) -> None:
-    """Call it first in a program, before imports that take seconds: Ctrl-C and SIGTERM end it at once, in one line.
+    """Call it first in a program, before imports that take seconds: Ctrl-C and SIGTERM end it at once, with one line.
 
-    Threads of torch that wait for each other sleep meanwhile, unless OMP_WAIT_POLICY says otherwise: awake they take
-    the cores from whatever else runs there, and from themselves (docs/animate.md).
+    Threads of torch sleep while they wait for each other, unless OMP_WAIT_POLICY says otherwise: spinning threads take
+    the cores from other processes, and from each other (docs/animate.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
-    logging.raiseExceptions = False  # no traceback for a line that a full disk has no room for
+    logging.raiseExceptions = False  # no traceback if the disk has no room for the line
     plain = sys.excepthook
 
     def last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -85,7 +85,7 @@ def program(name: str) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Exit; a program at once, for to take an interpreter with torch in it apart takes seconds."""
+    """Exit; a program at once, because tearing down an interpreter with torch takes seconds."""
     if not _programs:
         sys.exit(status)
     atexit._run_exitfuncs()
@@ -95,14 +95,14 @@ def leave(status: int) -> NoReturn:
 
 
 def stopped(verb: str, stop: KeyboardInterrupt, kept: str = "") -> NoReturn:
-    """One line of what is kept and how to go on; exit 130 after Ctrl-C, 143 after SIGTERM."""
+    """Print one line on what is kept and how to continue; exit with 130 after Ctrl-C, 143 after SIGTERM."""
     kept = kept or "the same command goes on, or starts again where nothing was saved"
     print(f"{verb}: {'terminated' if isinstance(stop, Terminated) else 'interrupted'}; {kept}", file=sys.stderr)
     leave(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
 
 
 def terminate_cleanly() -> Any:
-    """SIGTERM unwinds as Ctrl-C does, so that half-written files go, and exits with 143. Returns the handler before."""
+    """Let SIGTERM unwind as Ctrl-C does, removing half-written files, and exit with 143. Returns the old handler."""
     before = signal.getsignal(signal.SIGTERM)
     if before is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, terminate)
@@ -116,7 +116,7 @@ def terminate(*_: object) -> NoReturn:
 
 @contextmanager
 def interruptible(verb: str, kept: str = "") -> Iterator[None]:
-    """A command that Ctrl-C and SIGTERM end with one line, and `kept` in it."""
+    """A command that Ctrl-C and SIGTERM end with one line, which includes `kept`."""
     before = terminate_cleanly()
     try:
         yield

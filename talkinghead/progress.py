@@ -29,7 +29,7 @@ class Counter(Protocol):
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Is told what is being done. An exception that it raises ends the work cleanly."""
+    """Receives progress reports. An exception that it raises ends the work cleanly."""
 
     def tell(self, text: str) -> None: ...
 
@@ -44,13 +44,13 @@ def columns(title: str, *details: str) -> list[ProgressColumn]:
 
 
 class Phases:
-    """Shows what is being done; `tell` prints between bars."""
+    """Shows the phases on the terminal; `tell` prints between bars."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
 
     def tell(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
@@ -79,6 +79,6 @@ class Step:
         self._bar.advance(self._task)
 
     def of(self, total: int) -> "Step":
-        """There will be so many steps."""
+        """Set the total number of steps."""
         self._bar.update(self._task, total=total)
         return self

@@ -1,4 +1,4 @@
-"""Files that are whole at every moment: readers see the old one or the new one, never half; and rows of csv files."""
+"""Atomic file writes (readers see the old file or the new one, never a part), and rows of csv files."""
 
 import csv
 import errno
@@ -13,12 +13,12 @@ from pathlib import Path
 from talkinghead.names import as_cell, of_cell
 
 Row = dict[str, str]
-FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk without room
-TRIAL = 2**14  # bytes written to see whether a folder takes any
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
+TRIAL = 2**14  # bytes written to test a folder
 
 
 def write_atomic(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Write under a temporary name, then rename. Missing folders are made; `mode` holds from the first byte on."""
+    """Write under a temporary name, then rename. Missing folders are made; `mode` applies from the first byte on."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with errors_name(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def _write_and_rename(path: Path, temporary: Path, content: bytes, mode: int) ->
 
 @contextmanager
 def errors_name(path: Path) -> Iterator[None]:
-    """Let an OSError of this block name `path`: not a temporary file, nor none at all, as that of a full disk does."""
+    """Let an OSError in this block name `path`, not a temporary file or, as for a full disk, no file at all."""
     try:
         yield
     except OSError as error:
@@ -46,9 +46,9 @@ def errors_name(path: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise ValueError, in one line, where files cannot be written into `folder`, or it cannot be made.
+    """Raise a one-line ValueError if files cannot be written into `folder`, or it cannot be made.
 
-    Nothing is left behind: the trial takes place in the nearest folder that is there.
+    Nothing is left behind: the trial takes place in the nearest existing folder.
     """
     there = folder.absolute()
     while not there.exists() and there != there.parent:
@@ -64,7 +64,7 @@ def check_writable(folder: Path) -> None:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says, for a user; of a full disk which file had no room there."""
+    """The message of an error for a user; for a full disk it names the file that had no room."""
     text = str(error)
     if isinstance(error, OSError) and error.errno in FULL:
         text = f"{error.filename or 'a file'} cannot be written: the disk is full; make room there"
@@ -72,14 +72,14 @@ def in_one_line(error: BaseException) -> str:
 
 
 def read_csv(path: Path, required: Sequence[str] = (), renamed: Mapping[str, str] | None = None) -> list[Row]:
-    """The rows of a csv as text; none where there is no file.
+    """The rows of a csv as text; none if there is no file.
 
     Args:
         required: columns that the file must have
-        renamed: new names by old ones, for a file that lacks one of the new ones which are required
+        renamed: old name -> new name, applied to a file that lacks a required new column
 
     Raises:
-        ValueError: in one line, for what is no csv with the required columns: a folder, a binary file, odd cells.
+        ValueError: with one line, if it is not a csv with the required columns: a folder, a binary file, odd cells.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the csv file in it")
@@ -106,7 +106,7 @@ def read_csv(path: Path, required: Sequence[str] = (), renamed: Mapping[str, str
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Write rows, whole or not at all; a column that a row lacks is empty."""
+    """Write rows atomically; a column that a row lacks is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     writer.writeheader()

@@ -20,7 +20,7 @@ class Episode(NamedTuple):
     target_landmarks: Float[Tensor, "B 3 H W"]  # y_i(t)
     shots_points: Float[Tensor, "B K 68 2"]
     target_points: Float[Tensor, "B 68 2"]
-    video_index: Int[Tensor, " B"]  # i, the row of W; of no meaning outside the training split
+    video_index: Int[Tensor, " B"]  # i, the row of W; meaningless outside the training split
     key: list[str]  # which clip, for previews, reports and tables
 
     def take(self, num_shots: int) -> "Episode":
@@ -35,7 +35,7 @@ class Episode(NamedTuple):
         )
 
     def split(self, parts: int) -> list["Episode"]:
-        """The same episodes in `parts` batches of as equal sizes as can be. Raises ValueError where some had none."""
+        """The same episodes in `parts` batches of nearly equal size. Raises ValueError if one would be empty."""
         if not 1 <= parts <= len(self.key):
             raise ValueError(f"{len(self.key)} episodes cannot be split into {parts} parts")
         size = len(self.key)
@@ -73,5 +73,5 @@ class FewShotMethod(Protocol):
     """What the few-shot protocol asks of a method, ours or a baseline; one that owns networks is an nn.Module."""
 
     def learn(self, shots: Frames) -> Reenactor:
-        """Get to know a person from T frames. Leaves the method itself as it was."""
+        """Learn a person from T frames. The method itself does not change."""
         ...

@@ -28,24 +28,24 @@ from talkinghead.storage import in_one_line
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="animate")
 def main(cfg: DictConfig) -> None:
     """Make the video."""
-    terminate_cleanly()  # a cluster's end of time cleans up as Ctrl-C does
+    terminate_cleanly()  # a cluster's time limit triggers the same cleanup as Ctrl-C
     run_or_exit(cfg)
 
 
 def run_or_exit(cfg: DictConfig) -> None:
-    """Make the video; what a user can mend ends the program with one line."""
+    """Make the video; errors that the user can fix end the program with one line."""
     try:
         run(cfg)
     except KeyboardInterrupt as stop:
         stopped(name_of("animate.py"), stop, str(stop) or "no video was written; the same command starts again")
-    except InstantiationException as error:  # a pretrained network that is not there, for example
+    except InstantiationException as error:  # a missing pretrained network, for example
         sys.exit(f"{name_of('animate.py')}: {error.__cause__ or error}")
     except (ValueError, OSError, ImportError, av.FFmpegError) as error:
         sys.exit(f"{name_of('animate.py')}: {in_one_line(error)}")
 
 
 def run(cfg: DictConfig) -> Path:
-    """All phases; returns the video."""
+    """Run all phases; returns the path of the video."""
     set_weights_folder(cfg.paths.weights_dir)
     asked, phases = cfg.files, Phases()
     folder = Path(cfg.paths.outputs_dir) / "animate"
@@ -94,7 +94,7 @@ def loaded(cfg: DictConfig, given: Files, phases: Phases) -> Model | Person:
 
 
 def steps_of(cfg: DictConfig, model: Model | Person) -> int:
-    """Of fine-tuning; 0: feed-forward, and where the person is known."""
+    """Fine-tuning steps; 0: feed-forward, or a person from a file."""
     if isinstance(model, Person):
         return 0
     name = str(next(iter(cfg.method)))
@@ -107,7 +107,7 @@ def steps_of(cfg: DictConfig, model: Model | Person) -> int:
 
 
 def loss_of(cfg: DictConfig) -> Loss | None:
-    """Of fine-tuning, where the config has one that will be used."""
+    """The loss of fine-tuning, if the config has one and it will be used."""
     if not cfg.get("loss") or next(iter(cfg.method)) != "ft":
         return None
     return instantiate(cfg.loss.content), {name: float(weight or 0) for name, weight in cfg.loss.weights.items()}

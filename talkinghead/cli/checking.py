@@ -1,4 +1,4 @@
-"""Every option against the signature of what it is for: told before any work, not after minutes of it."""
+"""Checks every option against the signature that it is for, so that mistakes are reported before any work."""
 
 import inspect
 import math
@@ -18,7 +18,7 @@ from talkinghead.cli.early import INSTEAD, nearest
 from talkinghead.names import as_line
 from talkinghead.options import Range, check_numbers
 
-FILLED_IN = ("num_videos",)  # by the verbs, from the data
+FILLED_IN = ("num_videos",)  # filled in by the verbs, from the data
 OWN = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # Hydra's keys in a section that builds something
 SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
@@ -38,15 +38,15 @@ EXTRAS = {"ray": "ray", "c2pa": "provenance", "gradio": "studio", "onnxruntime":
 
 
 def check_options(cfg: DictConfig, without: Sequence[str] = ()) -> None:
-    """Raise ValueError for the first option of a section with a `_target_` that its class would not take.
+    """Raise ValueError for the first option of a section with a `_target_` that its class would not accept.
+
+    Raises ImportError, with the command that installs the package, if a class needs a package that is not installed.
 
     Args:
-        without: sections that are not looked at
-
-    ImportError, with the command that installs it, where a class needs a package that is not there.
+        without: sections to skip
     """
     chosen = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in without])
-    chosen._set_parent(cfg)  # of interpolations into the other sections
+    chosen._set_parent(cfg)  # from interpolations into the other sections
     try:
         values: Any = OmegaConf.to_container(chosen, resolve=True)
     except OmegaConfBaseException as error:
@@ -58,12 +58,12 @@ def check_options(cfg: DictConfig, without: Sequence[str] = ()) -> None:
 
 
 def check_seed(cfg: DictConfig) -> None:
-    """Raise ValueError for a seed that NumPy would not take."""
+    """Raise ValueError for a seed that NumPy would not accept."""
     check_numbers(cfg, {"seed": Range(0, 2**32 - 1)})
 
 
 def check_account(cfg: DictConfig) -> None:
-    """Raise ValueError where a run would be sent to Weights & Biases and no account is known here."""
+    """Raise ValueError if a run would be sent to Weights & Biases but no account is known on this machine."""
     loggers = [logger for logger in (cfg.get("logger") or {}).values() if logger]
     sent = [one for one in loggers if is_wandb(one) and not one.get("offline")]
     if not sent or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
@@ -84,7 +84,7 @@ def is_wandb(section: DictConfig) -> bool:
 
 
 def check_flags(cfg: DictConfig) -> None:
-    """Raise ValueError for flags of the trainer that Lightning refuses where a learner steps by hand."""
+    """Raise ValueError for trainer flags that Lightning refuses with manual optimization."""
     by_hand = "gradient_clip_norm" in (cfg.get("learner") or {})
     for name, instead in INSTEAD.items():
         value = cfg.trainer.get(name.split(".")[1])
@@ -93,11 +93,11 @@ def check_flags(cfg: DictConfig) -> None:
 
 
 def check_section(section: Any, written: Any, name: str = "") -> None:
-    """A section and all those in it; `written` is the same with its interpolations, to name the key a user typed."""
+    """Check a section and its subsections; `written` still has its interpolations, to name the key the user typed."""
     if isinstance(section, list) and isinstance(written, list):
         for n, (one, its) in enumerate(zip(section, written, strict=True)):
             check_section(one, its, f"{name}{n}.")
-    if not isinstance(section, dict) or isinstance(written, str):  # `${model.embedder}` is checked where it stands
+    if not isinstance(section, dict) or isinstance(written, str):  # `${model.embedder}` is checked in its own section
         return
     for key, value in section.items():
         check_section(value, written[key], f"{name}{key}.")
@@ -124,7 +124,7 @@ def found(target: str, name: str) -> Callable[..., Any]:
 
 
 def missing_package(error: ImportError) -> str:
-    """What is missing and how it is installed."""
+    """The message that says what is missing and how to install it."""
     cause: BaseException | None = error  # Hydra wraps it
     while cause is not None and not getattr(cause, "name", None):
         cause = cause.__cause__
@@ -138,16 +138,16 @@ def missing_package(error: ImportError) -> str:
 
 
 def check_call(target: Callable[..., Any], given: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Raise ValueError for a value that does not fit the annotation of its parameter, or has none.
+    """Raise ValueError for a value that does not fit its parameter's annotation, or has no parameter.
 
     Args:
         given: values by parameter
-        names: how the user calls them, for the message
+        names: the names the user typed, for the message
     """
     try:
         parameters: dict[str, Any] = dict(inspect.signature(target).parameters)
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
-    except (NameError, TypeError, ValueError):  # nothing is known of it
+    except (NameError, TypeError, ValueError):  # nothing is known about it
         return
     if any(one.kind == one.VAR_KEYWORD for one in parameters.values()):
         parameters |= dict.fromkeys(given)
@@ -159,7 +159,7 @@ def check_call(target: Callable[..., Any], given: Mapping[str, Any], names: Mapp
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value out of yaml can be of this type; True where nothing can be said."""
+    """Whether a value from a yaml can be of this type; True if unknown."""
     origin, inner = get_origin(hint), get_args(hint)
     if (isinstance(value, dict) and "_target_" in value) or hint in (Any, object):
         return True
@@ -182,7 +182,7 @@ def is_mapping(origin: Any) -> bool:
 
 
 def wanted(hint: Any) -> str:
-    """In words: `a whole number or null`."""
+    """A type in words: `a whole number or null`."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         words = list(dict.fromkeys(wanted(one) for one in inner))
@@ -199,5 +199,5 @@ def wanted(hint: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """As it is typed."""
+    """A value as the user would type it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""What a verb can say before it imports anything heavy: --help, --cfg, and mistakes in the overrides."""
+"""What a verb can answer before slow imports: --help, --cfg, and mistakes in the overrides."""
 
 import os
 import re
@@ -24,7 +24,7 @@ from talkinghead.names import as_line
 from talkinghead.storage import check_writable
 
 FLAGS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
-INSTEAD = {  # of flags of Lightning's trainer, which wants its own optimisation for them
+INSTEAD = {  # of trainer flags that need Lightning's automatic optimization
     "trainer.gradient_clip_val": "learner.gradient_clip_norm",
     "trainer.accumulate_grad_batches": "learner.accumulate",
 }
@@ -32,7 +32,7 @@ ELSEWHERE = {
     **INSTEAD, "methods": "method", "adaptations": "adaptation",
     "baseline@method": "method", "learner@finetune": "finetune",
 }  # fmt: skip
-PLUGINS = {  # of Hydra: launchers and sweepers
+PLUGINS = {  # launchers and sweepers of Hydra
     "submitit_slurm": "pip install -c constraints.txt -e '.[slurm]'",
     "submitit_local": "pip install -c constraints.txt -e '.[slurm]'",
     "optuna": "pip install -c constraints.txt -e '.[optuna]'",
@@ -46,12 +46,12 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     Args:
         name: of the file in conf/ that the verb composes
         command: how the verb is called, for the help text: `python train.py`
-        offers: of a group whose choices are not all for this verb, those that are
+        offers: for a group of which this verb takes only some choices, those choices
     """
     given = sys.argv[1:]
     if {"--help", "-h"} & set(given):
         text = help_text(CONF, name, command, offers or {})
-        if command.startswith("talkinghead "):  # the examples in conf/ are those of a checkout
+        if command.startswith("talkinghead "):  # the examples in conf/ are for a checkout
             text = re.sub(r"python (-m talkinghead\.)?(\w+?)(\.py)? ", r"talkinghead \2 ", text)
         print(text, end="")
         sys.exit()
@@ -83,15 +83,15 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
 
 
 def check_outputs(verb: str, config: DictConfig, multirun: bool) -> None:
-    """Exit with one line where Hydra could not keep what the verb is given, before the verb can say anything itself."""
+    """Exit with one line if Hydra could not write its outputs, which it does before the verb itself starts."""
     state = HydraConfig.instance()
-    state.set_config(config)  # the paths name choices
+    state.set_config(config)  # the paths contain choices
     try:
         folder = Path(config.hydra.sweep.dir if multirun else config.hydra.run.dir)
-        if folder != Path():  # in the working directory it leaves nothing
+        if folder != Path():  # Hydra writes nothing into the working directory
             check_writable(folder)
         if verb.startswith("train") and not multirun and folder.is_dir() and is_first_rank():
-            with locked(folder, "training"):  # before Hydra writes over what the other one was given
+            with locked(folder, "training"):  # before Hydra overwrites the other one's options
                 pass
     except (ValueError, OmegaConfBaseException) as error:
         fail(f"{verb}: {str(error).splitlines()[0]}")
@@ -100,7 +100,7 @@ def check_outputs(verb: str, config: DictConfig, multirun: bool) -> None:
 
 
 def is_first_rank() -> bool:
-    """Whether this process is no further rank of a run, as Lightning, torchrun and SLURM start them."""
+    """Whether this is the first process of a run, not a further rank started by Lightning, torchrun or SLURM."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
@@ -111,11 +111,11 @@ def fail(text: str) -> NoReturn:
 
 def known(flag: str) -> bool:
     """Whether Hydra has this flag."""
-    return flag.split("=", maxsplit=1)[0] in get_args_parser()._option_string_actions  # no public list of them
+    return flag.split("=", maxsplit=1)[0] in get_args_parser()._option_string_actions  # there is no public list
 
 
 def compose(name: str, arguments: Any, only_groups: bool = False) -> DictConfig:
-    """The configuration of this command line; of a sweep that of its first job."""
+    """The configuration of this command line; for a sweep, of its first job."""
     overrides = [first_of(one) for one in OverridesParser.create().parse_overrides(arguments.overrides)]
     if arguments.config_dir:
         overrides.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
@@ -127,7 +127,7 @@ def compose(name: str, arguments: Any, only_groups: bool = False) -> DictConfig:
 
 
 def sweeps(arguments: Any) -> str | None:
-    """The first override that has several values on a command line without -m; None where there is none."""
+    """The first override that has several values on a command line without -m, or None."""
     try:
         overrides = OverridesParser.create().parse_overrides([] if arguments.multirun else arguments.overrides)
     except HydraException:
@@ -136,24 +136,24 @@ def sweeps(arguments: Any) -> str | None:
 
 
 def first_of(override: Any) -> str:
-    """An override as it stands; of one that sweeps its first value."""
+    """An override; if it sweeps, with its first value."""
     if not override.is_sweep_override():
         return str(override.input_line)
     try:
         value = next(iter(override.sweep_string_iterator()))
-    except (HydraException, ValueError, TypeError, StopIteration):  # a glob, an interval: the sweeper will see
+    except (HydraException, ValueError, TypeError, StopIteration):  # a glob or an interval: left to the sweeper
         return "hydra.job.name=sweep"
     return f"{override.input_line.split('=')[0]}={value}"
 
 
 def is_choice(override: str) -> bool:
-    """Whether an override chooses a file of a group that is there."""
+    """Whether an override chooses a file of an existing group."""
     key, _, value = override.lstrip("+").partition("=")
     return (CONF / key.split("@")[0] / f"{value}.yaml").is_file()
 
 
 def unreadable(error: OverrideParseException) -> str:
-    """One line for an override that the grammar does not know."""
+    """One line for an override that cannot be parsed."""
     reason = str(error.message if hasattr(error, "message") else error).splitlines()[0]
     if "=" not in error.override:
         return f"{error.override}: options are written as key=value (--help lists them)"
@@ -163,7 +163,7 @@ def unreadable(error: OverrideParseException) -> str:
 
 
 def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[str]]) -> str:
-    """One line for an override that does not fit, with the nearest that would."""
+    """One line for an override that does not exist, with the nearest one that does."""
     given = [one.lstrip("+~") for one in arguments.overrides]
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
@@ -178,7 +178,7 @@ def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[
             return f"{match[1]}={match[2]}: its package is not installed: {PLUGINS[match[2]]}"
         there = list(offers.get(match[1], match[3].split()))
         return f"{match[1]}={match[2]}: there is no such choice{nearest(match[2], there)}; there are {', '.join(there)}"
-    if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):  # of a group that takes a list
+    if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):  # for a group that takes a list
         there = list(offers.get(match[1], sorted(path.stem for path in (CONF / match[1]).glob("*.yaml"))))
         return f"{match[1]}={match[2]}: there is no such choice{nearest(match[2], there)}; there are {', '.join(there)}"
     if match := re.search(r"You must specify '([^']+)'.*?Available options:(.*)", text, re.S):
@@ -187,7 +187,7 @@ def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[
 
 
 def keys_with(name: str, arguments: Any) -> list[str]:
-    """Every key that these choices of groups have; none where a file that is chosen does not compose itself."""
+    """All keys of these choices of groups; none if a chosen file cannot be composed."""
     try:
         return keys_of(compose(name, arguments, only_groups=True))
     except (HydraException, OmegaConfBaseException):
@@ -203,10 +203,10 @@ def nearest(word: str, there: Sequence[str]) -> str:
 
 
 def keys_of(config: Any, prefix: str = "", only_missing: bool = False) -> list[str]:
-    """Every key with its dots; or those whose values are still to be given."""
+    """All dotted keys, or only those whose values are missing."""
     found = []
     for key, value in config.items_ex(resolve=False):
-        if prefix + key == "hydra":  # its own keys are its own matter
+        if prefix + key == "hydra":  # Hydra checks its own keys
             continue
         if not only_missing or OmegaConf.is_missing(config, key):
             found.append(f"{prefix}{key}")

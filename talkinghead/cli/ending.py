@@ -1,4 +1,4 @@
-"""How a verb ends: mistakes in one line, interruptions with what was saved and how to go on, and what lies where."""
+"""How a verb ends: one line for a mistake; what was saved, where, and how to resume after an interruption."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from talkinghead.processes import INTERRUPTED, TERMINATED, leave, stopped, termi
 from talkinghead.storage import in_one_line
 
 MENDABLE = (ValueError, OSError, ImportError)
-KEPT = {  # of a run's folder: what it is, and where
+KEPT = {  # files of a run's folder: what they are, and where
     "checkpoints": ("checkpoints/last.ckpt", "checkpoints/best.ckpt"),
     "table": ("validation.csv", "results.csv"),
     "metrics": ("metrics/metrics.csv",),
@@ -38,7 +38,7 @@ HINTS = ("Tip:", "TPU available", "HPU available", "was configured so 100%")
 
 @contextmanager
 def errors_in_one_line(verb: str, *also: type[Exception]) -> Iterator[None]:
-    """End with one line where the user can mend it, or stopped it; HYDRA_FULL_ERROR=1 shows tracebacks."""
+    """End with one line if the user can fix the error, or stopped the run; HYDRA_FULL_ERROR=1 shows tracebacks."""
     before = terminate_cleanly()
     try:
         yield
@@ -48,11 +48,11 @@ def errors_in_one_line(verb: str, *also: type[Exception]) -> Iterator[None]:
         if end.code in (INTERRUPTED, TERMINATED):
             leave(int(end.code))
         if end.code != 1 or not isinstance(end.__context__, KeyboardInterrupt):
-            raise  # but for Lightning's end after Ctrl-C
+            raise  # except Lightning's exit after Ctrl-C
         stopped(name_of(verb), end.__context__)
     except Exception as error:
         cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
-        account = type(cause).__module__.split(".")[0] == "wandb"  # or the network to it
+        account = type(cause).__module__.split(".")[0] == "wandb"  # or the connection to it
         if os.environ.get("HYDRA_FULL_ERROR") or not (account or isinstance(cause, (*MENDABLE, *also))):
             raise
         if account:
@@ -63,13 +63,13 @@ def errors_in_one_line(verb: str, *also: type[Exception]) -> Iterator[None]:
 
 
 def what_it_left(folder: Path) -> list[str]:
-    """A line for each kind of file that is in a run's folder, relative to it."""
+    """One line per kind of file in a run's folder, with paths relative to it."""
     found = {kind: [name for name in names if (folder / name).exists()] for kind, names in KEPT.items()}
     return [f"  {kind:<11} {', '.join(names)}" for kind, names in found.items() if names]
 
 
 def nearby(path: Path) -> str:
-    """Relative to the working directory where it is below."""
+    """The path, relative to the working directory if it is inside."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
@@ -77,13 +77,13 @@ def nearby(path: Path) -> str:
 
 
 def of_this_job(arguments: list[str], overrides: Sequence[str]) -> list[str]:
-    """The arguments that run one job of a sweep by itself: the flags of all, and its own overrides."""
+    """The arguments that run a single job of a sweep: the common flags, and the job's own overrides."""
     flags = [one for one in arguments if one.startswith("-") or ("=" not in one and not one.startswith("~"))]
     return [*(one for one in flags if one not in ("-m", "--multirun")), *overrides]
 
 
 def go_on(arguments: list[str], checkpoint: Path) -> str:
-    """The command that goes on from a checkpoint."""
+    """The command that resumes from a checkpoint."""
     rest = [one for one in arguments if not one.startswith(("ckpt_path=", "init_from=", "hydra.run.dir="))]
     value = nearby(checkpoint)
     quoted = f'ckpt_path="{value}"' if any(sign in value for sign in "=,[](){} ") else f"ckpt_path={value}"
@@ -91,7 +91,7 @@ def go_on(arguments: list[str], checkpoint: Path) -> str:
 
 
 def without_noise() -> None:
-    """Silence warnings and hints of libraries that a user can do nothing about."""
+    """Silence warnings and hints of libraries that the user cannot act on."""
     for text in WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{text}")
     hints = logging.getLogger("pytorch_lightning.utilities.rank_zero")

@@ -51,7 +51,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def test(cfg: DictConfig) -> float | None:
-    """Methods x shot counts on the test people; train.py comes here too, with `stage: test`."""
+    """Evaluate every method with every number of shots on the test people; also called by train.py (`stage: test`)."""
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     callbacks = [instantiate(callback) for callback in (cfg.callbacks or {}).values() if callback]
@@ -60,7 +60,7 @@ def test(cfg: DictConfig) -> float | None:
         check_harness(cfg)
         cfg = with_sections_of_checkpoint(cfg)
         data, learner = build(cfg)
-    except (ValueError, FileNotFoundError, InstantiationException) as error:  # what a user can mend: no traceback
+    except (ValueError, FileNotFoundError, InstantiationException) as error:  # no traceback for the user's errors
         mendable = not isinstance(error, InstantiationException) or isinstance(error.__cause__, (ValueError, OSError))
         if not mendable:
             raise
@@ -77,7 +77,7 @@ def test(cfg: DictConfig) -> float | None:
 
 
 def conclude(cfg: DictConfig, data: TaskDataModule, learner: FewShotEvaluation, trainer: L.Trainer) -> None:
-    """Say what was left out, and show the table of this run's rows; a run without any has failed."""
+    """Say what was left out, and show the table of this run's rows; a run without rows has failed."""
     unused = ", ".join(f"{count} x {cause}" for cause, count in data.skipped.items())
     if unused:
         log.warning("not used: %s", unused)
@@ -95,12 +95,12 @@ def conclude(cfg: DictConfig, data: TaskDataModule, learner: FewShotEvaluation, 
 
 
 def build(cfg: DictConfig) -> tuple[TaskDataModule, FewShotEvaluation]:
-    """The people and the harness, from the config and the checkpoints."""
+    """The test people and the harness, from the config and the checkpoints."""
     data = TaskDataModule(instantiate(cfg.people))
     data.prepare_data()
-    data.find()  # whoever is there to test, before anything is learned
+    data.find()  # missing test people are reported before anything is learned
     results = Results(cfg.results)
-    results.rows()  # a file that is something else is said now
+    results.rows()  # a file of another kind is reported now
     output = Path(cfg.results).parent
     learner = FewShotEvaluation(
         [one for name in cfg.method for one in adapted(cfg, candidate(cfg, name))], data.source.name,
@@ -113,7 +113,7 @@ def build(cfg: DictConfig) -> tuple[TaskDataModule, FewShotEvaluation]:
 
 
 def check_harness(cfg: DictConfig) -> None:
-    """Raises ValueError for what no class is built with, before data is made or a checkpoint read."""
+    """Check the options that no class takes, before data is made or a checkpoint read. Raises ValueError."""
     check_numbers(cfg, NUMBERS)
     if "num_people" in cfg.people:
         check_numbers(cfg.people, PEOPLE, "people.")
@@ -123,12 +123,12 @@ def check_harness(cfg: DictConfig) -> None:
 
 
 def shots_of(cfg: DictConfig) -> list[Any]:
-    """Counts of shots; one need not be in a list."""
+    """The numbers of shots; a single one need not be in a list."""
     return list(cfg.shots) if OmegaConf.is_list(cfg.shots) else [cfg.shots]
 
 
 def check_shots(shots: list[Any], most: int) -> None:
-    """Raises ValueError for counts of shots that nobody has."""
+    """Raises ValueError for numbers of shots that no clip can give."""
     if not shots or any(type(count) is not int or count < 1 for count in shots):
         raise ValueError(f"shots={shots}: whole numbers from 1 on, such as shots=[1,8,32]")
     if max(shots) > most:
@@ -139,10 +139,10 @@ def check_shots(shots: list[Any], most: int) -> None:
 
 
 def with_sections_of_checkpoint(cfg: DictConfig) -> DictConfig:
-    """The config with the sections `from_checkpoint` as they are inside the first chosen method's checkpoint.
+    """The config with the sections `from_checkpoint` taken from the first chosen method's checkpoint.
 
     Raises:
-        ValueError: where a checkpoint has to be given, or the checkpoints draw pictures of different sizes.
+        ValueError: a checkpoint is missing, or the checkpoints draw pictures of different sizes.
     """
     files = [checkpoint_of(cfg, name) for name in cfg.method]
     sizes = {file: image_size_of(file) for file in files if file}
@@ -153,7 +153,7 @@ def with_sections_of_checkpoint(cfg: DictConfig) -> DictConfig:
     cfg = copy.deepcopy(cfg)
     cfg.model.image_size = next(iter(sizes.values()))
     source = next((checkpoint_of(cfg, name) for name in cfg.method if "networks" in cfg.method[name]), None)
-    if source is None:  # baselines are built from their own checkpoints altogether
+    if source is None:  # baselines are built entirely from their own checkpoints
         return cfg
     for section in cfg.from_checkpoint:
         cfg[section] = section_of(source, section)
@@ -164,7 +164,7 @@ def with_sections_of_checkpoint(cfg: DictConfig) -> DictConfig:
 
 
 def candidate(cfg: DictConfig, name: str) -> Candidate:
-    """A method with its trained networks, and what its rows say of it."""
+    """A method with its trained networks, and how its rows describe it."""
     method, file = cfg.method[name], checkpoint_of(cfg, name)
     if file is None:
         built = instantiate(method.learner)
@@ -180,7 +180,7 @@ def candidate(cfg: DictConfig, name: str) -> Candidate:
 
 
 def adapted(cfg: DictConfig, method: Candidate) -> list[Candidate]:
-    """The method once for each way `adaptation` to make the driver's landmarks the person's."""
+    """The method once per `adaptation` of the driver's landmarks."""
     if not cfg.adaptation:
         return [method]
     return [
@@ -193,24 +193,24 @@ def adapted(cfg: DictConfig, method: Candidate) -> list[Candidate]:
 
 
 def settings(cfg: DictConfig, name: str) -> dict[str, Any]:
-    """All that a method's rows depend on, but for the checkpoint and the data set."""
+    """Everything that a method's rows depend on, except the checkpoint and the data set."""
     method = plain(cfg.method[name])
     if "learner" in method:
         method["learner"] |= method.pop("numbers", {})
         method["learner"] = {k: v for k, v in method["learner"].items() if k not in method.get("networks", ())}
     people = plain(cfg.people)
-    if people["choice"]["seed"] == cfg.seed:  # the seed has a column of its own
+    if people["choice"]["seed"] == cfg.seed:  # the seed has its own column
         people["choice"].pop("seed")
     return {**method, "people": people}
 
 
 def checkpoint_of(cfg: DictConfig, name: str) -> str | None:
-    """The file of a method, None for one without. Raises ValueError where it has to be given, or is not there."""
+    """The checkpoint of a method, None for one without networks. Raises ValueError if it is missing."""
     method = cfg.method[name]
     if "checkpoint" not in method:
         return None
     if method.checkpoint is None:
-        ours = "init_from" if "init_from" in cfg else "checkpoint"  # train.py has the one, evaluate.py the other
+        ours = "init_from" if "init_from" in cfg else "checkpoint"  # the key of train.py, or of evaluate.py
         key = ours if "networks" in method else f"checkpoints.{name}"
         raise ValueError(f"method {name} needs its trained networks: {key}=FILE, or leave it out of method=[…]")
     if not Path(method.checkpoint).is_file():
@@ -224,12 +224,12 @@ def plain(node: DictConfig) -> Any:
 
 
 def hash_of(settings: Mapping[str, Any]) -> str:
-    """12 digits that do not depend on where files lie, nor on how many people are looked at."""
+    """12 digits that depend neither on the paths of files nor on the number of people."""
     nowhere = {name: lambda _: None for name in ("data", "root", "checkpoint", "num_people")}
     names = {"path": lambda path: path and Path(path).name}
     text = json.dumps(changed(settings, {**nowhere, **names}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-if __name__ == "__main__":  # a further process of a run on several devices, see `launch.main`
+if __name__ == "__main__":  # a further rank of a run on several devices, see `launch.main`
     main()

@@ -1,4 +1,4 @@
-"""`--help` of a verb, made of its files in conf/: the comments there are the documentation, written once."""
+"""`--help` of a verb, generated from its files in conf/, whose comments are the documentation."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 DEFAULT = re.compile(
     r"^ *- (?:override )?/?(?P<group>[\w/]+)(?:@(?P<package>\w+))?: (?P<choice>[^#]+?) *(?:#(?P<note>.*))?$"
 )
-HIDDEN = ("hydra", "paths", "protocol", "source")  # groups without a choice to make, or with one that must be made
+HIDDEN = ("hydra", "paths", "protocol", "source")  # groups without choices for the user, or with a required one
 NOISE = re.compile(r"^ *(_target_|_convert_): \S+$|^# @package")
 FLAGS = """\
 Hydra's own flags
@@ -27,8 +27,7 @@ def help_text(conf: Path, name: str, command: str, offers: Mapping[str, Sequence
     sections = [
         "\n".join(about),
         f"usage: {command} [group=choice ...] [key=value ...]",
-        "choices (* is taken where nothing is said)\n"
-        + "\n".join(choices(conf, *one, offers) for one in groups if shown(*one)),
+        "choices (* is the default)\n" + "\n".join(choices(conf, *one, offers) for one in groups if shown(*one)),
         "options\n" + indented(options),
         *parts(conf, groups),
         FLAGS.rstrip(),
@@ -37,7 +36,7 @@ def help_text(conf: Path, name: str, command: str, offers: Mapping[str, Sequence
 
 
 def defaults(lines: list[str]) -> Iterator[tuple[str, str, list[str], str]]:
-    """The entries of a defaults list: group, where it goes, what is chosen, the comment."""
+    """The entries of a defaults list: group, package, choices, comment."""
     for line in block(lines, "defaults:"):
         if (match := DEFAULT.match(line)) and "hydra" not in match["group"]:
             chosen = [name.strip() for name in match["choice"].strip("[]").split(",")]
@@ -45,14 +44,14 @@ def defaults(lines: list[str]) -> Iterator[tuple[str, str, list[str], str]]:
 
 
 def shown(group: str, package: str, chosen: list[str], note: str) -> bool:
-    """Whether there is something to choose."""
+    """Whether the user has a choice."""
     return group not in HIDDEN or chosen == ["???"]
 
 
 def choices(
     conf: Path, group: str, package: str, chosen: list[str], note: str, offers: Mapping[str, Sequence[str]]
 ) -> str:
-    """`  trainer=cpu|*default|gpu`, over several lines where there are many."""
+    """`  trainer=cpu|*default|gpu`, wrapped if there are many."""
     there = offers.get(group) or sorted(path.stem for path in (conf / group).glob("*.yaml"))
     names = [("*" if name in chosen else "") + name for name in there]
     key = f"{group}@{package}" if package != group else group
@@ -68,7 +67,7 @@ def choices(
 
 
 def parts(conf: Path, groups: list[tuple[str, str, list[str], str]]) -> Iterator[str]:
-    """The options of each part, as the file of its default choice has them."""
+    """The options of each group, from the file of its default choice."""
     for group, package, chosen, _ in groups:
         path = conf / group / f"{chosen[0]}.yaml"
         if len(chosen) > 1 or group == "method" or not path.is_file():
@@ -82,7 +81,7 @@ def parts(conf: Path, groups: list[tuple[str, str, list[str], str]]) -> Iterator
 
 
 def head(lines: list[str]) -> list[str]:
-    """The comment at the top of a file, without its signs."""
+    """The comment at the top of a file, without the number signs."""
     found = []
     for line in lines:
         if not line.startswith("#"):
@@ -104,7 +103,7 @@ def block(lines: list[str], title: str) -> list[str]:
 def body(lines: list[str]) -> Iterator[str]:
     """The options of a file with their comments: without its head, the defaults list and Hydra's own section.
 
-    What stands below `files:` needs no prefix on the command line and gets none here.
+    Keys below `files:` need no prefix on the command line and get none here.
     """
     rest, skipping, files = lines[len(head_lines(lines)) :], False, False
     for line in rest:
@@ -117,11 +116,11 @@ def body(lines: list[str]) -> Iterator[str]:
 
 
 def head_lines(lines: list[str]) -> list[str]:
-    """The comment at the top as it stands."""
+    """The lines of the comment at the top."""
     end = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
     return lines[:end]
 
 
 def indented(lines: list[str]) -> str:
-    """Two blanks before each line."""
+    """Indent each line by two blanks."""
     return "\n".join(f"  {line}" for line in lines)

@@ -1,4 +1,4 @@
-"""Starts a verb: help and mistakes in the options are answered before the imports that take seconds."""
+"""Starts a verb: help and option mistakes are answered before imports that take seconds."""
 
 import importlib
 import runpy
@@ -15,9 +15,9 @@ class Verb(NamedTuple):
 
     Attributes:
         about: one line for `talkinghead --help`
-        config: the file in conf/ that it composes; None: a module with arguments of its own
-        files: options that are names of files, though Hydra has groups of these names
-        offers: of a group whose choices are not all for this verb, those that are
+        config: the file in conf/ that it composes; None: a module that parses its own arguments
+        files: options that are file names, although Hydra has groups of these names
+        offers: for a group of which this verb takes only some choices, those choices
     """
 
     about: str
@@ -33,8 +33,8 @@ VERBS = {
     "train": Verb("meta-learning, fine-tuning, the baselines", "config"),
     "evaluate": Verb("methods on new people, for T shots: rows and tables", "evaluate"),
     "studio": Verb("pages in the browser", "studio", ("model", "study")),
-    "provenance": Verb("what a file says of how it was made"),
-    "pretrained": Verb("networks of others: what is there, what is missing, download"),
+    "provenance": Verb("what a file says about how it was made"),
+    "pretrained": Verb("pretrained networks: list, check, download"),
 }  # fmt: skip
 
 
@@ -47,13 +47,13 @@ def main() -> None:
         from talkinghead.cli.early import nearest  # noqa: PLC0415, it imports Hydra
 
         sys.exit(f"talkinghead: {verb}: there is no such command{nearest(verb, list(VERBS))} (--help lists them)")
-    # Lightning starts a process per device as `python <argv[0]> …`: a file that does what this command does
+    # Lightning starts a process per device as `python <argv[0]> …`, so this must be a file that runs the same command
     sys.argv = [str(Path(__file__).with_name(f"{verb}.py")), *sys.argv[2:]]
     launch(verb, f"talkinghead {verb}")
 
 
 def launch(name: str, command: str | None = None) -> Any:
-    """Run a verb with the options in `sys.argv`; `command` is how its user calls it, `python <name>.py` if not said."""
+    """Run a verb with the options in `sys.argv`; `command` is what the user typed, by default `python <name>.py`."""
     verb, command = VERBS[name], command or f"python {name}.py"
     if verb.config is None:
         return runpy.run_module(f"talkinghead.{name}", run_name="__main__")
@@ -70,7 +70,7 @@ def launch(name: str, command: str | None = None) -> Any:
 
 
 def imported(name: str, command: str) -> Any:
-    """The module of a verb; a package that it needs and that is not installed is told in one line."""
+    """The module of a verb; a missing package ends the program with one line."""
     try:
         return importlib.import_module(f"talkinghead.cli.{name}")
     except ModuleNotFoundError as error:
@@ -82,7 +82,7 @@ def imported(name: str, command: str) -> Any:
 
 
 def overview() -> str:
-    """All commands, a line each."""
+    """All commands, one per line."""
     width = max(map(len, VERBS))
     lines = [f"  {name:<{width}}  {verb.about}" for name, verb in VERBS.items()]
     return "\n".join([

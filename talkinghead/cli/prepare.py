@@ -25,6 +25,6 @@ def main(config: DictConfig) -> None:
 
 
 def runner_config(config: DictConfig) -> dict:
-    """The config of the runner, resolved: all but the paths that it refers to."""
+    """The resolved config of the runner, without the section `paths`."""
     parts = {name: value for name, value in config.items() if name != "paths"}
     return {n: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for n, v in parts.items()}

@@ -34,15 +34,15 @@ NUMBERS = {"port": Range(1, 65_535, optional=True), "keep_minutes": Range(0.1, 1
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="studio")
 def main(cfg: DictConfig) -> None:
-    """Serve the pages until Ctrl-C, or until the process is told to end."""
-    terminate_cleanly()  # a service manager's end closes it as Ctrl-C does
+    """Serve the pages until Ctrl-C or SIGTERM."""
+    terminate_cleanly()  # a service manager's SIGTERM closes it as Ctrl-C does
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     run_or_exit(cfg)
 
 
 def run_or_exit(cfg: DictConfig) -> None:
-    """Serve; what a user can mend ends the program with one line."""
+    """Serve; errors that the user can fix end the program with one line."""
     try:
         serve(cfg)
     except InstantiationException as error:
@@ -54,7 +54,7 @@ def run_or_exit(cfg: DictConfig) -> None:
 
 
 def serve(cfg: DictConfig) -> None:
-    """Build the app and serve it; all that visitors leave lies in one folder, which goes with it."""
+    """Build the app and serve it; all files of visitors are in one folder, which is deleted at the end."""
     from talkinghead.studio.animate_page import Examples  # noqa: PLC0415, Gradio is an extra
     from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
 
@@ -76,7 +76,7 @@ def serve(cfg: DictConfig) -> None:
             print("studio: ended; uploads and results are removed", flush=True)
         finally:
             queue.close(seconds=1.0)
-    os._exit(0)  # visitors' open connections, and a computation that has not noticed yet, would keep it for seconds
+    os._exit(0)  # open connections and a computation that is still stopping would delay the exit by seconds
 
 
 def find_examples() -> dict[str, dict[str, Path]]:
@@ -87,7 +87,7 @@ def find_examples() -> dict[str, dict[str, Path]]:
 
 
 def build_animator(cfg: DictConfig) -> Animator:
-    """The networks, loaded once, and how they are used."""
+    """The networks, loaded once, with all settings."""
     checkpoint, device, limits = find_model(cfg.files.model), find_device(cfg.device), Limits(**cfg.limits)
     if not checkpoint.is_file():
         raise FileNotFoundError(f"model={checkpoint}: there is no such checkpoint")
@@ -100,7 +100,7 @@ def build_animator(cfg: DictConfig) -> Animator:
     )  # fmt: skip
     if isinstance(model, Person):
         raise ValueError(f"model={checkpoint} is a person; the studio wants a checkpoint, which learns people")
-    model.method(limits.steps)  # a loss whose network is not there is told now, not to the first visitor
+    model.method(limits.steps)  # a loss with a missing network is reported now, not to the first visitor
     detector.check()
     return Animator(
         model.method, model.image_size, detector, framing.checked(), settings, limits, device=device,
@@ -109,7 +109,7 @@ def build_animator(cfg: DictConfig) -> Animator:
 
 
 def about_model(cfg: DictConfig, animator: Animator) -> str:
-    """What the model is, and what it is not."""
+    """The text about the model and its limits."""
     if cfg.files.model is None:
         return (
             f"The model behind this page ships with the project: {animator.size} px, trained on synthetic heads only. "

@@ -58,13 +58,13 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def alone_in(folder: Path) -> AbstractContextManager[None]:
-    """Two runs in one folder would overwrite each other's files: the first rank of the second one raises ValueError."""
+    """Keep other runs out of this folder, on the first rank; raises ValueError if one is at work there."""
     first = not getattr(rank_zero_only, "rank", 0)
     return locked(folder, "training") if first else nullcontext()
 
 
 def fit(cfg: DictConfig) -> float | None:
-    """Compose the parts, all of them before any work, and train."""
+    """Build all parts before any work, and train."""
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     log.info("outputs: %s", cfg.paths.output_dir)
     ckpt_path = checkpoint_to_go_on_from(cfg)
@@ -73,7 +73,7 @@ def fit(cfg: DictConfig) -> float | None:
     episodic = data if isinstance(data, EpisodeDataModule) else None
     if episodic:
         episodic.check_build()
-    if cfg.data.get("build") and not Path(cfg.data.path, DATASET_FILE).is_file():  # that takes a while
+    if cfg.data.get("build") and not Path(cfg.data.path, DATASET_FILE).is_file():  # making the data takes a while
         rehearse(cfg)
     data.prepare_data()
     if episodic:
@@ -96,12 +96,12 @@ def fit(cfg: DictConfig) -> float | None:
 
 
 def rehearse(cfg: DictConfig) -> None:
-    """Build the learner and forget it: a number that does not fit, or a missing pretrained network, is told now."""
+    """Build the learner and discard it, to report numbers that do not fit and missing pretrained networks early."""
     instantiate(with_videos(cfg, 1).learner)
 
 
 def with_videos(cfg: DictConfig, num_videos: int) -> DictConfig:
-    """The config with so many rows of W; a copy, for `instantiate` resolves interpolations for good."""
+    """A copy of the config with so many rows of W; a copy because `instantiate` resolves interpolations in place."""
     cfg = copy.deepcopy(cfg)
     cfg.num_videos = num_videos
     return cfg
@@ -120,7 +120,7 @@ def build_trainer(cfg: DictConfig, ckpt_path: Path | None = None) -> L.Trainer:
 
 
 def checkpoint_to_go_on_from(cfg: DictConfig) -> Path | None:
-    """`ckpt_path`, found; raises FileNotFoundError where it, or `init_from`, is not there."""
+    """The file of `ckpt_path`; raises FileNotFoundError if it, or `init_from`, does not exist."""
     if cfg.init_from and not Path(cfg.init_from).is_file():
         raise FileNotFoundError(f"init_from={cfg.init_from}: there is no such checkpoint")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -132,7 +132,7 @@ def checkpoint_to_go_on_from(cfg: DictConfig) -> Path | None:
 
 
 def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | None, folder: Path) -> None:
-    """Train, and say what lies where; after a signal also how to go on. SIGTERM exits with 143, Ctrl-C with 130."""
+    """Train, say where the results are and how to resume after a signal. Exit codes: 143 SIGTERM, 130 Ctrl-C."""
     status: Any = None
     try:
         for logger in trainer.loggers:
@@ -141,7 +141,7 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
             trainer.fit(learner, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     except SIGTERMException as stop:
         status = stop.code or 0
-    except SystemExit:  # what Lightning makes of Ctrl-C
+    except SystemExit:  # Lightning turns Ctrl-C into this
         status = INTERRUPTED
     except (DataFault, OSError):  # no data, no room
         if trainer.is_global_zero:
@@ -169,7 +169,7 @@ def conclude(cfg: DictConfig, folder: Path, loss: dict[str, Any] | None, loggers
 
 
 def write_portable(checkpoint: Path, small: Path, loss: dict[str, Any] | None = None) -> None:
-    """Write the networks alone, averaged, in half precision: what ships; told where there is no checkpoint to take."""
+    """Write only the averaged networks, in half precision, as they ship; print why if there is no checkpoint."""
     if not checkpoint.is_file():
         print(f"portable={small.name}: not written, for the run has kept no {nearby(checkpoint)}", flush=True)
         return
@@ -178,9 +178,9 @@ def write_portable(checkpoint: Path, small: Path, loss: dict[str, Any] | None = 
 
 
 def animate_example(checkpoint: Path, output: Path) -> None:
-    """Let a portrait that ships move as a driver that ships, by the new model and, to compare, by the one that ships.
+    """Animate a shipped portrait with a shipped driver, by the new model and, for comparison, by the one that ships.
 
-    What goes wrong there is told, and costs nothing else.
+    A failure here is printed and does not affect the run.
     """
     print(f"a portrait that it has never seen, moved by the new model: {nearby(output)}", flush=True)
     if animate(checkpoint, output) == 0:
@@ -190,7 +190,7 @@ def animate_example(checkpoint: Path, output: Path) -> None:
 
 
 def animate(checkpoint: Path, output: Path, *options: str) -> int:
-    """Anna as the lively driver, side by side, in a process of its own; returns its exit status."""
+    """Animate Anna with the lively driver, side by side, in a separate process; returns its exit status."""
     files = {
         "source": SHIPPED.parent / "portraits" / "anna.jpg", "driving": SHIPPED.parent / "drivers" / "lively.mp4",
         "model": checkpoint, "output": output,
@@ -203,7 +203,7 @@ def animate(checkpoint: Path, output: Path, *options: str) -> int:
 
 
 def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:
-    """What lies where, and the command that goes on."""
+    """Print where the results are, and the command that resumes."""
     last, steps = folder / "checkpoints" / "last.ckpt", trainer.fit_loop.total_batch_idx + 1
     lines = what_it_left(folder)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -220,5 +220,5 @@ def say_what_it_left(trainer: L.Trainer, folder: Path, stopped: bool) -> None:
     print("\n".join([f"{end} after {steps} steps; {nearby(folder)} holds", *lines]), flush=True)
 
 
-if __name__ == "__main__":  # a further process of a run on several devices, see `launch.main`
+if __name__ == "__main__":  # a further rank of a run on several devices, see `launch.main`
     main()

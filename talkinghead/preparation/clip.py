@@ -43,7 +43,7 @@ class Settings:
         margin: side of the crop, in face boxes
         down: how far the crop is shifted down from the face, in face boxes
         quality: JPEG quality
-        search_every: the detector searches each so-manyth frame; landmarks are found in every frame
+        search_every: the detector searches every n-th frame; landmarks are found in all
     """
 
     image_size: int = 256
@@ -72,7 +72,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one unit."""
+    """The outcome of one unit."""
 
     clips: list[Clip]
     drops: list[Drop]
@@ -80,7 +80,7 @@ class Result:
 
 
 def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, settings: Settings) -> Result:
-    """Decode, follow the face, crop, encode. Whatever is wrong with the file becomes a `Drop`, never an exception."""
+    """Decode, track the face, crop, encode. Anything wrong with the file becomes a `Drop`, never an exception."""
     if not unit.paths:
         return Result([], [Drop(unit.clip, "file missing")], 0)
     clips: list[Clip] = []
@@ -101,7 +101,7 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
             clips.append(Clip(key + ending, {**names, "video_index": video_index, **meta}, points, frames))
     except (av.FFmpegError, OSError, cv2.error, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in (*FULL, errno.EMFILE, errno.ENFILE):
-            raise  # no odd file: every other one would meet it too
+            raise  # not the file's fault: it would affect every other file too
         return Result([], [Drop(unit.clip, "unreadable", f"{type(error).__name__}: {error}")], decoded)
     if not clips and not drops:
         drops.append(Drop(unit.clip, "unreadable", "no frames"))
@@ -140,7 +140,7 @@ def prepare_segment(
 
 
 def find(unit: Unit, images: Sequence[Image], detector: Detector, settings: Settings) -> Track:
-    """The face of each frame: followed in a video, on its own in each still."""
+    """The face in each frame: tracked through a video, found separately in each still."""
     if unit.kind == "video":
         return follow_closely(images, detector, settings.search_every)
     tracks = [follow_closely([image], detector) for image in images]
@@ -149,7 +149,7 @@ def find(unit: Unit, images: Sequence[Image], detector: Detector, settings: Sett
 
 
 def follow_closely(images: Sequence[Image], detector: Detector, every: int = 1) -> Track:
-    """The face of the frames; where none is seen in any of them, parts of them are searched, too."""
+    """The tracked face of the frames; if no frame shows one, the frames are also searched in tiles."""
     track = follow(images, detector, every)
     if track.frames:
         return track
@@ -160,7 +160,7 @@ def follow_closely(images: Sequence[Image], detector: Detector, every: int = 1) 
 def choose_crops(
     unit: Unit, images: Sequence[Image], points: Float[np.ndarray, "F 68 2"], framing: Framing
 ) -> list[Crop]:
-    """The whole frame (its centre square) when the source is cropped already, else the crop rule."""
+    """The whole frame (its centre square) if the source is cropped already, else the result of the crop rule."""
     if unit.cropped:
         return [centre_square(*image.shape[:2]) for image in images]
     if unit.kind == "stills":
@@ -181,7 +181,7 @@ def place(crop: Crop, shot: Segment) -> list[int]:
 
 
 def mostly_inside(points: Float[np.ndarray, "68 2"], size: int) -> bool:
-    """At least nine of ten landmarks lie in the picture."""
+    """Whether at least nine of ten landmarks are inside the picture."""
     return bool(((points >= -0.5) & (points <= size - 0.5)).all(-1).mean() >= 0.9)
 
 

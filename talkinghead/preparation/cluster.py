@@ -14,10 +14,10 @@ class RayCluster:
     """Workers on a Ray cluster, whose machines all see the source and the output under the same paths.
 
     Args:
-        address: of the cluster; None: the one that RAY_ADDRESS names, or else one of this machine alone
-        cpus: that each worker takes
-        gpus: that each worker takes; a fraction is possible
-        retries: how often a clip is tried again whose worker died (a machine that left, memory)
+        address: of the cluster; None: RAY_ADDRESS if set, else a new cluster on this machine only
+        cpus: CPUs per worker
+        gpus: GPUs per worker; may be a fraction
+        retries: how often a clip is retried whose worker died (a lost machine, out of memory)
     """
 
     def __init__(
@@ -26,8 +26,8 @@ class RayCluster:
         self.address, self.cpus, self.gpus, self.retries = address, cpus, gpus, retries
 
     def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
-        """As in `Cluster`. Raises ImportError without ray, ValueError where no worker fits, RuntimeError when a clip
-        ends its workers."""
+        """As in `Cluster`. Raises ImportError without ray, ValueError if no worker fits, RuntimeError if a clip kills
+        its workers."""
         try:
             import ray  # noqa: PLC0415
             from ray.exceptions import RayActorError  # noqa: PLC0415
@@ -52,7 +52,7 @@ class RayCluster:
             ray.shutdown()
 
     def room(self, resources: dict[str, Any]) -> int:
-        """How many workers the cluster holds. Raises ValueError when none fits."""
+        """How many workers fit the cluster. Raises ValueError if none does."""
         room = resources.get("CPU", 0) / self.cpus if self.cpus else float("inf")
         room = min(room, resources.get("GPU", 0) / self.gpus) if self.gpus else room
         if room < 1 or room == float("inf"):
@@ -68,5 +68,5 @@ class Worker:
         self.work = work
 
     def run(self, job: Job) -> tuple[Job, Counts]:
-        """Prepare one job into the spool."""
+        """Prepare one job; its result goes into the folder of partial results."""
         return job, self.work(job)

@@ -1,4 +1,4 @@
-"""A folder of videos as a data set that is made when it is first asked for."""
+"""A folder of videos as a data set that is prepared on first use."""
 
 from pathlib import Path
 
@@ -19,5 +19,5 @@ class PreparedVideos:
         self.source, self.detector, self.settings, self.workers = source, detector, settings, workers
 
     def __call__(self, path: Path) -> None:
-        """Raises ValueError when no clip could be kept; stopped, it goes on where it was when called again."""
+        """Raises ValueError if no clip could be kept; after an interruption, the next call continues."""
         Runner(self.source, self.detector, self.settings, str(path), self.workers).run()

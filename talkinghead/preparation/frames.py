@@ -19,14 +19,14 @@ Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 # VoxCeleb2 as fractions of the frame.
 TRACK_FPS = 25.0
 TRACK_HEIGHT = 360.0
-# The region around a face track that is looked at, in its own sides: room for the crop and for finding the face again.
+# The region searched around a face track, in sides of the track: room for the crop and for finding the face again.
 TRACK_ROOM = 2.2
-MEMORY = 512 << 20  # bytes of a folder's pictures that are kept decoded
+MEMORY = 512 << 20  # bytes of decoded pictures kept per folder
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames of one sample before cropping; `origin` is where they lie in the frames of the file."""
+    """Frames of one sample before cropping; `origin` is their position in the frames of the file."""
 
     images: "Pictures"
     numbers: list[int]
@@ -36,17 +36,17 @@ class Segment:
 
 
 class Pictures(Sequence[Image]):
-    """Pictures, or their files: those are decoded each time, so that many large ones need no memory."""
+    """Pictures, or their files, which are decoded at every access to save memory."""
 
     def __init__(self, items: Iterable[Image | Path] = ()) -> None:
         self._items = list(items)
 
     def add(self, item: Image | Path) -> None:
-        """One more."""
+        """Append a picture."""
         self._items.append(item)
 
     def take(self, chosen: Iterable[int]) -> "Pictures":
-        """Some of them, in this order."""
+        """The pictures with these numbers, in this order."""
         return Pictures(self._items[n] for n in chosen)
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class GivenTrack(NamedTuple):
 
 
 def read_segments(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterator[Segment]:
-    """The samples of a unit. Raises OSError or av.FFmpegError when its file cannot be read."""
+    """The samples of a unit. Raises OSError or av.FFmpegError if its file cannot be read."""
     if unit.kind == "stills":
         yield read_stills([Path(p) for p in unit.paths])
         return
@@ -86,7 +86,7 @@ def read_segments(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterat
 
 
 def read_stills(paths: Sequence[Path]) -> Segment:
-    """Pictures of a folder as the frames of one sample; those that are none are named in `broken`."""
+    """Pictures of a folder as the frames of one sample; unreadable files are named in `broken`."""
     images, left = Pictures(), MEMORY
     numbers: list[int] = []
     broken: dict[str, str] = {}
@@ -103,7 +103,7 @@ def read_stills(paths: Sequence[Path]) -> Segment:
 
 
 def read_track(path: Path) -> GivenTrack:
-    """Read `FRAME X Y W H` lines. Raises OSError when there are none."""
+    """Read `FRAME X Y W H` lines. Raises OSError if there are none."""
     rows = [line.split() for line in path.read_text(errors="replace").splitlines()]
     values = [row for row in rows if len(row) == 5 and row[0].isdecimal()]
     try:
@@ -116,7 +116,7 @@ def read_track(path: Path) -> GivenTrack:
 
 
 def stretch(track: GivenTrack, video: Video) -> tuple[int, int]:
-    """First frame of the track in the video, and the one after its last. Raises OSError when the video is too short."""
+    """First frame of the track in the video, and the one after its last. Raises OSError if the video is too short."""
     first, stop = (round(n * video.fps / TRACK_FPS) for n in (track.frames.min(), track.frames.max() + 1))
     if first >= video.num_frames:
         raise OSError(f"the track begins at frame {first}, but the video has {video.num_frames}")

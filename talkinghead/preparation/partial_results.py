@@ -1,4 +1,4 @@
-"""Results of single clips on disk until their shard is complete: what a killed run finds again."""
+"""Results of single clips, kept on disk until their shard is complete, so that a killed run can resume."""
 
 import json
 import shutil
@@ -32,12 +32,12 @@ class Block(NamedTuple):
 
 
 def folder(output: Path, job: Job) -> Path:
-    """Where the results of this job's block lie until the shard is written."""
+    """The folder of the results of this job's block until its shard is written."""
     return output / WORK_FOLDER / job.unit.split / f"{job.block:06d}"
 
 
 def put(output: Path, job: Job, result: Result) -> None:
-    """Keep the result of a job. The description is written last: where it exists, the result is whole."""
+    """Store the result of a job. The description is written last: if it exists, the result is complete."""
     place = folder(output, job)
     if result.clips:
         write_shard(place, f"{job.position:06d}.tar", result.clips)
@@ -46,7 +46,7 @@ def put(output: Path, job: Job, result: Result) -> None:
 
 
 def begin(output: Path, job: Job) -> None:
-    """Note that a worker is at this job: where the note stays, the job ended its worker."""
+    """Note that a worker has started this job: if the note remains, the job killed its worker."""
     place = folder(output, job) / f"{job.position:06d}.trying"
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("ab") as file:
@@ -54,12 +54,12 @@ def begin(output: Path, job: Job) -> None:
 
 
 def end(output: Path, job: Job) -> None:
-    """The worker came through."""
+    """Remove the note: the worker has survived the job."""
     (folder(output, job) / f"{job.position:06d}.trying").unlink(missing_ok=True)
 
 
 def died(output: Path, jobs: list[Job], attempts: int = 1) -> None:
-    """Workers have died: count it against each job that one of them was at, so many times in a row."""
+    """Count a death for each job that a worker was at when it died."""
     for job in jobs:
         place = folder(output, job) / f"{job.position:06d}"
         note = place.with_suffix(".trying")
@@ -70,13 +70,13 @@ def died(output: Path, jobs: list[Job], attempts: int = 1) -> None:
 
 
 def deaths(output: Path, job: Job) -> int:
-    """How many workers died at this job."""
+    """How many workers in a row died at this job."""
     note = folder(output, job) / f"{job.position:06d}.deaths"
     return note.stat().st_size if note.exists() else 0
 
 
 def quarantine(output: Path, job: Job) -> None:
-    """Drop a job: what is wrong with it takes the worker along."""
+    """Drop a job that kills its workers."""
     detail = f"ended its worker {deaths(output, job)} times (memory, or a file that crashes the decoder)"
     put(output, job, Result([], [Drop(job.unit.clip, "crashed", detail)], 0))
 
@@ -87,7 +87,7 @@ def done(output: Path, job: Job) -> bool:
 
 
 def block_file(output: Path, job: Job) -> Path:
-    """The description of a finished block; where it exists, so does its shard."""
+    """The description of a finished block; if it exists, so does its shard."""
     return folder(output, job).with_suffix(".json")
 
 
@@ -116,7 +116,7 @@ def finish_block(output: Path, jobs: list[Job], size: int) -> None:
 
 
 def read_block(output: Path, job: Job) -> Block:
-    """What `finish_block` found."""
+    """The block that `finish_block` described."""
     found = json.loads(block_file(output, job).read_text())
     return Block(
         entry=ShardEntry(**found["entry"]) if found["entry"] else None,
@@ -143,7 +143,7 @@ def read_clips(path: Path) -> Iterator[Clip]:
 
 
 def sweep(output: Path) -> None:
-    """Delete the half-written files of a killed run, and the notes of its workers, who were killed with it."""
+    """Delete the half-written files of a killed run, and the notes of its workers, which were killed with it."""
     for path in (output / WORK_FOLDER).glob("*/*/*.trying"):
         path.unlink()
     for path in output.rglob(".*.tmp"):
@@ -151,5 +151,5 @@ def sweep(output: Path) -> None:
 
 
 def remove(output: Path) -> None:
-    """Delete everything that is not the data set."""
+    """Delete everything that is not part of the data set."""
     shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)

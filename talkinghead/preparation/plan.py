@@ -33,8 +33,8 @@ class Job:
 
 
 def make_plan(units: list[Unit], clips_per_shard: int) -> list[Job]:
-    """Jobs in the order of the shards. Training clips are mixed by a hash of their names, so that each shard has many
-    people; videos are numbered from 0 in each split, in the order of their names."""
+    """Jobs in the order of the shards. Training clips are shuffled by a hash of their names, to mix people in a shard;
+    videos are numbered from 0 in each split, in the order of their names."""
     if clips_per_shard < 1:
         raise ValueError(f"clips_per_shard={clips_per_shard}: must be at least 1")
     jobs: list[Job] = []
@@ -54,19 +54,19 @@ def count_videos(jobs: list[Job], split: str) -> int:
 
 
 def video_names(jobs: list[Job], split: str) -> list[str]:
-    """The name of each row, in their order."""
+    """The name of each row of W, in order."""
     names = {job.video_index: job.unit.video for job in jobs if job.unit.split == split and job.video_index >= 0}
     return [names[row] for row in range(len(names))]
 
 
 def fingerprint(jobs: list[Job], options: dict) -> dict:
-    """What must be the same for a run to go on where another stopped."""
+    """What must be equal for a run to resume another one."""
     names = "\n".join(f"{job.shard} {job.unit.clip} {job.video_index} {job.unit.cropped}" for job in jobs)
     return {**options, "clips": len(jobs), LIST: hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()}
 
 
 def claim(output: Path, mine: dict) -> None:
-    """Write the fingerprint into an empty output folder, or raise ValueError when another preparation owns it."""
+    """Write the fingerprint into an empty output folder; raises ValueError if another preparation owns it."""
     path = output / PLAN_FILE
     if not path.exists():
         if output.is_dir() and any(p for p in output.iterdir() if not p.name.startswith(".")):
@@ -89,7 +89,7 @@ def claim(output: Path, mine: dict) -> None:
 
 
 def read_plan(path: Path) -> dict:
-    """The fingerprint in an output folder; ValueError, in one line, where it cannot be read."""
+    """The fingerprint in an output folder; raises a one-line ValueError if it cannot be read."""
     try:
         found = json.loads(path.read_text())
         if not isinstance(found, dict):

@@ -10,7 +10,7 @@ from talkinghead.progress import columns
 
 
 class Progress:
-    """A bar on a terminal; a line a minute in a log."""
+    """A bar on a terminal; one line per minute in a log."""
 
     def __init__(self, console: Console, total: int, done: int) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""Runs a preparation; killed at any moment and started again, it ends with the same shards."""
+"""Runs a preparation; if it is killed at any moment and started again, it ends with the same shards."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ class Runner:
     """Prepares a source into a data set.
 
     Args:
-        output: folder of the data set; a stopped preparation of the same options is continued there
-        workers: processes; 0 works in this one; None takes one per CPU there is
-        clips_per_shard: clips that become one shard, before some are dropped
+        output: folder of the data set; a stopped preparation with the same options is continued there
+        workers: number of processes; 0: this process; None: one per CPU
+        clips_per_shard: clips per shard, before some are dropped
         command: stored in dataset.json
-        cluster: where the workers are; None: processes of this machine
-        max_deaths: so often a clip may end its worker before it is dropped as "crashed"
+        cluster: where the workers run; None: processes on this machine
+        max_deaths: how often a clip may kill its worker before it is dropped as "crashed"
         exclude: clips to leave out, by their names as in report.csv; they keep their row of W
     """
 
@@ -61,7 +61,7 @@ class Runner:
         self.console = Console()
 
     def run(self) -> DatasetInfo:
-        """Do what is left. Raises ValueError when nothing could be kept or the output belongs to other options."""
+        """Do what remains. Raises ValueError if nothing could be kept or the output belongs to other options."""
         self.detector.check()
         jobs = make_plan(self.source.units(), self.clips_per_shard)
         check_writable(self.output)
@@ -76,7 +76,7 @@ class Runner:
         return DatasetInfo.load(self.output)
 
     def options(self) -> dict:
-        """Everything that changes the shards."""
+        """Everything that affects the shards."""
         detector = {"name": self.detector.name, "version": self.detector.version}
         return {
             "source": self.source.name,
@@ -86,7 +86,7 @@ class Runner:
         }
 
     def _work(self, jobs: list[Job]) -> None:
-        """Prepare the clips that are left and write each shard as soon as its last clip is there."""
+        """Prepare the remaining clips and write each shard as soon as its last clip is done."""
         blocks: dict[str, list[Job]] = {}
         for job in jobs:
             blocks.setdefault(job.shard, []).append(job)
@@ -115,7 +115,7 @@ class Runner:
                     partial_results.finish_block(self.output, blocks[job.shard], self.settings.image_size)
 
     def _finish(self, jobs: list[Job]) -> None:
-        """Report, then dataset.json: where it exists, the data set is complete."""
+        """Write the report, then dataset.json: if it exists, the data set is complete."""
         splits: dict[str, Split] = {}
         drops: list[tuple[str, Drop]] = []
         framing: list[Framing] = []

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from talkinghead.images import IMAGE_SUFFIXES
 from talkinghead.video.container import VIDEO_SUFFIXES
 
-_LONGEST_KEY = 64  # letters: a member of a tar has 100 for key, number and suffix
+_LONGEST_KEY = 64  # characters: a tar member's name has 100 for key, number and suffix
 SPLITS = ("train", "val", "test")
 
 
@@ -28,7 +28,7 @@ class Unit:
         paths: the video file, or the stills of a folder; empty where the file is missing
         kind: "video" or "stills"
         cropped: the frame is a face crop already and stays as it is
-        boxes: text file with the face's box for each frame (VoxCeleb1), None when the face has to be searched
+        boxes: text file with the face's box for each frame (VoxCeleb1); None: the face must be searched
     """
 
     split: str
@@ -48,7 +48,7 @@ class Source(Protocol):
     name: str
 
     def units(self) -> list[Unit]:
-        """Every clip, in an order that depends on names alone. Raises ValueError when there is none."""
+        """All clips, in an order that depends only on names. Raises ValueError if there are none."""
         ...
 
 
@@ -87,7 +87,7 @@ class VoxCeleb2:
     """VoxCeleb2 as unpacked: `dev/mp4/<id>/<video>/<clip>.mp4` is train, `test/mp4/...` is test.
 
     Args:
-        clips_per_video: take at most so many clips of a video, None for all
+        clips_per_video: maximum number of clips per video; None: all
         cropped: VoxCeleb2's own crops (224 px) are kept as they are
     """
 
@@ -117,7 +117,7 @@ class VoxCeleb2:
 class VoxCeleb1:
     """VoxCeleb1: its face tracks `txt/<id>/<video>/<clip>.txt` and the videos they were made from.
 
-    The text files are looked for in `txt`, `dev/txt` and `test/txt`, the videos in `videos` as `<video>.mp4` or
+    The text files are searched in `txt`, `dev/txt` and `test/txt`, the videos in `videos` as `<video>.mp4` or
     `<id>/<video>.mp4` (any video suffix). People id10270 to id10309 are VoxCeleb1's test set.
     """
 
@@ -154,7 +154,7 @@ class VoxCeleb1:
 class Stills:
     """Folders of pictures: each folder that holds pictures is one clip, its first folder below the split is the person.
 
-    Each picture is cropped on its own, unless `cropped`.
+    Each picture is cropped separately, unless `cropped`.
     """
 
     name = "stills"
@@ -182,7 +182,7 @@ class Stills:
 
 
 def split_folders(root: Path, splits: Mapping[str, str | None]) -> dict[str, Path]:
-    """Where each split's files are. Raises ValueError for an unknown split or a missing folder."""
+    """The folder of each split. Raises ValueError for an unknown split or a missing folder."""
     unknown = set(splits) - set(SPLITS)
     if unknown:
         raise ValueError(f"source.splits has {sorted(unknown)}; splits are {', '.join(SPLITS)}")
@@ -202,14 +202,14 @@ def files(folder: Path, suffixes: Iterable[str], depth: int | None = None) -> li
 
 
 def some(units: list[Unit], root: Path, what: str) -> list[Unit]:
-    """The units, or a ValueError when there are none."""
+    """The units; raises ValueError if there are none."""
     if not units:
         raise ValueError(f"no {what} below {root.resolve()}; set source.root to the folder that holds them")
     return units
 
 
 def distinct(units: list[Unit]) -> list[Unit]:
-    """Files of one name that differ in their suffix get it as part of their names: they are different clips."""
+    """Append the suffix to the names of files that differ only in it, because they are different clips."""
     count = Counter((unit.split, unit.clip) for unit in units)
     renamed = []
     for unit in units:
@@ -223,7 +223,7 @@ def distinct(units: list[Unit]) -> list[Unit]:
 
 
 def first_clips(units: list[Unit], count: int | None) -> list[Unit]:
-    """At most `count` units of each video, the first ones."""
+    """The first `count` units of each video."""
     if count is None:
         return units
     seen: Counter[tuple[str, str]] = Counter()
@@ -254,7 +254,7 @@ def hold_out(units: list[Unit], count: int) -> list[Unit]:
 def keys(units: list[Unit]) -> list[str]:
     """One name per unit for the members of a shard: letters, digits, `_` and `-`, no two alike.
 
-    Not even but for capitals, for which not all file systems care: pictures are named by it later.
+    Names differ by more than capitals, because they become file names, which some file systems compare without case.
     """
     plain = ["_".join(PurePosixPath(unit.clip).parts) for unit in units]
     plain = [re.sub(r"[^A-Za-z0-9_-]", "-", key)[:_LONGEST_KEY] for key in plain]

@@ -18,7 +18,7 @@ from talkinghead.processes import end_with_parent, stopping_at_once
 
 
 class Counts(NamedTuple):
-    """What became of a job: clips kept and dropped, frames decoded."""
+    """The outcome of a job: clips kept and dropped, frames decoded."""
 
     kept: int
     dropped: int
@@ -26,13 +26,13 @@ class Counts(NamedTuple):
 
 
 class Work:
-    """Prepares one job into the spool; sent to every worker once."""
+    """Prepares one job into the folder of partial results; sent to every worker once."""
 
     def __init__(self, detector: Detector, settings: Settings, output: Path, max_deaths: int = 2) -> None:
         self.detector = detector
         self.settings = settings
         self.output = output
-        self.max_deaths = max_deaths  # so often a job may end its worker
+        self.max_deaths = max_deaths  # how often a job may kill its worker
 
     def __call__(self, job: Job) -> Counts:
         partial_results.begin(self.output, job)
@@ -40,7 +40,7 @@ class Work:
             result = prepare_clip(job.unit, job.key, job.video_index, self.detector, self.settings)
             partial_results.put(self.output, job, result)
         finally:
-            partial_results.end(self.output, job)  # not after a death
+            partial_results.end(self.output, job)  # not reached if the worker dies
         return Counts(len(result.clips), len(result.drops), result.decoded)
 
 
@@ -49,25 +49,25 @@ Results = Generator[tuple[Job, Counts], None, None]
 
 @runtime_checkable
 class Cluster(Protocol):
-    """Where the workers are."""
+    """Runs jobs on workers."""
 
     def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
-        """Jobs with their counts, as they finish; their results are in the spool by then. Closing it ends the workers.
+        """Finished jobs with their counts; their results are stored by then. Closing the iterator ends the workers.
 
         Args:
-            workers: how many; None: one per CPU there is
+            workers: number of workers; None: one per CPU
         """
         ...
 
 
 class LocalProcesses:
-    """Processes of this machine; `workers` 0 works in this one."""
+    """Processes on this machine; with `workers` 0, this process."""
 
     def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
-        """As in `Cluster`; raises RuntimeError when a process dies.
+        """As in `Cluster`; raises RuntimeError if a process dies.
 
-        Jobs at which workers died before are done first, each in a process of its own: so it is known which one it is,
-        and that one is dropped after `work.max_deaths`.
+        Jobs at which workers died before are done first, each in a separate process, to find out which one it was;
+        that one is dropped after `work.max_deaths`.
         """
         if workers == 0:
             yield from ((job, work(job)) for job in jobs)
@@ -98,23 +98,23 @@ class LocalProcesses:
             raise
 
 
-_work: list[Callable[[Job], Counts]] = []  # of a worker process
+_work: list[Callable[[Job], Counts]] = []  # the worker process's own
 
 
 def start_worker(work: Work) -> None:
-    """One thread each; leave Ctrl-C to the parent; end when the parent is gone, even if it was killed."""
+    """Initializer of a worker: one thread; leave Ctrl-C to the parent; end when the parent is gone, even if killed."""
     cv2.setNumThreads(1)
     end_with_parent()
     _work[:] = [work]
 
 
 def work_on(job: Job) -> Counts:
-    """What a worker process runs."""
+    """Run a job in a worker process."""
     return _work[0](job)
 
 
 def pooled(pool: ProcessPoolExecutor, jobs: list[Job], ahead: int) -> Iterator[tuple[Job, Counts]]:
-    """Run jobs with at most `ahead` of them waiting. Raises RuntimeError when a process dies."""
+    """Run jobs with at most `ahead` of them queued. Raises RuntimeError if a process dies."""
     waiting: dict[Future, Job] = {}
     rest = iter(jobs)
     while True:

@@ -1,7 +1,7 @@
-"""Pictures and videos that say of themselves that they were generated, and the reader of such statements.
+"""Statements inside pictures and videos that they were generated, and the reader of such statements.
 
-Two layers: an XMP packet with IPTC's digital source type, always, and over it, where a signer is given, a C2PA manifest
-whose signature covers the whole file.
+Two layers: always an XMP packet with IPTC's digital source type and, if there is a signer, a C2PA manifest whose
+signature covers the whole file.
 """
 
 from talkinghead.provenance.certificates import Signer

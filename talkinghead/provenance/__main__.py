@@ -1,7 +1,7 @@
-"""`python -m talkinghead.provenance FILE...` prints what files say of their origin, a JSON line per statement.
+"""`python -m talkinghead.provenance FILE...` prints what files say about their origin, a JSON line per statement.
 
-It exits with 0 when every file says that it was generated, 1 when one does not, 2 when a C2PA manifest is broken or
-does not fit its file.
+The exit status is 0 if every file says that it was generated, 1 if one does not, 2 if a C2PA manifest is broken or does
+not match its file.
 """
 
 from talkinghead.processes import program
@@ -34,7 +34,7 @@ def main(paths: list[str]) -> int:
 
 
 def as_json(statement: dict[str, Any]) -> str:
-    """One line of JSON in which what a terminal would obey, or cannot print, is written out."""
+    """One line of JSON with control and unprintable characters escaped."""
     text = json.dumps(statement, ensure_ascii=False)
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 

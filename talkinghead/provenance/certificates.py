@@ -1,4 +1,4 @@
-"""Who signs: a key and its certificates from a file, or self-signed ones made once for each user."""
+"""The signer: a key and its certificates from a file, or self-signed ones made once per user."""
 
 import os
 import re
@@ -19,7 +19,7 @@ class Signer:
 
 
 def own_certificate() -> Path:
-    """This user's self-signed certificate with its key, made at the first call; only the user can read it."""
+    """This user's self-signed certificate with its key, made on first use; only the user can read it."""
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "talkinghead"
     path = folder / "signer.pem"
     if not path.exists():
@@ -54,7 +54,7 @@ def self_signed(years: int = 10) -> bytes:
 
 
 def read_signer(path: Path) -> Signer:
-    """A PEM file with a private key and its certificate chain. Raises ValueError where it lacks one of them."""
+    """Read a PEM file with a private key and its certificate chain. Raises ValueError if one of them is missing."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Letting a file say that it was generated: in XMP always, in a signed C2PA manifest where there is a signer."""
+"""Marking a file as generated: always in XMP, and in a signed C2PA manifest if there is a signer."""
 
 import io
 import json
@@ -30,9 +30,9 @@ class OriginStatement:
     """What a file says about its making.
 
     Attributes:
-        composite: recorded or painted pixels are in it too: a pasted face, panels of source and driver
-        about: how it was made; nothing that tells who made it or who is shown
-        learned: False: drawn by an algorithm that has learned from no pictures, as the synthetic heads are
+        composite: it also contains recorded or painted pixels: a pasted face, panels of source and driver
+        about: how it was made; nothing about who made it or who is shown
+        learned: False: drawn by an algorithm that did not learn from pictures, like the synthetic heads
     """
 
     composite: bool = False
@@ -48,11 +48,14 @@ class OriginStatement:
 
 
 def find_signer(kind: str = "auto", certificate: Path | None = None) -> Signer | None:
-    """Who signs; None: plain metadata only.
+    """The signer; None: plain metadata only.
 
-    kind            `c2pa`, `metadata`, or `auto`: c2pa where it is installed
-    certificate     PEM file of a private key and its certificate chain; None: self-signed, made once for this user
-    Raises ValueError where c2pa is asked for and cannot be had, or the certificate cannot sign.
+    Args:
+        kind: `c2pa`, `metadata`, or `auto`: c2pa if it is installed
+        certificate: PEM file of a private key and its certificate chain; None: self-signed, made once for this user
+
+    Raises:
+        ValueError: c2pa is requested but unavailable, or the certificate cannot sign.
     """
     if kind not in KINDS:
         raise ValueError(f"provenance={kind}: choose {', '.join(KINDS)}")
@@ -65,7 +68,7 @@ def find_signer(kind: str = "auto", certificate: Path | None = None) -> Signer |
         raise ValueError("c2pa-python is not installed: pip install 'talkinghead[provenance]', or provenance=metadata")
     try:
         path = certificate or own_certificate()
-    except OSError as error:  # a home that cannot be written to
+    except OSError as error:  # a home directory that is not writable
         if kind == "c2pa":
             raise
         _logger.warning("no C2PA manifest, plain metadata only: %s", error)
@@ -79,15 +82,15 @@ def find_signer(kind: str = "auto", certificate: Path | None = None) -> Signer |
 
 
 def mark(path: Path, card: OriginStatement, signer: Signer | None = None) -> None:
-    """Let a finished PNG, JPEG or MP4 say that it was generated. A failure leaves the file as it was.
+    """Mark a finished PNG, JPEG or MP4 as generated. After a failure the file is unchanged.
 
-    The file is held in memory. Raises ValueError for other files, and for one that says so already.
+    The file is held in memory. Raises ValueError for other files, and for one that is already marked.
     """
     write_atomic(path, marked(path.read_bytes(), card, signer))
 
 
 def marked(content: bytes, card: OriginStatement, signer: Signer | None = None) -> bytes:
-    """The bytes of a picture or video that say it was generated."""
+    """The bytes of a picture or video, marked as generated."""
     media_type(content)
     if any(statement["generated"] and statement["kind"] != "comment" for statement in read(content)):
         raise ValueError("this file says already that it was generated")
@@ -96,7 +99,7 @@ def marked(content: bytes, card: OriginStatement, signer: Signer | None = None) 
 
 
 def xmp_packet(card: OriginStatement) -> bytes:
-    """IPTC's digital source type, the program and the card, as XMP."""
+    """IPTC's digital source type, the program and the statement, as XMP."""
     spaces = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in SPACES.items())
     values = {
         "Iptc4xmpExt:DigitalSourceType": card.source_type, "xmp:CreatorTool": f"talkinghead {_version()}",

@@ -1,1 +1,1 @@
-"""Commands that make files which ship with the package."""
+"""Commands that make the files which ship with the package."""

@@ -38,8 +38,8 @@ def convert(file: Path, output: Path) -> dict[str, str]:
     """Convert an archive, a .caffemodel or a .t7 file. Returns what is stored beside the weights: source and checksum.
 
     Raises:
-        ValueError: where the checksum, the format or the layers are not those of VGGFace, or the output is there and
-            was not made here.
+        ValueError: the checksum, the format or the layers are not those of VGGFace, or the output exists and was not
+            made here.
     """
     keep_others(output)
     content, name = read_network(file)
@@ -55,7 +55,7 @@ def convert(file: Path, output: Path) -> dict[str, str]:
 
 
 def keep_others(output: Path) -> None:
-    """Raises ValueError where something else than converted weights would be overwritten."""
+    """Raises ValueError if anything but converted weights would be overwritten."""
     if output.is_dir():
         raise ValueError(f"{output} is a folder: give the output another name")
     if not output.exists():
@@ -70,7 +70,7 @@ def keep_others(output: Path) -> None:
 
 
 def read_network(file: Path) -> tuple[bytes, str]:
-    """The bytes of the network file, and its name; from an archive whose checksum is right, or as it lies there."""
+    """The bytes and name of the network file; from an archive with the right checksum, or the file itself."""
     if not tarfile.is_tarfile(file):
         return file.read_bytes(), file.name
     with open(file, "rb") as stream:
@@ -240,7 +240,7 @@ class Torch7Reader:
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Convert the file named on the command line."""
     folder = Path(os.environ.get(WEIGHTS_VARIABLE) or "weights")
     parser = argparse.ArgumentParser(
         prog="python -m talkinghead.tools.convert_vggface",

@@ -26,7 +26,7 @@ FRAMES = 32  # moments per person
 
 
 def main() -> None:
-    """The command."""
+    """Learn the model and write it into the package."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, default=600, help="synthetic people of the training split")
     parser.add_argument("--identity", type=int, default=40, help="components of identity")
@@ -84,7 +84,7 @@ def rows_of(vertices: Float[np.ndarray, "V 3"], body: Body, knots: Float[np.ndar
 def components(
     shapes: Float[np.ndarray, "N P 3"], count: int
 ) -> tuple[Float[np.ndarray, "P 3"], Float[np.ndarray, "P 3 C"]]:
-    """Their mean, and the `count` directions in which they differ most, as long as a standard deviation."""
+    """The mean, and the first `count` principal components, scaled to their standard deviations."""
     mean = shapes.mean(0)
     flat = (shapes - mean).reshape(len(shapes), -1)
     variances, directions = np.linalg.eigh(flat.T @ flat / len(flat))

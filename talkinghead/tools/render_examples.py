@@ -1,4 +1,4 @@
-"""Portraits and driving videos of synthetic people: what ships beside the small model, to try things on at once.
+"""Renders the portraits and driving videos of synthetic people that ship with the package.
 
 `python -m talkinghead.tools.render_examples FOLDER` renders them again: the same command gives the same pictures.
 """
@@ -26,7 +26,7 @@ from talkinghead.synthetic.renderer import Camera, Renderer
 from talkinghead.synthetic.scene import Picture, film, make_head
 from talkinghead.video.writer import VideoWriter
 
-FIRST_PERSON = 800_000  # nobody of the data set's splits
+FIRST_PERSON = 800_000  # outside the data set's splits
 PORTRAITS = {"anna": 11, "bela": 6, "dayo": 3, "mira": 16}  # file name -> person
 DRIVERS = {"calm": 7, "cheerful": 15, "lively": 10}
 PORTRAIT_SIZE, DRIVER_SIZE = 512, 256  # pixels
@@ -40,7 +40,7 @@ def portrait(person: int, size: int = PORTRAIT_SIZE) -> Picture:
 
 
 def still(person: int) -> Motion:
-    """The one frame of a portrait: a calm face, the head almost as they hold it."""
+    """The frame of a portrait: a calm face, the head close to its usual pose."""
     body = load_body()
     pose = 0.7 * np.array([make_person(FIRST_PERSON + person, body).personality.rest_pose], np.float32)
     return Motion(np.zeros((1, len(body.action_names)), np.float32), pose, np.zeros((1, 3), np.float32))
@@ -61,7 +61,7 @@ def show(person: int, motion: Motion, size: int, ratio: float = CLOSE, camera: C
 
 
 def write_all(folder: Path) -> None:
-    """`portraits/*.jpg` and `drivers/*.mp4`; both say that they are drawn. Raises ValueError where others lie there."""
+    """Write `portraits/*.jpg` and `drivers/*.mp4`, marked as drawn. Raises ValueError if other files are there."""
     portraits = {name: folder / "portraits" / f"{name}.jpg" for name in PORTRAITS}
     drivers = {name: folder / "drivers" / f"{name}.mp4" for name in DRIVERS}
     for path in (*portraits.values(), *drivers.values()):

@@ -1,11 +1,9 @@
 """Where pretrained networks are looked for, and the conversion of VGGFace."""
 
 import hashlib
-import http.server
 import io
 import struct
 import tarfile
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -266,44 +264,6 @@ def test_the_command_fetches_into_the_weights_folder(tmp_path: Path, monkeypatch
     monkeypatch.setattr(pretrained, "fetch", lambda url, target, sha256: put(target.parent).rename(target))
     assert pretrained.main(["s3fd", "--download", "--weights-dir", str(tmp_path / "weights")]) == 0
     assert (tmp_path / "weights" / pretrained.SOURCES["s3fd"].file).is_file()
-
-
-class Fragile(http.server.BaseHTTPRequestHandler):
-    """Breaks the first connection after three bytes; `ranges`: whether it sends the rest of a file."""
-
-    ranges, asked = True, list[str]()
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range", "")
-        self.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.ranges else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
-        self.end_headers()
-        self.wfile.write(CONTENT[start : 3 if len(self.asked) == 1 else None])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "whole files only"])
-def test_a_broken_download_goes_on_where_it_stopped(
-    ranges: bool, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Fragile, "ranges", ranges)
-    monkeypatch.setattr(Fragile, "asked", [])
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fragile)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url, target = f"http://127.0.0.1:{server.server_address[1]}/toy.pth", places["weights"] / "toy.pth"
-    monkeypatch.setitem(pretrained.SOURCES, "toy", Source("toy.pth", url, DIGEST[:8], "some licence", 7))
-    with pytest.raises(FileNotFoundError, match="the connection broke; the same command goes on"):
-        pretrained.download("toy", target)
-    assert not target.exists()
-    assert (places["weights"] / "toy.pth.part").read_bytes() == CONTENT[:3]
-    assert pretrained.download("toy", target).read_bytes() == CONTENT
-    assert Fragile.asked == ["", "bytes=3-"]
-    assert [path.name for path in places["weights"].iterdir()] == ["toy.pth"]
-    server.shutdown()
 
 
 def test_one_damaged_file_does_not_hide_the_others(

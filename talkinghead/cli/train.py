@@ -114,7 +114,7 @@ def build_trainer(cfg: DictConfig, ckpt_path: Path | None = None) -> L.Trainer:
     if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.strategy.launcher is not None:
         raise ValueError(
             f"{trainer.num_devices} devices: a sweep has one process per job: trainer=cpu | gpu, or "
-            "hydra/launcher=submitit_slurm"
+            "hydra/launcher=slurm"
         )
     return trainer
 

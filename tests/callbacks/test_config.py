@@ -1,9 +1,6 @@
 """The groups trainer, logger and callbacks of conf/ build what they say."""
 
 import csv
-import os
-import re
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,32 +95,6 @@ def test_a_debugging_run_has_a_folder_of_its_own(debug: str) -> None:
         assert config.name.startswith("meta_synthetic_")
 
 
-SRUN = """#!/bin/sh
-echo "$@" "WANDB $WANDB_RUN_ID $WANDB_RESUME" >> srun.log
-"""
-
-
-def test_requeued_job_goes_on_as_the_same_run(tmp_path: Path) -> None:
-    for name in ("srun", ".venv/bin/python"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(SRUN)
-        (tmp_path / name).chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "77",
-                   "SLURM_NNODES": "1", "SLURM_CPUS_PER_TASK": "10"}  # fmt: skip
-    command = ["bash", str(CONF.parent / "slurm/train.sbatch"), "experiment=meta_synthetic"]
-    (tmp_path / "outputs/slurm/77/checkpoints").mkdir(parents=True)
-    for restarts in ("0", "1"):
-        subprocess.run(command, env={**environment, "SLURM_RESTART_COUNT": restarts}, cwd=tmp_path, check=True)
-        (tmp_path / "outputs/slurm/77/checkpoints/last.ckpt").touch()
-    first, second = (tmp_path / "srun.log").read_text().splitlines()
-    assert second == first.replace(" WANDB", " ckpt_path=auto WANDB")
-    assert "ckpt_path" not in first
-    assert "--cpus-per-task=10 " in first.split("train.py")[0]  # srun does not take it over from sbatch
-    assert first.endswith("WANDB slurm-77 allow")
-    for override in ("hydra.run.dir=outputs/slurm/77", "trainer.num_nodes=1"):
-        assert override in first.split()
-
-
 def test_metrics_go_on_where_they_were(tmp_path: Path) -> None:
     for value in (1.0, 2.0):
         logger = composed(["csv"], tmp_path, "logger")["csv"]
@@ -141,11 +112,6 @@ def test_wandb_goes_on_as_the_run_that_the_job_names(monkeypatch: pytest.MonkeyP
     assert (config.logger.wandb.id, config.logger.wandb.resume) == ("slurm-77", "allow")
     assert {"name", "group", "job_type"} <= set(config.logger.wandb)
     assert config.logger.wandb.job_type == "fit"
-
-
-def test_batch_job_logs_into_a_folder_that_exists() -> None:
-    script = (CONF.parent / "slurm/train.sbatch").read_text()
-    assert Path(re.search(r"^#SBATCH --output=(.+)$", script, re.MULTILINE)[1]).parent == Path()
 
 
 def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

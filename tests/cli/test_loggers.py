@@ -10,11 +10,14 @@ from typing import Any
 
 import av
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from talkinghead.callbacks.wandb_logger import OBJECTIVE
 from talkinghead.cli import evaluate, train
+from talkinghead.cli.checking import check_options
 from talkinghead.cli.loggers import build_loggers, closing
 from talkinghead.learners.checkpoints import git_commit
 from tests.cli.test_evaluate import TINY, configure
@@ -148,10 +151,27 @@ def test_a_finished_training_hands_over_its_files(tmp_path: Path, monkeypatch: p
     with closing(loggers):
         train.conclude(cfg, folder, None, loggers)
     (run,) = read_runs(tmp_path)
-    found = [(one.manifest.contents[0].path, one.aliases[0]) for one in run.artifacts]
-    assert found == [("best.ckpt", "best"), ("mine.ckpt", "mine"), ("last.ckpt", "last")], "latest is the last one"
+    found = [(one.manifest.contents[0].path, {*one.aliases}) for one in run.artifacts]
+    assert found == [(f"{name}.ckpt", {name, "latest"}) for name in ("best", "mine", "last")], "latest is the last one"
     (video,) = folder.glob("wandb/offline-run-*/files/media/videos/example_*.mp4")
     assert video.read_bytes() == clip.read_bytes()
+
+
+def test_the_search_of_experiments_gives_options_that_there_are() -> None:
+    """As an agent of Weights & Biases calls train.py."""
+    search = yaml.safe_load((ROOT / "experiments/wandb_sweep.yaml").read_text())
+    assert search["command"][-1] == "${args_no_hyphens}"
+    assert search["metric"]["name"] == OBJECTIVE
+    assert (ROOT / search["program"]).is_file()
+    for end in ("min", "max"):
+        given = {
+            name: one.get("value", one.get(end, one.get("values", [0])[0]))
+            for name, one in search["parameters"].items()
+        }
+        cfg = of_job(ROOT / "outputs/a/b", *(f"{name}={value}" for name, value in given.items()))
+        check_options(cfg)
+        assert cfg.learner.lr_generator == search["parameters"]["learner.lr_generator"][end]
+        assert cfg.logger.wandb.objective == "val/T=8/ssim"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Speed of a preparation, and how far its landmarks are from given ones.
 
 python benchmarks/prepare.py speed VIDEOS OUTPUT [--workers 2] [--cropped]
+python benchmarks/prepare.py driver [--clips 1090000]          # what the process that starts the run has to do
 python benchmarks/prepare.py landmarks OUTPUT LANDMARKS...    # folders of <clip>.npy, [F, 68, 2], pixels of the frames
 python benchmarks/prepare.py judge OUTPUT LANDMARKS...        # where the two differ, which does a third model confirm?
 """
@@ -11,8 +12,10 @@ if __name__ == "__main__":  # before the imports that take seconds
     program("benchmarks/prepare.py")
 
 import argparse
+import json
 import resource
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +29,14 @@ from jaxtyping import Float
 from talkinghead.data.shards import Clip, DatasetInfo
 from talkinghead.faces.detectors import Dlib
 from talkinghead.faces.landmark_image import interocular
+from talkinghead.preparation import partial_results
 from talkinghead.preparation.clip import Settings
 from talkinghead.preparation.partial_results import read_clips
+from talkinghead.preparation.plan import Job, make_plan
 from talkinghead.preparation.runner import Runner
-from talkinghead.preparation.sources import Folder
+from talkinghead.preparation.sources import Folder, Unit
+from talkinghead.preparation.workers import Counts, Results, Work
+from talkinghead.storage import write_atomic
 
 
 def speed(arguments: argparse.Namespace) -> None:
@@ -46,6 +53,63 @@ def speed(arguments: argparse.Namespace) -> None:
     print(
         f"start-up included; {1000 * cpu / frames:.1f} ms of CPU per frame: {frames / cpu:.0f} frames/s and free core"
     )
+
+
+class Instant:
+    """A cluster whose workers take no time: what is left is the work of the process that started them."""
+
+    def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
+        """Each job as prepared, its shard without clips."""
+        for job in jobs:
+            if job.position == 0:
+                block = {"entry": None, "frames": 0, "identities": [], "framing": [], "drops": [], "videos": []}
+                write_atomic(partial_results.block_file(work.output, job), json.dumps(block).encode())
+            yield job, Counts(1, 0, 64)
+
+
+class Listed:
+    """A source of clips that are not there: ten to a video, forty to a person."""
+
+    name = "listed"
+
+    def __init__(self, clips: int) -> None:
+        self.clips = clips
+
+    def units(self) -> list[Unit]:
+        """Names as VoxCeleb2 has them."""
+        names = ((f"id{n // 40:05d}", f"id{n // 40:05d}/video{n // 10:06d}", n % 10) for n in range(self.clips))
+        return [Unit("train", who, video, f"{video}/{n:05d}", (f"/{video}/{n}.mp4",)) for who, video, n in names]
+
+
+class Ready:
+    """A detector that is never asked."""
+
+    name, version = "none", "0"
+
+    def check(self) -> None:
+        """Nothing is missing."""
+
+
+def driver(arguments: argparse.Namespace) -> None:
+    """Run a preparation of listed clips whose workers take no time."""
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = Instant()
+        runner = Runner(Listed(arguments.clips), Ready(), Settings(), folder, cluster=cluster)  # type: ignore[arg-type]
+        start = time.process_time()
+        jobs = make_plan(runner.source.units(), runner.clips_per_shard)
+        planned = time.process_time()
+        state = partial_results.scan(runner.output)
+        runner._work(jobs, state)
+        worked = time.process_time()
+        scanned = partial_results.scan(runner.output)
+        resumed = sum(scanned.done(job) for job in jobs)
+        end = time.process_time()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{arguments.clips} clips in {len(jobs) // runner.clips_per_shard} shards; seconds of CPU of the driver:")
+    print(
+        f"plan {planned - start:.1f}; all results {worked - planned:.1f}, {len(jobs) / (worked - planned):.0f} clips/s;"
+    )
+    print(f"to see on a restart what is done {end - worked:.1f} ({resumed} clips); {memory:.1f} GiB of memory")
 
 
 def clips(output: Path) -> Iterator[Clip]:
@@ -117,6 +181,9 @@ def main() -> None:
     one.add_argument("--workers", type=int, default=2)
     one.add_argument("--cropped", action="store_true")
     one.set_defaults(run=speed)
+    three = verbs.add_parser("driver")
+    three.add_argument("--clips", type=int, default=1_090_000, help="VoxCeleb2 has 1.09 million")
+    three.set_defaults(run=driver)
     for verb in (landmarks, judge):
         two = verbs.add_parser(verb.__name__)
         two.add_argument("output")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -32,6 +33,7 @@ ELSEWHERE = {
     **INSTEAD, "methods": "method", "adaptations": "adaptation",
     "baseline@method": "method", "learner@finetune": "finetune",
 }  # fmt: skip
+SLURM = ("hydra/launcher=slurm", "hydra/launcher=submitit_slurm")
 PLUGINS = {  # launchers and sweepers of Hydra
     "submitit_slurm": "pip install -c constraints.txt -e '.[slurm]'",
     "submitit_local": "pip install -c constraints.txt -e '.[slurm]'",
@@ -60,10 +62,8 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     if wrong is not None:
         fail(f"{verb}: {wrong}: options are written without dashes, as key=value (--help lists them)")
     arguments = get_args_parser().parse_args(given)
-    if arguments.multirun and (arguments.cfg or arguments.info):
-        fail(f"{verb}: -m runs a sweep, --cfg and --info print what one run would be: leave one of them out")
-    if several := sweeps(arguments):
-        fail(f"{verb}: {several}: several values want -m, for a sweep; a list is written {several.split('=')[0]}=[a,b]")
+    if (mistake := mistaken(arguments)) is not None:
+        fail(f"{verb}: {mistake}")
     try:
         config = compose(name, arguments)
         missing = keys_of(config, only_missing=True)
@@ -80,6 +80,17 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda cfg: None)()
         sys.exit()
     check_outputs(verb, config, arguments.multirun)
+
+
+def mistaken(arguments: Any) -> str | None:
+    """What is wrong with the flags, or None."""
+    if arguments.multirun and not shutil.which("srun") and any(one in SLURM for one in arguments.overrides):
+        return "hydra/launcher=slurm: there is no srun here; start this where sbatch and srun are"
+    if arguments.multirun and (arguments.cfg or arguments.info):
+        return "-m runs a sweep, --cfg and --info print what one run would be: leave one of them out"
+    if several := sweeps(arguments):
+        return f"{several}: several values want -m, for a sweep; a list is written {several.split('=')[0]}=[a,b]"
+    return None
 
 
 def check_outputs(verb: str, config: DictConfig, multirun: bool) -> None:
@@ -171,11 +182,12 @@ def explain(text: str, name: str, arguments: Any, offers: Mapping[str, Sequence[
         mistake = next((one for one in given if one.split("=")[0] == key), key)
         near = f"; here it is {ELSEWHERE[key]}" if key in ELSEWHERE else nearest(key, there)
         return f"{mistake}: there is no such option{near}; --help lists them, +{key}=… adds a new one"
+    missing = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
+    if missing and missing[2] in PLUGINS:
+        return f"{missing[1]}={missing[2]}: its package is not installed: {PLUGINS[missing[2]]}"
     if match := re.search(
         r"Could not find '([^']+)/([^'/]+)'.*?Available options in '[^']+':(.*?)\n(?!\t)", text + "\n", re.S
     ):
-        if match[2] in PLUGINS:
-            return f"{match[1]}={match[2]}: its package is not installed: {PLUGINS[match[2]]}"
         there = list(offers.get(match[1], match[3].split()))
         return f"{match[1]}={match[2]}: there is no such choice{nearest(match[2], there)}; there are {', '.join(there)}"
     if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):  # for a group that takes a list

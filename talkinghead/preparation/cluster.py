@@ -1,5 +1,9 @@
-"""A preparation on a Ray cluster: one worker per CPU of all its machines."""
+"""A preparation on many machines: on a Ray cluster, or as arrays of SLURM jobs."""
 
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cv2
@@ -8,6 +12,8 @@ from talkinghead.preparation import partial_results
 from talkinghead.preparation.plan import Job
 from talkinghead.preparation.workers import Counts, Results, Work
 from talkinghead.pretrained import WEIGHTS_VARIABLE, weights_folder
+
+_logger = logging.getLogger(__name__)
 
 
 class RayCluster:
@@ -70,3 +76,116 @@ class Worker:
     def run(self, job: Job) -> tuple[Job, Counts]:
         """Prepare one job; its result goes into the folder of partial results."""
         return job, self.work(job)
+
+
+class SlurmCluster:
+    """Workers as tasks of a SLURM array, by submitit; all nodes see the source and the output under the same paths.
+
+    Each task prepares whole shards, in one process. What a task leaves undone (its node failed, a clip ended it) is
+    submitted again; a clip that ends its task twice is dropped.
+
+    Args:
+        options: of each task, in submitit's names: `timeout_min`, `cpus_per_task`, `gpus_per_node`, `mem_gb`,
+            `slurm_partition`, `slurm_account`, ... A task whose time is up is queued again and resumes.
+        max_tasks: per array, at most SLURM's MaxArraySize
+        poll_s: seconds between two looks at the tasks
+        executor: "slurm", or "local" for processes of this machine, to try it out
+    """
+
+    ROUNDS = 4  # in which what was left undone is submitted again
+
+    def __init__(
+        self, options: Mapping[str, Any] | None = None, max_tasks: int = 1000, poll_s: float | int = 10,
+        executor: str = "slurm",
+    ) -> None:  # fmt: skip
+        self.options, self.max_tasks, self.poll_s, self.executor = dict(options or {}), max_tasks, poll_s, executor
+
+    def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
+        """As in `Cluster`; `workers` is the number of tasks at a time. Raises ImportError without submitit,
+        ValueError for an option that it does not know or where there is no SLURM, RuntimeError when tasks keep failing.
+        """
+        left = {job.key: job for job in jobs}
+        for _ in range(self.ROUNDS):
+            if not left:
+                return
+            for job, counts in self._array(work, [*left.values()], workers):
+                yield job, counts
+                del left[job.key]
+            for job in partial_results.died(work.output, [*left.values()]):
+                if partial_results.deaths(work.output, job) >= work.max_deaths:
+                    partial_results.quarantine(work.output, job)
+                    partial_results.close(work.output, job, work.settings.image_size)
+                    yield job, Counts(0, 1, 0)
+                    del left[job.key]
+        if left:
+            logs = work.output / partial_results.WORK_FOLDER / "submitit"
+            raise RuntimeError(f"{len(left)} clips are left after {self.ROUNDS} arrays of tasks; their logs: {logs}")
+
+    def _array(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
+        """Submit one array and wait for it; a task that fails is told."""
+        parts = share_out(jobs, self.max_tasks)
+        executor = self._executor(work, workers or len(parts))
+        with executor.batch():
+            tasks = [executor.submit(Task(work, part)) for part in parts]
+        waiting = list(tasks)
+        try:
+            while waiting:
+                done = [task for task in waiting if task.done()]
+                waiting = [task for task in waiting if task not in done]
+                for task in done:
+                    if task.exception() is None:
+                        yield from task.result()
+                    else:
+                        logs = task.paths.stderr
+                        _logger.warning("SLURM task %s ended early (%s); its log: %s", task.job_id, task.state, logs)
+                if waiting and not done:
+                    time.sleep(self.poll_s)
+        finally:
+            for task in waiting:
+                task.cancel(check=False)
+
+    def _executor(self, work: Work, workers: int) -> Any:
+        try:
+            import submitit  # noqa: PLC0415
+        except ImportError as error:
+            raise ImportError("cluster=slurm needs submitit: pip install -c constraints.txt -e '.[slurm]'") from error
+        folder = work.output / partial_results.WORK_FOLDER / "submitit"
+        try:
+            executor = submitit.AutoExecutor(folder, cluster=self.executor)
+            executor.update_parameters(name="talkinghead-prepare", slurm_array_parallelism=workers, **self.options)
+        except (RuntimeError, NameError, TypeError, ValueError) as error:  # no srun; an unknown option
+            raise ValueError(f"cluster=slurm: {str(error).splitlines()[0]}") from error
+        return executor
+
+
+class Task:
+    """What one task of an array does; started again, it goes on after the jobs that are done."""
+
+    def __init__(self, work: Work, jobs: list[Job]) -> None:
+        self.work, self.jobs = work, jobs
+
+    def __call__(self) -> list[tuple[Job, Counts]]:
+        cv2.setNumThreads(1)
+        return [(job, self._do(job)) for job in self.jobs]
+
+    def _do(self, job: Job) -> Counts:
+        if partial_results.done(self.work.output, job):  # before this task was queued again
+            partial_results.close(self.work.output, job, self.work.settings.image_size)
+            return Counts(0, 0, 0)
+        return self.work(job)
+
+    def checkpoint(self) -> Any:
+        """Submitted again when the time is up (see submitit)."""
+        from submitit.helpers import DelayedSubmission  # noqa: PLC0415
+
+        return DelayedSubmission(self)
+
+
+def share_out(jobs: Iterable[Job], count: int) -> list[list[Job]]:
+    """At most `count` parts of whole shards, as equal as can be, neighbours together."""
+    shards: dict[str, list[Job]] = {}
+    for job in jobs:
+        shards.setdefault(job.shard, []).append(job)
+    per_part = max(1, math.ceil(len(shards) / count))
+    blocks = [*shards.values()]
+    return [[job for block in blocks[n : n + per_part] for job in block] for n in range(0, len(blocks), per_part)]

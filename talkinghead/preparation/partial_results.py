@@ -1,4 +1,12 @@
-"""Results of single clips, kept on disk until their shard is complete, so that a killed run can resume."""
+"""Results of single clips on disk until their shard is complete, from which a killed run resumes.
+
+.work/train/000007/000012.tar     the samples of a clip: position 12 of block 7
+                   000012.json    its description, written last
+                   000012.trying  one byte per attempt that is under way, or ended its worker
+                   000012.deaths  one byte per worker that died at this clip
+                   closing        claimed by the worker that writes the shard
+.work/train/000007.json           the description of the finished shard train/000007.tar
+"""
 
 import json
 import shutil
@@ -15,6 +23,7 @@ from talkinghead.data.shards import Clip, ShardEntry, write_shard
 from talkinghead.faces.crop import Framing, measure_framing
 from talkinghead.preparation.clip import Drop, Result
 from talkinghead.preparation.plan import Job
+from talkinghead.preparation.sources import SPLITS
 from talkinghead.storage import write_atomic
 
 WORK_FOLDER = ".work"
@@ -29,6 +38,56 @@ class Block(NamedTuple):
     framing: list[Framing]
     drops: list[tuple[str, Drop]]
     videos: list[int]  # row of each clip
+
+
+class State(NamedTuple):
+    """What there is of a preparation, by split, block and position."""
+
+    blocks: set[tuple[str, int]]
+    results: set[tuple[str, int, int]]
+    deaths: dict[tuple[str, int, int], int]
+
+    def done(self, job: Job) -> bool:
+        """Whether the job has a result, alone or in its shard."""
+        return (job.unit.split, job.block) in self.blocks or key_of(job) in self.results
+
+
+def key_of(job: Job) -> tuple[str, int, int]:
+    """The key of a job in `State`."""
+    return job.unit.split, job.block, job.position
+
+
+def scan(output: Path) -> State:
+    """Read each folder of the work folder once; delete half-written files and notes of a killed run."""
+    state = State(set(), set(), {})
+    for split in (output / WORK_FOLDER / name for name in SPLITS):
+        if not split.is_dir():
+            continue
+        open_blocks = []
+        for entry in split.iterdir():
+            if entry.suffix == ".json":
+                state.blocks.add((split.name, int(entry.stem)))
+            elif entry.is_dir():
+                open_blocks.append(entry)
+            else:
+                entry.unlink()  # a description that was being written
+        for block in (one for one in open_blocks if (split.name, int(one.name)) not in state.blocks):
+            _scan_block(block, split.name, state)
+    for shards in (output, *output.glob("*/")):
+        for half in shards.glob(".*.tmp"):
+            half.unlink(missing_ok=True)
+    return state
+
+
+def _scan_block(block: Path, split: str, state: State) -> None:
+    """Add the results and deaths of a block that is not finished."""
+    for entry in block.iterdir():
+        if entry.suffix == ".json":
+            state.results.add((split, int(block.name), int(entry.stem)))
+        elif entry.suffix == ".deaths":
+            state.deaths[split, int(block.name), int(entry.stem)] = entry.stat().st_size
+        elif entry.suffix != ".tar":
+            entry.unlink()
 
 
 def folder(output: Path, job: Job) -> Path:
@@ -58,8 +117,9 @@ def end(output: Path, job: Job) -> None:
     (folder(output, job) / f"{job.position:06d}.trying").unlink(missing_ok=True)
 
 
-def died(output: Path, jobs: list[Job], attempts: int = 1) -> None:
-    """Count a death for each job that a worker was at when it died."""
+def died(output: Path, jobs: list[Job], attempts: int = 1) -> list[Job]:
+    """Count a death for each job that a worker was at when it died, `attempts` times in a row; returns those jobs."""
+    found = []
     for job in jobs:
         place = folder(output, job) / f"{job.position:06d}"
         note = place.with_suffix(".trying")
@@ -67,6 +127,8 @@ def died(output: Path, jobs: list[Job], attempts: int = 1) -> None:
             with place.with_suffix(".deaths").open("ab") as file:
                 file.write(note.read_bytes())
             note.unlink()
+            found.append(job)
+    return found
 
 
 def deaths(output: Path, job: Job) -> int:
@@ -82,7 +144,7 @@ def quarantine(output: Path, job: Job) -> None:
 
 
 def done(output: Path, job: Job) -> bool:
-    """Whether the job's result is on disk, alone or in its shard."""
+    """Whether one job has a result, alone or in its shard; `scan` tells of all of them."""
     return block_file(output, job).exists() or (folder(output, job) / f"{job.position:06d}.json").exists()
 
 
@@ -91,28 +153,42 @@ def block_file(output: Path, job: Job) -> Path:
     return folder(output, job).with_suffix(".json")
 
 
-def finish_block(output: Path, jobs: list[Job], size: int) -> None:
-    """Write the shard of a block from the results of all its jobs, then its description; delete the single results.
+def close(output: Path, job: Job, image_size: int) -> None:
+    """Write the shard of this job's block if all its results are there and no other worker is writing it."""
+    where = folder(output, job)
+    try:
+        if sum(entry.suffix == ".json" for entry in where.iterdir()) == job.size:
+            (where / "closing").touch(exist_ok=False)
+            finish_block(output, job, image_size)
+    except FileNotFoundError:
+        if where.exists():  # else it has just been finished
+            raise
+    except FileExistsError:  # another worker has claimed it
+        pass
+
+
+def finish_block(output: Path, job: Job, image_size: int) -> None:
+    """Write the shard of this job's block from its results, then its description; delete the results.
 
     Args:
-        size: of the stored frames, pixels
+        image_size: of the stored frames, pixels
     """
-    place = folder(output, jobs[0])
+    where = folder(output, job)
     clips, drops = [], []
-    for job in jobs:
-        summary = json.loads((place / f"{job.position:06d}.json").read_text())
+    for position in range(job.size):
+        summary = json.loads((where / f"{position:06d}.json").read_text())
         drops += [{"split": job.unit.split, **drop} for drop in summary["drops"]]
-        clips += list(read_clips(place / f"{job.position:06d}.tar")) if summary["clips"] else []
+        clips += list(read_clips(where / f"{position:06d}.tar")) if summary["clips"] else []
     description = {
-        "entry": asdict(write_shard(output, jobs[0].shard, clips)) if clips else None,
+        "entry": asdict(write_shard(output, job.shard, clips)) if clips else None,
         "frames": sum(len(clip.frames) for clip in clips),
         "identities": sorted({clip.meta["identity"] for clip in clips}),
-        "framing": [measure_framing(clip.landmarks.astype(float), size) for clip in clips],
+        "framing": [measure_framing(clip.landmarks.astype(float), image_size) for clip in clips],
         "drops": drops,
         "videos": [clip.meta["video_index"] for clip in clips],
     }
-    write_atomic(block_file(output, jobs[0]), json.dumps(description).encode())
-    shutil.rmtree(place)
+    write_atomic(block_file(output, job), json.dumps(description).encode())
+    shutil.rmtree(where, ignore_errors=True)  # another worker may be deleting its note; `remove` deletes the rest
 
 
 def read_block(output: Path, job: Job) -> Block:
@@ -140,14 +216,6 @@ def read_clips(path: Path) -> Iterator[Clip]:
     for key, parts in members.items():
         frames = [parts[name] for name in sorted(parts) if name.endswith(".jpg")]
         yield Clip(key, json.loads(parts["json"]), np.load(BytesIO(parts["landmarks.npy"])), frames)
-
-
-def sweep(output: Path) -> None:
-    """Delete the half-written files of a killed run, and the notes of its workers, which were killed with it."""
-    for path in (output / WORK_FOLDER).glob("*/*/*.trying"):
-        path.unlink()
-    for path in output.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
 
 
 def remove(output: Path) -> None:

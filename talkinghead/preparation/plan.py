@@ -18,13 +18,14 @@ LIST = "clips_sha256"  # of names and places of all clips
 
 @dataclass(frozen=True)
 class Job:
-    """One unit with its place: `position` in the block `block` of its split, which becomes one shard."""
+    """A unit and its place: `position` among the `size` units of block `block` of its split, which becomes a shard."""
 
     unit: Unit
     key: str
     video_index: int
     block: int
     position: int
+    size: int
 
     @property
     def shard(self) -> str:
@@ -44,7 +45,10 @@ def make_plan(units: list[Unit], clips_per_shard: int) -> list[Job]:
         rows = {video: n for n, video in enumerate(sorted({u.video for u in mine if u.paths}))}
         if split == "train":
             mine.sort(key=lambda u: hashlib.sha256(u.clip.encode(errors="surrogateescape")).digest())
-        jobs += [Job(u, key_of[u], rows.get(u.video, -1), *divmod(n, clips_per_shard)) for n, u in enumerate(mine)]
+        for n, unit in enumerate(mine):
+            block, position = divmod(n, clips_per_shard)
+            size = min(clips_per_shard, len(mine) - block * clips_per_shard)
+            jobs.append(Job(unit, key_of[unit], rows.get(unit.video, -1), block, position, size))
     return jobs
 
 

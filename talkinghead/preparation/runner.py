@@ -1,6 +1,5 @@
 """Runs a preparation; if it is killed at any moment and started again, it ends with the same shards."""
 
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from talkinghead.faces.detectors import Detector
 from talkinghead.machine import locked
 from talkinghead.preparation import partial_results
 from talkinghead.preparation.clip import Drop, Result, Settings
+from talkinghead.preparation.partial_results import State
 from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan, video_names
 from talkinghead.preparation.progress import Progress
 from talkinghead.preparation.report import print_report, tell, write_report
@@ -67,9 +67,9 @@ class Runner:
         check_writable(self.output)
         with locked(self.output, "preparation"):
             claim(self.output, fingerprint(jobs, self.options()))
-            partial_results.sweep(self.output)
+            state = partial_results.scan(self.output)
             if not (self.output / DATASET_FILE).exists():
-                self._work(jobs)
+                self._work(jobs, state)
                 self._finish(jobs)
             partial_results.remove(self.output)
         print_report(self.output, self.console)
@@ -85,34 +85,27 @@ class Runner:
             "clips_per_shard": self.clips_per_shard,
         }
 
-    def _work(self, jobs: list[Job]) -> None:
-        """Prepare the remaining clips and write each shard as soon as its last clip is done."""
-        blocks: dict[str, list[Job]] = {}
-        for job in jobs:
-            blocks.setdefault(job.shard, []).append(job)
-        for job in jobs:
-            if job.unit.clip in self.exclude and not partial_results.done(self.output, job):
+    def _work(self, jobs: list[Job], state: State) -> None:
+        """Prepare the remaining clips; workers write each shard as soon as its last clip is done."""
+        left = []
+        for job in (job for job in jobs if not state.done(job)):
+            if job.unit.clip in self.exclude:
                 partial_results.put(self.output, job, Result([], [Drop(job.unit.clip, "excluded")], 0))
-            elif (
-                not partial_results.done(self.output, job)
-                and partial_results.deaths(self.output, job) >= self.max_deaths
-            ):
+            elif state.deaths.get(partial_results.key_of(job), 0) >= self.max_deaths:
                 partial_results.quarantine(self.output, job)
-        left = [job for job in jobs if not partial_results.done(self.output, job)]
-        missing = Counter(job.shard for job in left)
-        for shard, block in blocks.items():
-            if not missing[shard] and not partial_results.block_file(self.output, block[0]).exists():
-                partial_results.finish_block(self.output, block, self.settings.image_size)
+            else:
+                left.append(job)
         work = Work(self.detector, self.settings, self.output, self.max_deaths)
         with (
             Progress(self.console, len(jobs), len(jobs) - len(left)) as progress,
             closing(self.cluster.results(work, left, self.workers)) as results,
         ):
-            for job, (kept, dropped, decoded) in results:
-                progress.advance(kept, dropped, decoded)
-                missing[job.shard] -= 1
-                if not missing[job.shard]:
-                    partial_results.finish_block(self.output, blocks[job.shard], self.settings.image_size)
+            for _, counts in results:
+                progress.advance(*counts)
+        finished = partial_results.scan(self.output).blocks
+        for job in jobs:  # shards whose last clip was dropped here, or whose worker died while it wrote them
+            if job.position == 0 and (job.unit.split, job.block) not in finished:
+                partial_results.finish_block(self.output, job, self.settings.image_size)
 
     def _finish(self, jobs: list[Job]) -> None:
         """Write the report, then dataset.json: if it exists, the data set is complete."""

@@ -1,9 +1,11 @@
 """The worker processes of a preparation, on this machine."""
 
+import logging
 import multiprocessing
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -16,6 +18,8 @@ from talkinghead.preparation.clip import Settings, prepare_clip
 from talkinghead.preparation.plan import Job
 from talkinghead.processes import end_with_parent, stopping_at_once
 
+_logger = logging.getLogger(__name__)
+
 
 class Counts(NamedTuple):
     """The outcome of a job: clips kept and dropped, frames decoded."""
@@ -25,8 +29,16 @@ class Counts(NamedTuple):
     decoded: int
 
 
+class WorkerDied(RuntimeError):
+    """A worker process ended; `jobs` are those that were queued or under way."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        super().__init__("a worker died")
+        self.jobs = jobs
+
+
 class Work:
-    """Prepares one job into the folder of partial results; sent to every worker once."""
+    """Prepares one job, and writes the shard whose last job it was; sent to every worker once."""
 
     def __init__(self, detector: Detector, settings: Settings, output: Path, max_deaths: int = 2) -> None:
         self.detector = detector
@@ -41,6 +53,7 @@ class Work:
             partial_results.put(self.output, job, result)
         finally:
             partial_results.end(self.output, job)  # not reached if the worker dies
+        partial_results.close(self.output, job, self.settings.image_size)
         return Counts(len(result.clips), len(result.drops), result.decoded)
 
 
@@ -64,38 +77,55 @@ class LocalProcesses:
     """Processes on this machine; with `workers` 0, this process."""
 
     def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
-        """As in `Cluster`; raises RuntimeError if a process dies.
+        """As in `Cluster`. If a process dies, what was under way is tried again, each job in a separate process.
 
-        Jobs at which workers died before are done first, each in a separate process, to find out which one it was;
-        that one is dropped after `work.max_deaths`.
+        The job that ends its worker again is dropped after `work.max_deaths`; the others are finished.
         """
         if workers == 0:
             yield from ((job, work(job)) for job in jobs)
             return
-        workers = workers or num_cpus()
-        suspects = [job for job in jobs if partial_results.deaths(work.output, job)]
-        for job in suspects:
-            yield from self._alone(work, job)
-        yield from self._together(work, [job for job in jobs if job not in suspects], workers)
+        workers, left = workers or num_cpus(), {job.key: job for job in jobs}
+        died_at = partial_results.scan(work.output).deaths
+        suspects = [job for job in jobs if partial_results.key_of(job) in died_at]
+        while left:
+            for job in suspects:
+                yield job, self._alone(work, job)
+                del left[job.key]
+            suspects = []
+            try:
+                for job, counts in self._together(work, [*left.values()], workers):
+                    yield job, counts
+                    del left[job.key]
+            except WorkerDied as error:
+                suspects = partial_results.died(work.output, error.jobs)
+                names = ", ".join(f"{job.unit.identity}/{job.unit.clip}" for job in suspects)
+                _logger.warning(
+                    "a worker died (out of memory, or a file that crashes the decoder) at one of: %s. Each is tried "
+                    "again alone; if memory is short, stop and start again with fewer workers",
+                    names or "(none had begun)",
+                )
+                if not suspects:
+                    raise RuntimeError(
+                        "a worker died before it began a clip (out of memory?): fewer workers"
+                    ) from error
 
-    def _alone(self, work: Work, job: Job) -> Results:
-        try:
-            yield from self._together(work, [job], 1)
-        except RuntimeError:
-            if partial_results.deaths(work.output, job) < work.max_deaths:
-                raise
-            partial_results.quarantine(work.output, job)
-            yield job, Counts(0, 1, 0)
+    def _alone(self, work: Work, job: Job) -> Counts:
+        """The job in a process of its own, as often as it may end one."""
+        while True:
+            try:
+                return next(self._together(work, [job], 1))[1]
+            except WorkerDied:
+                partial_results.died(work.output, [job])
+                if partial_results.deaths(work.output, job) >= work.max_deaths:
+                    partial_results.quarantine(work.output, job)
+                    partial_results.close(work.output, job, work.settings.image_size)
+                    return Counts(0, 1, 0)
 
     def _together(self, work: Work, jobs: list[Job], workers: int) -> Results:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(workers, max(1, len(jobs))), context, start_worker, (work,))
-        try:
-            with stopping_at_once(pool):
-                yield from pooled(pool, jobs, 4 * workers)
-        except RuntimeError:
-            partial_results.died(work.output, jobs)
-            raise
+        with stopping_at_once(pool):
+            yield from pooled(pool, jobs, 4 * workers)
 
 
 _work: list[Callable[[Job], Counts]] = []  # the worker process's own
@@ -114,22 +144,18 @@ def work_on(job: Job) -> Counts:
 
 
 def pooled(pool: ProcessPoolExecutor, jobs: list[Job], ahead: int) -> Iterator[tuple[Job, Counts]]:
-    """Run jobs with at most `ahead` of them queued. Raises RuntimeError if a process dies."""
+    """Run jobs with at most `ahead` of them queued. Raises WorkerDied."""
     waiting: dict[Future, Job] = {}
     rest = iter(jobs)
     while True:
-        while len(waiting) < ahead and (job := next(rest, None)) is not None:
-            waiting[pool.submit(work_on, job)] = job
+        with suppress(BrokenProcessPool):  # then the futures tell
+            while len(waiting) < ahead and (job := next(rest, None)) is not None:
+                waiting[pool.submit(work_on, job)] = job
         if not waiting:
             return
-        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-            try:
-                yield waiting[future], future.result()
-            except BrokenProcessPool as error:
-                suspects = ", ".join(f"{job.unit.identity}/{job.unit.clip}" for job in waiting.values())
-                raise RuntimeError(
-                    "a worker died (out of memory, or a file that crashes the decoder). Run the same command again to "
-                    "go on, with fewer workers if memory was short; a clip that ends its worker again is dropped as "
-                    f"crashed, and exclude=[CLIP] leaves one out. It was working on one of: {suspects}"
-                ) from error
-            del waiting[future]
+        done = wait(waiting, return_when=FIRST_COMPLETED).done
+        well = [future for future in done if not isinstance(future.exception(), BrokenProcessPool)]
+        for future in well:
+            yield waiting.pop(future), future.result()
+        if len(well) < len(done):
+            raise WorkerDied([*waiting.values()])

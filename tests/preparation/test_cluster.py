@@ -1,4 +1,4 @@
-"""Preparation on a Ray cluster: the same bytes as in one process, also when workers die."""
+"""Preparation on a Ray cluster and as SLURM tasks: the same bytes as in one process, also when workers die."""
 
 import hashlib
 import os
@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talkinghead.preparation.cluster import RayCluster
+from talkinghead.preparation.cluster import RayCluster, SlurmCluster, share_out
+from talkinghead.preparation.plan import make_plan
+from talkinghead.preparation.sources import Unit
 from tests.helpers.preparation_videos import GreenFace, make_runner, write_clip
 
 
@@ -78,3 +80,49 @@ def test_without_ray_it_says_what_to_install(videos: Path, tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install -e '\.\[ray\]'"):
         make_runner(videos, tmp_path / "data", cluster=RayCluster()).run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deaths", [0, 1])
+def test_slurm_tasks_write_the_same_bytes(
+    deaths: int, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_runner(videos, tmp_path / "one").run()
+    (tmp_path / "deaths").mkdir()
+    relative = Path(os.path.relpath(tmp_path / "many"))
+    cluster = SlurmCluster(executor="local", poll_s=0.1)
+    make_runner(videos, relative, workers=2, detector=Deadly(tmp_path / "deaths", deaths), cluster=cluster).run()
+    assert len(list((tmp_path / "deaths").iterdir())) == deaths
+    assert hashes(tmp_path / "many") == hashes(tmp_path / "one")
+    assert ("SLURM task" in caplog.text) == bool(deaths)
+
+
+@pytest.mark.slow
+def test_a_clip_that_ends_its_task_twice_is_dropped(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "deaths").mkdir()
+    cluster = SlurmCluster(executor="local", poll_s=0.1)
+    runner = make_runner(videos, tmp_path / "data", detector=Deadly(tmp_path / "deaths", 99), cluster=cluster)
+    info = runner.run()
+    assert info.splits["train"].clips == 5
+    assert 'p2/1,crashed,"ended its worker 2 times' in (tmp_path / "data/report.csv").read_text()
+
+
+def test_slurm_says_what_it_needs(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match='cluster=slurm: Could not detect "srun"'):
+        make_runner(videos, tmp_path / "a", cluster=SlurmCluster()).run()
+    with pytest.raises(ValueError, match=r"cluster=slurm: .*memory"):
+        make_runner(videos, tmp_path / "b", cluster=SlurmCluster({"memory": 4}, executor="local")).run()
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ImportError, match=r"pip install -c constraints.txt -e '\.\[slurm\]'"):
+        make_runner(videos, tmp_path / "c", cluster=SlurmCluster()).run()
+
+
+@pytest.mark.parametrize(
+    ("clips", "tasks", "parts"), [(25, 10, [10, 10, 5]), (25, 2, [20, 5]), (25, 1, [25]), (0, 9, [])]
+)
+def test_tasks_get_whole_shards(clips: int, tasks: int, parts: list[int]) -> None:
+    jobs = make_plan([Unit("train", str(n), str(n), str(n), ("a.mp4",)) for n in range(clips)], 10)
+    shared = share_out(jobs, tasks)
+    assert [len(part) for part in shared] == parts
+    assert [job for part in shared for job in part] == jobs

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,13 @@ from talkinghead.data.videos import load_videos
 from talkinghead.faces.crop import face_box
 from talkinghead.faces.detectors import Dlib, FaceAlignment
 from talkinghead.machine import locked
-from talkinghead.preparation import plan
+from talkinghead.preparation import partial_results, plan
+from talkinghead.preparation.clip import Result
 from talkinghead.preparation.cluster import RayCluster
 from talkinghead.preparation.partial_results import read_clips
+from talkinghead.preparation.plan import Job, make_plan
 from talkinghead.preparation.runner import Runner
+from talkinghead.preparation.sources import Unit
 from talkinghead.preparation.workers import LocalProcesses
 from talkinghead.pretrained import WEIGHTS_VARIABLE
 from talkinghead.video.reader import Video
@@ -301,3 +305,32 @@ def test_a_plan_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"cannot be read .*choose another output") as caught:
         plan.claim(tmp_path, {})
     assert "\n" not in str(caught.value)
+
+
+def test_workers_close_each_shard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many workers finish at the same moment: one of them writes the shard, and none fails."""
+    jobs = make_plan([Unit("train", f"p{n}", f"p{n}", f"p{n}", ("a.mp4",)) for n in range(24)], 8)
+    written = []
+    monkeypatch.setattr(partial_results, "finish_block", lambda output, job, size: written.append(job.shard))
+    for job in jobs:
+        partial_results.put(tmp_path, job, Result([], [], 0))
+    with ThreadPoolExecutor(24) as threads:
+        list(threads.map(lambda job: partial_results.close(tmp_path, job, 64), jobs))
+    assert sorted(written) == [f"train/{block:06d}.tar" for block in range(3)]
+
+
+def test_a_shard_whose_worker_died_while_it_wrote_is_written(videos: Path, reference: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partial_results, "close", die_while_closing)
+        with pytest.raises(KeyboardInterrupt):
+            make_runner(videos, tmp_path / "data").run()
+    assert list((tmp_path / "data/.work").glob("*/*/closing"))
+    make_runner(videos, tmp_path / "data").run()
+    assert hashes(tmp_path / "data") == hashes(reference)
+
+
+def die_while_closing(output: Path, job: Job, image_size: int) -> None:
+    where = partial_results.folder(output, job)
+    if len(list(where.glob("*.json"))) == job.size:
+        (where / "closing").touch()
+        raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 python benchmarks/prepare.py speed VIDEOS OUTPUT [--workers 2] [--cropped]
 python benchmarks/prepare.py driver [--clips 1090000]          # what the process that starts the run has to do
+python benchmarks/prepare.py batches                           # frames per second of S3FD and FAN, by batch size
 python benchmarks/prepare.py landmarks OUTPUT LANDMARKS...    # folders of <clip>.npy, [F, 68, 2], pixels of the frames
 python benchmarks/prepare.py judge OUTPUT LANDMARKS...        # where the two differ, which does a third model confirm?
 """
@@ -27,7 +28,7 @@ import simplejpeg
 from jaxtyping import Float
 
 from talkinghead.data.shards import Clip, DatasetInfo
-from talkinghead.faces.detectors import Dlib
+from talkinghead.faces.detectors import Dlib, FaceAlignment, boxes_of, landmarks_of
 from talkinghead.faces.landmark_image import interocular
 from talkinghead.preparation import partial_results
 from talkinghead.preparation.clip import Settings
@@ -112,6 +113,38 @@ def driver(arguments: argparse.Namespace) -> None:
     print(f"to see on a restart what is done {end - worked:.1f} ({resumed} clips); {memory:.1f} GiB of memory")
 
 
+def batches(arguments: argparse.Namespace) -> None:
+    """S3FD at 640 x 360 px and FAN with untrained weights, on the GPU where there is one."""
+    import torch  # noqa: PLC0415
+    from face_alignment.detection.sfd.net_s3fd import s3fd  # noqa: PLC0415
+    from face_alignment.models import FAN  # noqa: PLC0415
+
+    from talkinghead.faces.fan import load_face_alignment  # noqa: PLC0415
+
+    images = [*np.random.default_rng(0).integers(0, 256, (arguments.frames, 360, 640, 3)).astype(np.uint8)]
+    boxes = [np.array([200.0, 100, 330, 240])] * len(images)
+    with tempfile.TemporaryDirectory() as folder:
+        s3fd_file, fan_file = Path(folder, "s3fd.pth"), Path(folder, "fan.pth")
+        network = s3fd()
+        for name, value in network.state_dict().items():
+            if name.endswith("conf.bias"):
+                value[-1] = -10  # no faces everywhere, of which a trained network has few
+        torch.save(network.state_dict(), s3fd_file)
+        torch.save(FAN(4).state_dict(), fan_file)
+        for bf16 in (False, True):
+            for size in (1, 2, 4, 8, 16):
+                detector = FaceAlignment(threshold=0.999, batch_size=size, bf16=bf16)
+                detector.__dict__["_networks"] = load_face_alignment(s3fd_file, fan_file, "auto", 0.999, False, bf16)
+                seconds = []
+                list(landmarks_of(images[:1], boxes[:1], detector))  # the first call compiles
+                for run in (boxes_of(images, detector), landmarks_of(images, boxes, detector)):
+                    start = time.perf_counter()
+                    list(run)
+                    seconds.append((time.perf_counter() - start) / len(images))
+                rates = f"S3FD {1 / seconds[0]:.2f}, FAN {1 / seconds[1]:.2f} frames/s"
+                print(f"batches of {size:2}, {'bf16' if bf16 else 'fp32'}: {rates}", flush=True)
+
+
 def clips(output: Path) -> Iterator[Clip]:
     """Every clip of a data set."""
     for split in DatasetInfo.load(output).splits.values():
@@ -184,6 +217,9 @@ def main() -> None:
     three = verbs.add_parser("driver")
     three.add_argument("--clips", type=int, default=1_090_000, help="VoxCeleb2 has 1.09 million")
     three.set_defaults(run=driver)
+    four = verbs.add_parser("batches")
+    four.add_argument("--frames", type=int, default=16)
+    four.set_defaults(run=batches)
     for verb in (landmarks, judge):
         two = verbs.add_parser(verb.__name__)
         two.add_argument("output")

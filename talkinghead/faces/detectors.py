@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -38,6 +39,44 @@ class Detector(Protocol):
     def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
         """The landmarks of the face in `box`, pixels of the picture."""
         ...
+
+
+@runtime_checkable
+class BatchDetector(Detector, Protocol):
+    """A detector that is faster for several pictures at once."""
+
+    batch_size: int
+
+    def boxes_of(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Float[np.ndarray, "_ 4"]]:
+        """`boxes` of each of at most `batch_size` pictures."""
+        ...
+
+    def landmarks_of(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Sequence[Float[np.ndarray, " 4"]]
+    ) -> list[Float[np.ndarray, "68 2"]]:
+        """`landmarks` of the face in the box of each of at most `batch_size` pictures."""
+        ...
+
+
+def boxes_of(images: Sequence[UInt8[np.ndarray, "_ _ 3"]], detector: Detector) -> Iterator[Float[np.ndarray, "_ 4"]]:
+    """The faces of each picture, in batches where the detector has them."""
+    if not isinstance(detector, BatchDetector):
+        yield from map(detector.boxes, images)
+        return
+    for first in range(0, len(images), detector.batch_size):
+        yield from detector.boxes_of(images[first : first + detector.batch_size])
+
+
+def landmarks_of(
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Sequence[Float[np.ndarray, " 4"]], detector: Detector
+) -> Iterator[Float[np.ndarray, "68 2"]]:
+    """The landmarks of the face in the box of each picture, in batches where the detector has them."""
+    if not isinstance(detector, BatchDetector):
+        yield from map(detector.landmarks, images, boxes)
+        return
+    for first in range(0, len(images), detector.batch_size):
+        batch = slice(first, first + detector.batch_size)
+        yield from detector.landmarks_of(images[batch], boxes[batch])
 
 
 class WrappedDetector:
@@ -161,6 +200,8 @@ class FaceAlignment:
         longest: larger pictures are shrunk to this longest side for detection
         threshold: smallest probability of reported faces
         flip: average with the mirrored picture: steadier, twice the time
+        batch_size: frames of a video that pass the networks together
+        bf16: landmarks in bfloat16, for GPUs and CPUs with units for it
     """
 
     name = "face_alignment"
@@ -171,18 +212,22 @@ class FaceAlignment:
         longest: int = 640,
         threshold: float = 0.5,
         flip: bool = False,
+        batch_size: int = 8,
+        bf16: bool = False,
     ) -> None:
         self.device = device
         self.longest = longest
         self.threshold = threshold
         self.flip = flip
-        check_numbers(self, NUMBERS, "detector.")
+        self.batch_size, self.bf16 = batch_size, bf16
+        check_numbers(self, NUMBERS | {"batch_size": Range(1, 1024)}, "detector.")
 
     @property
     def version(self) -> str:
         """Package version and whatever changes the points."""
         package = importlib.metadata.version("face-alignment")
-        return f"{package}, threshold {self.threshold:g}, longest {self.longest}{', flip' if self.flip else ''}"
+        options = f"{', flip' if self.flip else ''}, batches of {self.batch_size}{', bf16' if self.bf16 else ''}"
+        return f"{package}, threshold {self.threshold:g}, longest {self.longest}{options}"
 
     def check(self) -> None:
         """Both weight files are there, or can be downloaded."""
@@ -192,20 +237,37 @@ class FaceAlignment:
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
         """S3FD detections as (x0, y0, x1, y1), pixels, the highest probability first."""
-        small, factor = shrink(image, self.longest)
-        found = np.array(self._networks.face_detector.detect_from_image(small), float).reshape(-1, 5)
-        return found[np.argsort(-found[:, 4], kind="stable"), :4] * factor
+        return self.boxes_of([image])[0]
+
+    def boxes_of(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Float[np.ndarray, "_ 4"]]:
+        """As `boxes`; pictures of one size pass the network together."""
+        import torch  # noqa: PLC0415, other detectors do not need it
+
+        if len({image.shape for image in images}) > 1:
+            return [self.boxes(image) for image in images]
+        small = [shrink(image, self.longest) for image in images]
+        batch = torch.from_numpy(np.stack([image for image, _ in small])).permute(0, 3, 1, 2)
+        faces = self._networks.face_detector.detect_from_batch(batch)
+        found = [np.array(each, float).reshape(-1, 5) for each in faces]
+        return [each[np.argsort(-each[:, 4], kind="stable"), :4] * small[0][1] for each in found]
 
     def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
         """Maxima of FAN's heat maps, pixels of the picture."""
-        points = self._networks.get_landmarks_from_image(image, detected_faces=[box])
-        return np.asarray(points[0], float)
+        return self.landmarks_of([image], [box])[0]
+
+    def landmarks_of(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Sequence[Float[np.ndarray, " 4"]]
+    ) -> list[Float[np.ndarray, "68 2"]]:
+        """As `landmarks`; all faces pass the network together."""
+        from talkinghead.faces import fan  # noqa: PLC0415
+
+        return fan.landmarks_of(self._networks, images, boxes)
 
     @cached_property
     def _networks(self) -> Any:
         from talkinghead.faces import fan  # noqa: PLC0415
 
-        return fan.load_face_alignment(*fan.find_weights(), self.device, self.threshold, self.flip)
+        return fan.load_face_alignment(*fan.find_weights(), self.device, self.threshold, self.flip, self.bf16)
 
 
 def _moved(box: Float[np.ndarray, " 4"], scale: float, right: float, down: float) -> Float[np.ndarray, " 4"]:

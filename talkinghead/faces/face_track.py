@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from talkinghead.faces.detectors import Detector, WrappedDetector
 from talkinghead.faces.tiled_detection import TiledDetector
-from talkinghead.faces.tracking import ChainInterpolator, Detection, best_chain, look, plausible
+from talkinghead.faces.tracking import ChainInterpolator, Detection, best_chain, detect, plausible
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 NO_FACE = (
@@ -105,11 +105,11 @@ def track_face(
         ValueError: where there is no such face.
     """
     searched = sorted({*range(0, num_frames, every), num_frames - 1})
-    between = ChainInterpolator(chosen_chain([look(n, image, detector) for n, image in read(searched)], face, max_gap))
+    between = ChainInterpolator(chosen_chain([*detect(read(searched), detector)], face, max_gap))
     known: dict[int, np.ndarray] = {}
-    for n, image in read(range(num_frames)):
+    for n, points in between.landmarks(read(range(num_frames)), detector):
         tick()
-        if n in between.frames and (points := between.landmarks(n, image, detector)) is not None:
+        if points is not None:
             known[n] = points
     if not known:
         raise ValueError("a face is seen, but its landmarks are not: the picture is too blurred or too small")

@@ -1,11 +1,16 @@
 """The package face-alignment with weight files that this project has found, instead of its own download."""
 
 import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from face_alignment import FaceAlignment, LandmarksType
 from face_alignment.models import FAN
+from face_alignment.utils import CENTER_Y_OFFSET, crop, flip, get_preds_fromhm
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from talkinghead import pretrained
 
@@ -15,8 +20,15 @@ def find_weights() -> tuple[Path, Path]:
     return pretrained.find("s3fd"), pretrained.find("2dfan4")
 
 
-def load_face_alignment(detector: Path, landmarks: Path, device: str, threshold: float, flip: bool) -> FaceAlignment:
-    """S3FD and FAN, loaded from the weight files `detector` and `landmarks`; device "auto" prefers a GPU."""
+def load_face_alignment(
+    detector: Path, landmarks: Path, device: str, threshold: float, mirror: bool, bf16: bool = False
+) -> FaceAlignment:
+    """S3FD and FAN, loaded from the weight files `detector` and `landmarks`; device "auto" prefers a GPU.
+
+    Args:
+        mirror: average with the mirrored picture
+        bf16: FAN in bfloat16
+    """
     if device == "auto":
         device = own_gpu(torch.cuda.device_count()) if torch.cuda.is_available() else "cpu"
     if device == "cpu":
@@ -30,8 +42,33 @@ def load_face_alignment(detector: Path, landmarks: Path, device: str, threshold:
 
     options = {"path_to_detector": str(detector), "filter_threshold": threshold}
     return LocalFaceAlignment(
-        LandmarksType.TWO_D, device=device, flip_input=flip, compile=False, face_detector_kwargs=options
-    )
+        LandmarksType.TWO_D, device=device, dtype=torch.bfloat16 if bf16 else torch.float32, flip_input=mirror,
+        compile=False, face_detector_kwargs=options,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def landmarks_of(
+    networks: FaceAlignment, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Sequence[Float[np.ndarray, " 4"]]
+) -> list[Float[np.ndarray, "68 2"]]:
+    """Landmarks of one face in each picture, all in one batch; `get_landmarks_from_image` takes a picture at a time."""
+    centres, scales = [], []
+    for x0, y0, x1, y1 in boxes:
+        centres.append(np.array([(x0 + x1) / 2, (y0 + y1) / 2 - CENTER_Y_OFFSET * (y1 - y0)]))
+        scales.append((x1 - x0 + y1 - y0) / networks.face_detector.reference_scale)
+    crops = np.stack([crop(*one).transpose(2, 0, 1) for one in zip(images, centres, scales, strict=True)])
+    batch = torch.from_numpy(crops.astype(np.float32) / 255).to(networks.device, networks.dtype)
+    heat_maps = last(networks.face_alignment_net(batch))
+    if networks.flip_input:
+        heat_maps = heat_maps + flip(last(networks.face_alignment_net(flip(batch))), is_label=True)
+    found = heat_maps.float().cpu().numpy()
+    points = [get_preds_fromhm(found[n : n + 1], centres[n], scales[n])[1] for n in range(len(boxes))]
+    return [one.reshape(68, 2).astype(float) for one in points]
+
+
+def last(stages: Tensor | Sequence[Tensor]) -> Tensor:
+    """The heat maps of the last of FAN's stages."""
+    return stages if isinstance(stages, Tensor) else stages[-1]
 
 
 def own_gpu(count: int) -> str:

@@ -1,7 +1,8 @@
 """Tracking one face through the frames of a clip."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Float, UInt8
 
 from talkinghead.faces.appearance import ALIKE, View, is_cut, likeness, patch_of, view_of
 from talkinghead.faces.crop import face_box
-from talkinghead.faces.detectors import Detector
+from talkinghead.faces.detectors import Detector, boxes_of, landmarks_of
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 LEAST_OVERLAP = 0.15  # intersection over union of the boxes of one face in successive searched frames
@@ -32,11 +33,19 @@ class Detection(NamedTuple):
     view: View | None = None
 
 
-def look(frame: int, image: Image, detector: Detector) -> list[Detection]:
-    """Detect all faces of a frame."""
-    boxes = detector.boxes(image)
-    view = view_of(image) if len(boxes) else None
-    return [Detection(frame, box, patch_of(image, box), view) for box in boxes]
+def detect(pictures: Iterable[tuple[int, Image]], detector: Detector) -> Iterator[list[Detection]]:
+    """All faces of each numbered picture."""
+    for numbers, images in batches(pictures, detector):
+        for frame, image, boxes in zip(numbers, images, boxes_of(images, detector), strict=True):
+            view = view_of(image) if len(boxes) else None
+            yield [Detection(frame, box, patch_of(image, box), view) for box in boxes]
+
+
+def batches(pictures: Iterable[tuple[int, Image]], detector: Detector) -> Iterator[tuple[list[int], list[Image]]]:
+    """Numbers and pictures, as many at a time as the detector takes."""
+    rest = iter(pictures)
+    while batch := list(islice(rest, getattr(detector, "batch_size", 1))):
+        yield [number for number, _ in batch], [image for _, image in batch]
 
 
 def follow(images: Sequence[Image], detector: Detector, every: int = 1, max_gap: int = 3) -> Track:
@@ -48,16 +57,9 @@ def follow(images: Sequence[Image], detector: Detector, every: int = 1, max_gap:
     neighbours, or whose landmarks do not match the box.
     """
     searched = sorted({*range(0, len(images), every), len(images) - 1}) if images else []
-    chain = best_chain([look(n, images[n], detector) for n in searched], max_gap)
-    frames: list[int] = []
-    points: list[Float[np.ndarray, "68 2"]] = []
-    between = ChainInterpolator(chain)
-    for frame in between.frames:
-        found = between.landmarks(frame, images[frame], detector)
-        if found is not None:
-            frames.append(frame)
-            points.append(found)
-    return Track(frames, np.array(points, float).reshape(-1, 68, 2))
+    between = ChainInterpolator(best_chain([*detect(((n, images[n]) for n in searched), detector)], max_gap))
+    found = {n: points for n, points in between.landmarks(enumerate(images), detector) if points is not None}
+    return Track([*found], np.array([*found.values()], float).reshape(-1, 68, 2))
 
 
 def best_chain(detections: Sequence[Sequence[Detection]], max_gap: int) -> list[Detection]:
@@ -145,15 +147,26 @@ class ChainInterpolator:
         share = (frame - a.frame) / (b.frame - a.frame)
         return (1 - share) * a.box + share * b.box
 
-    def landmarks(self, frame: int, image: Image, detector: Detector) -> Float[np.ndarray, "68 2"] | None:
-        """Landmarks; None where an interpolated box does not look like the face, or landmarks do not match the box."""
+    def landmarks(
+        self, pictures: Iterable[tuple[int, Image]], detector: Detector
+    ) -> Iterator[tuple[int, Float[np.ndarray, "68 2"] | None]]:
+        """Landmarks in each numbered picture; None where it does not show the face, or they do not match its box."""
+        for numbers, images in batches(pictures, detector):
+            shown = [(frame, image) for frame, image in zip(numbers, images, strict=True) if self._shows(frame, image)]
+            boxes = [self.box(frame) for frame, _ in shown]
+            points = zip(shown, boxes, landmarks_of([image for _, image in shown], boxes, detector), strict=True)
+            found = {frame: one for (frame, _), box, one in points if plausible(one, box)}
+            yield from ((frame, found.get(frame)) for frame in numbers)
+
+    def _shows(self, frame: int, image: Image) -> bool:
+        """Whether the face was detected in this frame, or an interpolated box has something that looks like it."""
+        if frame not in self.frames:
+            return False
         box, after = self.box(frame), bisect_left(self._known, frame)
-        if self.chain[after].frame != frame:
-            here = Detection(frame, box, patch_of(image, box), view_of(image))
-            if not any(_alike(end, here) for end in self.chain[after - 1 : after + 1]):
-                return None
-        found = detector.landmarks(image, box)
-        return found if plausible(found, box) else None
+        if self.chain[after].frame == frame:
+            return True
+        here = Detection(frame, box, patch_of(image, box), view_of(image))
+        return any(_alike(end, here) for end in self.chain[after - 1 : after + 1])
 
 
 def overlap(a: Float[np.ndarray, " 4"], b: Float[np.ndarray, " 4"]) -> float:

@@ -1,5 +1,6 @@
 """A face that goes and comes back, a cutaway, a film that is cut to another person: nobody is made up, nobody mixed."""
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -95,3 +96,33 @@ def test_shipped_drivers_with_a_cutaway_and_a_cut() -> None:
 def read(path: Path, count: int) -> list[np.ndarray]:
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), count)]
+
+
+class Batches(GreenFace):
+    """Takes up to `batch_size` pictures, and counts them."""
+
+    batch_size = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def boxes_of(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        self.sizes.append(len(images))
+        return [self.boxes(image) for image in images]
+
+    def landmarks_of(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[np.ndarray]:
+        self.sizes.append(len(images))
+        return [self.landmarks(image, box) for image, box in zip(images, boxes, strict=True)]
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_a_detector_with_batches_gets_them_and_finds_the_same(every: int) -> None:
+    frames = [*scene(10), *cutaway(8), *scene(12)]
+    detector = Batches()
+    found, expected = follow(frames, detector, every), follow(frames, GreenFace(), every)
+    assert found.frames == expected.frames
+    assert np.array_equal(found.points, expected.points)
+    assert max(detector.sizes) == 4
+    assert sum(detector.sizes) == len(found.frames) + len({*range(0, 30, every), 29})
+    assert seen(frames, every, Batches()) == seen(frames, every)

@@ -219,24 +219,49 @@ def test_face_alignment_without_weights_says_what_to_do(tmp_path: Path, monkeypa
         FaceAlignment().check()
 
 
-@pytest.mark.slow
-def test_face_alignment_loads_its_weight_files_and_runs(tmp_path: Path):
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> FaceAlignment:
     """The real loading code, with untrained weights in files."""
     from face_alignment.detection.sfd.net_s3fd import s3fd  # noqa: PLC0415
     from face_alignment.models import FAN  # noqa: PLC0415
 
     from talkinghead.faces.fan import load_face_alignment  # noqa: PLC0415
 
-    torch.save(s3fd().state_dict(), tmp_path / "s3fd.pth")
-    torch.save(FAN(4).state_dict(), tmp_path / "fan.pth")
-    detector = FaceAlignment(device="cpu")
-    networks = load_face_alignment(tmp_path / "s3fd.pth", tmp_path / "fan.pth", "cpu", 0.5, False)
-    detector.__dict__["_networks"] = networks
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save(s3fd().state_dict(), folder / "s3fd.pth")
+    torch.save(FAN(4).state_dict(), folder / "fan.pth")
+    detector = FaceAlignment(device="cpu", threshold=0.01)
+    detector.__dict__["_networks"] = load_face_alignment(
+        folder / "s3fd.pth", folder / "fan.pth", "cpu", detector.threshold, False
+    )
+    return detector
+
+
+@pytest.mark.slow
+def test_face_alignment_loads_its_weight_files_and_runs(untrained: FaceAlignment):
     image = np.random.default_rng(0).integers(0, 255, (96, 96, 3)).astype(np.uint8)
-    assert detector.boxes(image).shape[1:] == (4,)
-    points = detector.landmarks(image, np.array([20.0, 20, 80, 80]))
+    assert untrained.boxes(image).shape[1:] == (4,)
+    points = untrained.landmarks(image, np.array([20.0, 20, 80, 80]))
     assert points.shape == (68, 2)
     assert (np.abs(points - 50) < 90).all()
+
+
+@pytest.mark.slow
+def test_face_alignment_finds_the_same_in_batches(untrained: FaceAlignment):
+    """As the package does for one picture, also at the edges and beyond them."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (96, 128, 3)).astype(np.uint8) for _ in range(3)]
+    boxes = [np.array(box) for box in ([20.5, 20, 80, 81.25], [-9.0, 3, 30, 52], [100.0, 60, 140, 110])]
+    networks = untrained._networks
+    expected = [networks.get_landmarks_from_image(i, detected_faces=[b])[0] for i, b in zip(images, boxes, strict=True)]
+    for points, one in zip(untrained.landmarks_of(images, boxes), expected, strict=True):
+        assert np.abs(points - one).max() < 1e-3
+    for image, found in zip(images, untrained.boxes_of(images), strict=True):
+        alone = np.array(networks.face_detector.detect_from_image(image)).reshape(-1, 5)
+        assert len(alone) > 0
+        assert np.abs(found - alone[np.argsort(-alone[:, 4], kind="stable"), :4]).max() < 1e-2
+    assert len(untrained.boxes_of([images[0], images[1][:64]])) == 2
 
 
 @pytest.mark.shared

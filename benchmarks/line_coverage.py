@@ -1,4 +1,4 @@
-"""How often an interval of nominal 95 % covers the mean, by simulation: `python benchmarks/coverage.py`, half a minute.
+"""How often an interval of nominal 95 % covers the mean, by simulation: `python benchmarks/line_coverage.py`, half a minute.
 
 Prints the table of docs/metrics.md.
 """
@@ -6,7 +6,7 @@ Prints the table of docs/metrics.md.
 from talkinghead.processes import program
 
 if __name__ == "__main__":  # before the imports that take seconds
-    program("benchmarks/coverage.py")
+    program("benchmarks/line_coverage.py")
 
 import numpy as np
 

@@ -10,19 +10,20 @@
 >>> model.learn("nobody.jpg")
 Traceback (most recent call last):
     ...
-talkinghead.api.InputError: source=nobody.jpg: there is no such file or folder
+talkinghead.options.InputError: source=nobody.jpg: there is no such file or folder
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, cast, final
 
 import av
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL.Image import Image
 
 from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import Detector, Dlib
@@ -30,7 +31,7 @@ from talkinghead.learners.finetune import FeedForward, FineTuner, PersonReenacto
 from talkinghead.learners.load import LoadedCheckpoint, Loss
 from talkinghead.models.person_file import files as files_of_person
 from talkinghead.models.person_file import load_person
-from talkinghead.options import Range, check_numbers
+from talkinghead.options import InputError, Range, check_numbers
 from talkinghead.progress import Counter, Reporter
 from talkinghead.provenance import Signer, find_signer
 from talkinghead.reenactment.animation import Look
@@ -38,20 +39,14 @@ from talkinghead.reenactment.inputs import MODELS, check_output, find_model, is_
 from talkinghead.reenactment.output_paths import check_person, check_targets
 from talkinghead.reenactment.pipeline import AnimationResult, KnownPerson, NewPerson, Pipeline, Settings, find_device
 from talkinghead.reenactment.source import Portrait, points_of
-from talkinghead.storage import in_one_line
+from talkinghead.storage import check_file, in_one_line
 
-Sources = str | Path | np.ndarray | Sequence[str | Path | np.ndarray]  # names, or pictures as uint8 [H, W, 3]
+Source = str | Path | np.ndarray | Image  # a name, or a picture; arrays are uint8 [H, W, 3]
+Sources = Source | Sequence[Source]
 FINETUNE: Mapping[str, Any] = {  # conf/finetune/small.yaml; None: as measured for the kind of generator
     "lr_generator": None, "epochs": None, "batch_size": None, "num_discriminator_steps": 1,
     "weights": {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "motion": None},
 }  # fmt: skip
-
-
-class InputError(ValueError):
-    """An error that the user can fix: a file that is missing or shows no face, an option out of its range.
-
-    The message is the line that the verbs print.
-    """
 
 
 @contextmanager
@@ -115,8 +110,8 @@ def load(
     if unknown := [name for name in finetune if name not in inspect.signature(FineTuner).parameters]:
         raise ValueError(f"finetune: FineTuner has no {', '.join(unknown)}")
     path = find_model(model)
-    if not path.is_file() and not is_person(path):
-        raise FileNotFoundError(f"model={model}: there is no such file; {' and '.join(MODELS)} ship with the project")
+    if not is_person(path):
+        check_file("model", path, f"; {' and '.join(MODELS)} ship with the project")
     signer = find_signer(provenance, certificate)
     options = Options(settings or Settings(), framing, detector, device, signer, progress)
     if is_person(path):
@@ -154,7 +149,7 @@ class Model:
         """Learn a person from pictures.
 
         Args:
-            images: names of pictures, folders and videos, or pictures as uint8 [H, W, 3]; one or several.
+            images: names of pictures, folders and videos, or pictures (PIL's, or uint8 [H, W, 3]); one or several.
             steps: fine-tuning steps; 0: feed-forward.
             watch: called after every step with its `finetune.Progress` and an empty array of driving points.
 
@@ -308,8 +303,18 @@ class _Uncounted:
 
 def listed(images: Sources) -> list[Path | np.ndarray]:
     """One source or several, as a list."""
-    some = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
-    return [one if isinstance(one, np.ndarray) else Path(one) for one in some]
+    one = isinstance(images, str | np.ndarray) or not isinstance(images, Iterable)
+    return [as_source(image) for image in cast(Iterable[Any], [images] if one else images)]
+
+
+def as_source(one: Any) -> Path | np.ndarray:
+    """A name, or a picture in memory. Raises InputError for anything else."""
+    if isinstance(one, Image):
+        return np.asarray(one.convert("RGB"))
+    if not isinstance(one, str | Path | np.ndarray):
+        kind = type(one).__name__
+        raise InputError(f"images: a name, a PIL picture or an array uint8 [H, W, 3] is wanted, not {kind}")
+    return Path(one) if isinstance(one, str) else one
 
 
 def paths_of(given: Sequence[Any]) -> list[Path]:
@@ -318,9 +323,9 @@ def paths_of(given: Sequence[Any]) -> list[Path]:
 
 
 def as_driving(driving: str | Path | int) -> Path | int:
-    """A video that is there, or the number of a camera."""
-    if isinstance(driving, int):
+    """A video that is there, or the number of a camera. Raises InputError for anything else."""
+    if isinstance(driving, int) and not isinstance(driving, bool):
         return driving
-    if not Path(driving).is_file():
-        raise FileNotFoundError(f"driving={driving}: there is no such file")
-    return Path(driving)
+    if not isinstance(driving, str | Path):
+        raise InputError(f"driving: the name of a video, or a camera's number, is wanted, not {type(driving).__name__}")
+    return check_file("driving", driving)

@@ -58,6 +58,15 @@ def is_image(path: Path) -> bool:
         return is_heif(path)
 
 
+def is_animation(path: Path) -> bool:
+    """Whether a picture has several frames (WebP, PNG, GIF)."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except Exception:  # as above
+        return False
+
+
 def is_heif(path: Path) -> bool:
     """Whether it is HEIC, the default picture format of some phones."""
     with path.open("rb") as file:

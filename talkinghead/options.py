@@ -8,6 +8,13 @@ from typing import Any, NamedTuple
 from talkinghead.names import as_line
 
 
+class InputError(ValueError):
+    """An error that the user can fix: a file that is missing or shows no face, an option out of its range.
+
+    The message is the line that the verbs print.
+    """
+
+
 class Range(NamedTuple):
     """The allowed values of a number: from `least` to `most`, both included.
 
@@ -41,7 +48,7 @@ class Range(NamedTuple):
 
 
 def check_numbers(values: object | Mapping[str, Any], ranges: Mapping[str, Range], prefix: str = "") -> None:
-    """Raise ValueError for the first of these fields, or entries, that is outside its range.
+    """Raise InputError for the first of these fields, or entries, that is outside its range.
 
     Args:
         prefix: put before the names, so that they read as the user types them: `look.`
@@ -49,15 +56,15 @@ def check_numbers(values: object | Mapping[str, Any], ranges: Mapping[str, Range
     for name, allowed in ranges.items():
         value = values[name] if isinstance(values, Mapping) else getattr(values, name)
         if value not in allowed:
-            raise ValueError(f"{prefix}{name}={as_line(value, 60)}: {allowed}, please")
+            raise InputError(f"{prefix}{name}={as_line(value, 60)}: {allowed}, please")
 
 
 def check_flags(values: Any, prefix: str = "") -> None:
-    """Raise ValueError for the first field of a dataclass whose default is true or false and whose value is neither.
+    """Raise InputError for the first field of a dataclass whose default is true or false and whose value is neither.
 
     YAML 1.2 reads `no` and `off` as strings, and a non-empty string is true in Python.
     """
     for field in fields(values):
         value = getattr(values, field.name)
         if isinstance(field.default, bool) and not isinstance(value, bool):
-            raise ValueError(f"{prefix}{field.name}={as_line(value, 60)}: true or false is wanted")
+            raise InputError(f"{prefix}{field.name}={as_line(value, 60)}: true or false is wanted")

@@ -59,8 +59,29 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(bytes(TRIAL))
     except OSError as error:
-        reason = "the disk is full" if error.errno in FULL else error.strerror
-        raise ValueError(f"nothing can be written to {there} ({reason}): make room there, or choose another") from error
+        full = error.errno in FULL
+        reason, way = ("the disk is full", "make room there, or ") if full else (error.strerror, "")
+        raise ValueError(f"nothing can be written to {there} ({reason}): {way}choose another folder") from error
+
+
+def check_file(name: str, path: str | Path, otherwise: str = "") -> Path:
+    """The path of a file on a disk, given as the option `name`; a pipe would be waited for without end.
+
+    Args:
+        otherwise: added where there is no such file
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is a pipe, a device or a socket, or a folder.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ValueError(f"{name}={path}: it is a folder: give a file")
+    if path.exists():
+        raise ValueError(f"{name}={path}: it is a pipe or a device: save what it holds as a file, and give that")
+    raise FileNotFoundError(f"{name}={path}: there is no such file{otherwise}")
 
 
 def in_one_line(error: BaseException) -> str:

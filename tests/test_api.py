@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
+from PIL import Image
 from torch import nn
 
 import talkinghead
@@ -66,7 +67,13 @@ def test_pictures_may_be_arrays_names_or_one_of_them(files: Path) -> None:
     image = cv2.imread(str(files / "ann.png"))[..., ::-1]
     frames = [
         list(model.learn(source).frames(files / "clip.mp4"))
-        for source in (str(files / "ann.png"), [files / "ann.png"], image, [np.ascontiguousarray(image)])
+        for source in (
+            str(files / "ann.png"),
+            [files / "ann.png"],
+            image,
+            [np.ascontiguousarray(image)],
+            Image.open(files / "ann.png"),
+        )
     ]
     for other in frames[1:]:
         np.testing.assert_array_equal(frames[0], other)
@@ -108,6 +115,15 @@ def test_learning_and_animating_at_once_are_the_same(files: Path, tmp_path: Path
         (lambda model, files: load(files / "last.ckpt", device="gpu"), "device=gpu is not there"),
         (lambda model, files: load(files / "last.ckpt", device=7), "device=cuda:7 is not there"),
         (lambda model, files: load(files / "clip.mp4"), r"clip\.mp4"),
+        (lambda model, files: model.animate(files / "ann.png", "/dev/null", "x.mp4"), "a pipe or a device"),
+        (lambda model, files: model.learn("/dev/null"), "source=/dev/null: it is a pipe or a device"),
+        (lambda model, files: load("/dev/null"), "model=/dev/null: it is a pipe or a device"),
+        (
+            lambda model, files: load(files / "last.ckpt", finetune={"frozen": ["xyz"]}).learn("nobody.jpg", 1),
+            "finetune.frozen: the generator has no",
+        ),
+        (lambda model, files: Settings(face=0), "face=0: a whole number"),
+        (lambda model, files: talkinghead.Look(size=15), "look.size=15: a whole number"),
     ],
 )
 def test_mistakes_are_named(files: Path, call: Any, message: str) -> None:
@@ -176,3 +192,34 @@ def test_fine_tuning_numbers_are_those_of_the_config() -> None:
 def test_import_is_light() -> None:
     code = "import sys, talkinghead; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+WRONG = """
+import sys, talkinghead, torch
+folder = sys.argv[1]
+model = talkinghead.load("fsth_64")
+for call in (
+    lambda: model.learn(None), lambda: model.learn([folder + "/ann.png", None]),
+    lambda: model.learn(torch.zeros(3, 8, 8)),
+    lambda: model.animate(folder + "/ann.png", None, "x.mp4"),
+    lambda: model.animate(folder + "/ann.png", ["a.mp4"], "x.mp4"),
+    lambda: talkinghead.load("fsth_64", finetune={"batch_size": "x"}).learn(folder + "/ann.png", 1),
+):
+    try:
+        call()
+    except talkinghead.InputError as error:
+        print(error)
+"""
+
+
+def test_things_of_another_kind_are_named(files: Path) -> None:
+    """In a process of its own: under the tests, types are checked at every call."""
+    command = [sys.executable, "-c", WRONG, str(files)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    wanted = "images: a name, a PIL picture or an array uint8 [H, W, 3] is wanted, not "
+    driving = "driving: the name of a video, or a camera's number, is wanted, not "
+    assert done.stdout.splitlines() == [
+        *(wanted + kind for kind in ("NoneType", "NoneType", "Tensor")),
+        *(driving + kind for kind in ("NoneType", "list")),
+        "finetune.batch_size=x: a whole number from 1 on, please",
+    ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -56,6 +57,7 @@ def run(cfg: DictConfig) -> Path:
         phases.tell(
             f"model: {given.model.stem}, which ships with the project. It has seen synthetic heads only, no real face"
         )
+    check_method(cfg, given)
     model = loaded(cfg, given, phases)
     steps = steps_of(cfg, model)
     if model.options.signer is None and cfg.provenance == "auto":
@@ -93,17 +95,27 @@ def loaded(cfg: DictConfig, given: Files, phases: Phases) -> Model | Person:
     )  # fmt: skip
 
 
-def steps_of(cfg: DictConfig, model: Model | Person) -> int:
-    """Fine-tuning steps; 0: feed-forward, or a person from a file."""
-    if isinstance(model, Person):
-        return 0
-    name = str(next(iter(cfg.method)))
+def check_method(cfg: DictConfig, given: Files) -> None:
+    """Raise ValueError for options of fine-tuning where there will be none: they would be passed over in silence."""
+    name, steps = str(next(iter(cfg.method))), cfg.finetune.steps
     if name not in ("ff", "ft"):
         raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")
-    steps = cfg.finetune.steps
+    of_learning = ("finetune.", "finetune=", "loss.", "loss=", "method=ft")
+    asked = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    unused = [one for one in asked if one.lstrip("+").startswith(of_learning)]
+    if given.is_person and unused:
+        raise ValueError(f"{unused[0]}: model={given.model} is a person who has been learned; leave it out")
+    if name == "ff" and unused:
+        raise ValueError(f"{unused[0]} is for fine-tuning, and method=ff does none: add method=ft, or leave it out")
     if name == "ft" and steps is not None and steps < 1:
         raise ValueError(f"finetune.steps={steps}: at least 1, or method=ff")
-    return (steps or model.usual_steps) if name == "ft" else 0
+
+
+def steps_of(cfg: DictConfig, model: Model | Person) -> int:
+    """Fine-tuning steps; 0: feed-forward, or a person from a file."""
+    if isinstance(model, Person) or next(iter(cfg.method)) == "ff":
+        return 0
+    return cfg.finetune.steps or model.usual_steps
 
 
 def loss_of(cfg: DictConfig) -> Loss | None:

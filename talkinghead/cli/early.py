@@ -50,6 +50,8 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
         command: how the verb is called, for the help text: `python train.py`
         offers: for a group of which this verb takes only some choices, those choices
     """
+    if {"-m", "--multirun"} & set(sys.argv[2:]):  # wherever it stands; the parser wants it before the overrides
+        sys.argv[1:] = ["-m", *(one for one in sys.argv[1:] if one not in ("-m", "--multirun"))]
     given = sys.argv[1:]
     if {"--help", "-h"} & set(given):
         text = help_text(CONF, name, command, offers or {})
@@ -62,7 +64,7 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     if wrong is not None:
         fail(f"{verb}: {wrong}: options are written without dashes, as key=value (--help lists them)")
     arguments = get_args_parser().parse_args(given)
-    if (mistake := mistaken(arguments)) is not None:
+    if (mistake := mistaken(name, arguments, offers or {})) is not None:
         fail(f"{verb}: {mistake}")
     try:
         config = compose(name, arguments)
@@ -82,8 +84,17 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
     check_outputs(verb, config, arguments.multirun)
 
 
-def mistaken(arguments: Any) -> str | None:
-    """What is wrong with the flags, or None."""
+def mistaken(name: str, arguments: Any, offers: Mapping[str, Sequence[str]]) -> str | None:
+    """What is wrong with the flags, or with groups and sections that are given nothing; None: neither."""
+    options: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    sections = [key for key, value in options.items() if isinstance(value, dict)]
+    empty = (one.split("=")[0] for one in arguments.overrides if one.lower().endswith(("=null", "=none", "=")))
+    for key in empty:
+        there = list(offers.get(key, sorted(path.stem for path in (CONF / key).glob("*.yaml"))))
+        if there and "none" not in there:
+            return f"{key}=null: one of its choices is wanted: {', '.join(there)}"
+        if not there and key in sections:
+            return f"{key}=null: its options are given one by one, as {key}.NAME=VALUE (--help lists them)"
     if arguments.multirun and not shutil.which("srun") and any(one in SLURM for one in arguments.overrides):
         return "hydra/launcher=slurm: there is no srun here; start this where sbatch and srun are"
     if arguments.multirun and (arguments.cfg or arguments.info):

@@ -166,8 +166,8 @@ class FineTuner(nn.Module):
         if epochs is None:
             epochs, max_steps = usual.epochs, max_steps or usual.max_steps
         batch_size = usual.batch_size if batch_size is None else batch_size
-        if min(epochs, batch_size) < 1 or (max_steps is not None and max_steps < 1):
-            raise ValueError(f"epochs={epochs}, batch_size={batch_size}, max_steps={max_steps} must be at least 1")
+        counts = {"epochs": epochs, "batch_size": batch_size, "max_steps": max_steps}
+        check_numbers(counts, {name: Range(1, optional=name == "max_steps") for name in counts}, "finetune.")
         self.embedder, self.generator, self.discriminator = embedder, generator, discriminator
         self._frozen = [content]  # no submodule: it is never saved
         absent = {"motion": usual.motion}
@@ -199,12 +199,16 @@ class FineTuner(nn.Module):
         discriminator = self.discriminator.personalize(e_hat, self.init_w)
         if self.init_psi == "random":
             generator.psi.data = random_like(generator.psi)
-        parts = {name.split(".")[0] for name, _ in generator.named_parameters()}
-        if unknown := set(self.frozen) - parts:
-            raise ValueError(f"finetune.frozen: the generator has no {sorted(unknown)}; it has {sorted(parts)}")
+        self.check_frozen(generator)
         for name, parameter in generator.named_parameters():
             parameter.requires_grad_(name.split(".")[0] not in self.frozen)
         return generator, discriminator
+
+    def check_frozen(self, generator: nn.Module) -> None:
+        """Raise ValueError for a name in `frozen` that the generator has no part of."""
+        parts = {name.split(".")[0] for name, _ in generator.named_parameters()} | {"psi"}
+        if unknown := set(self.frozen) - parts:
+            raise ValueError(f"finetune.frozen: the generator has no {sorted(unknown)}; it has {sorted(parts)}")
 
     def fine_tune(
         self, generator: AnyPersonalGenerator, discriminator: PersonalDiscriminator, shots: Frames,

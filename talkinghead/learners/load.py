@@ -68,7 +68,9 @@ class LoadedCheckpoint:
             return FeedForward(embedder, generator)
         content, weights = self.loss
         options = {"weights": weights, **self._numbers(steps)}
-        return FineTuner(embedder, generator, discriminator, content, **options)
+        tuner = FineTuner(embedder, generator, discriminator, content, **options)
+        tuner.check_frozen(generator)
+        return tuner
 
     def about(
         self, steps: int, num_shots: int, points: Float[ndarray, "68 2"], crop: Mapping[str, float]

@@ -17,7 +17,7 @@ from talkinghead.faces.tiled_detection import closer
 from talkinghead.faces.tracking import Track, follow
 from talkinghead.names import as_path_part, is_name
 from talkinghead.options import Range, check_numbers
-from talkinghead.preparation.frames import Segment, read_segments
+from talkinghead.preparation.frames import Incomplete, Segment, read_segments
 from talkinghead.preparation.sources import Unit
 from talkinghead.storage import FULL
 
@@ -99,6 +99,8 @@ def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, set
             given = {"video": unit.video, "identity": unit.identity, "clip": unit.clip + ending}
             names = {what: name if is_name(name) else as_path_part(name) for what, name in given.items()}
             clips.append(Clip(key + ending, {**names, "video_index": video_index, **meta}, points, frames))
+    except Incomplete as error:
+        return Result([], [Drop(unit.clip, "incomplete", str(error))], 0)
     except (av.FFmpegError, OSError, cv2.error, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in (*FULL, errno.EMFILE, errno.ENFILE):
             raise  # not the file's fault: it would affect every other file too

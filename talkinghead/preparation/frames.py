@@ -21,7 +21,12 @@ TRACK_FPS = 25.0
 TRACK_HEIGHT = 360.0
 # The region searched around a face track, in sides of the track: room for the crop and for finding the face again.
 TRACK_ROOM = 2.2
+MISSING = 0.05  # share of the announced frames without which a video is still taken
 MEMORY = 512 << 20  # bytes of decoded pictures kept per folder
+
+
+class Incomplete(ValueError):
+    """A video of which a part is missing, as after half a download."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,14 @@ class GivenTrack(NamedTuple):
 
 
 def read_segments(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterator[Segment]:
-    """The samples of a unit. Raises OSError or av.FFmpegError if its file cannot be read."""
+    """The samples of a unit. Raises OSError or av.FFmpegError if its file cannot be read, Incomplete if it was cut."""
     if unit.kind == "stills":
         yield read_stills([Path(p) for p in unit.paths])
         return
     track = read_track(Path(unit.boxes)) if unit.boxes else None
     with Video(Path(unit.paths[0])) as video:
+        if track is None and video.missing > MISSING * video.announced:
+            raise Incomplete(f"{video.announced - video.missing} of {video.announced} frames are in the file")
         first, stop = stretch(track, video) if track else (0, video.num_frames)
         parts = segments(first, stop, frames_per_clip, None if fps is None else video.fps / fps)
         part_of = {number: n for n, numbers in enumerate(parts) for number in numbers}

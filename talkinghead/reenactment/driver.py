@@ -17,6 +17,7 @@ from talkinghead.faces.face_track import UpscalingDetector, track_face
 from talkinghead.faces.tiled_detection import closer
 from talkinghead.images import rescale_points
 from talkinghead.reenactment.moving_crop import stays, walk
+from talkinghead.storage import check_file
 from talkinghead.video.cached_reader import CachedVideo
 from talkinghead.video.reader import Video, reason
 from talkinghead.video.timeline import Timeline
@@ -74,8 +75,7 @@ def follow_driver(
         FileNotFoundError: where there is no such file.
         ValueError: that names the file, where it is not a video or shows no such face.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"driving={path}: there is no such file")
+    check_file("driving", path)
     try:
         with Video(path) as video:
             num_frames, fps = min(video.num_frames, max_frames or video.num_frames), video.fps

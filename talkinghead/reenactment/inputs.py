@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from talkinghead.names import as_line
+from talkinghead.storage import check_file
 
 _FOLDER = Path(__file__).with_name("shipped")
 MODELS = {name: _FOLDER / f"{name}.ckpt" for name in ("warp_256", "fsth_64")}  # ship; trained on rendered faces alone
@@ -73,12 +74,12 @@ def check_files(sources: Sequence[str], driving: Any, model: Any, output: Any, f
         number = as_line(driving, 40)
         raise ValueError(f"driving={number}: there is no such camera; a file of that name is driving=./{number}")
     model = str(find_model(model))
-    if not Path(model).is_file() and not is_person(Path(model)):
-        raise FileNotFoundError(f"model={model}: there is no such file; {' and '.join(MODELS)} ship with the project")
+    if not is_person(Path(model)):
+        check_file("model", model, f"; {' and '.join(MODELS)} ship with the project")
     if driving is None:
         raise ValueError("driving=FILE is needed: a video, or the number of a camera")
-    if not isinstance(driving, int) and not Path(driving).is_file():
-        raise FileNotFoundError(f"driving={driving}: there is no such file")
+    if not isinstance(driving, int):
+        check_file("driving", driving)
     if not sources and not is_person(Path(model)):
         raise ValueError("source=FILE is needed: a picture, [a.jpg,b.jpg], a folder of pictures, or a video")
     of = Path(sources[0] if sources else model)

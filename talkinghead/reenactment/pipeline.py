@@ -263,7 +263,8 @@ class Pipeline:
             if given.one_person and len(portraits) > 1:
                 if (recognizer := find_recognizer()) is None:
                     self.progress.tell(UNCHECKED)
-                check_one_person(portraits, recognizer)
+                if doubt := check_one_person(portraits, recognizer):
+                    self.progress.tell(doubt)
             return portraits
 
     def find_driver(self, driving: Path | int, folder: Path) -> Driver:

@@ -15,6 +15,7 @@ from talkinghead.faces.face_track import find_face
 from talkinghead.faces.landmark_image import draw_landmarks
 from talkinghead.images import IMAGE_SUFFIXES, is_image, read_image
 from talkinghead.pixels import as_tensor
+from talkinghead.storage import check_file
 from talkinghead.types import Frames
 from talkinghead.video.reader import Video, reason, spread
 
@@ -112,7 +113,7 @@ def expand(sources: Sequence[Path | np.ndarray]) -> list[Path | np.ndarray]:
         if not path.exists():
             raise FileNotFoundError(f"source={path}: there is no such file or folder")
         if not path.is_dir():
-            files.append(path)
+            files.append(check_file("source", path))
             continue
         inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
         if not inside:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from talkinghead.evaluation.results import ALL_CLIPS
 from talkinghead.reporting.intervals import Interval, difference_interval, holm
-from talkinghead.reporting.summary import Method, by_identity, find_metric, number_in, seeds_of
+from talkinghead.reporting.summary import Method, by_identity, find_metric, number_in, seeds_of, shots_of
 from talkinghead.storage import Row
 
 MIN_IDENTITIES = 8
@@ -53,7 +53,7 @@ class Gain(NamedTuple):
 
 def find_rows(rows: Iterable[Row], data: str, side: Side, metric: str) -> dict[tuple[str, str], Row]:
     """(clip, seed) -> row; those without a number are left out."""
-    chosen = [row for row in rows if row["data"] == data and side.method.matches(row) and int(row["T"]) == side.shots]
+    chosen = [row for row in rows if row["data"] == data and side.method.matches(row) and shots_of(row) == side.shots]
     known = [row for row in chosen if row["clip"] != ALL_CLIPS and number_in(row, metric) == number_in(row, metric)]
     return {(row["clip"], row.get("seed", "-")): row for row in known}
 

@@ -112,8 +112,8 @@ def measure(table: Table, rows: Iterable[Row]) -> Lines:
     lines: Lines = {}
     for method in table.methods:
         chosen = [row for row in rows if method.matches(row)]
-        for shots in sorted({int(row["T"]) for row in chosen}):
-            here = [row for row in chosen if int(row["T"]) == shots]
+        for shots in sorted({shots_of(row) for row in chosen}):
+            here = [row for row in chosen if shots_of(row) == shots]
             if twice := counted_twice(here):
                 raise ValueError(f"{table.data}, {method.label}, T={shots}: several rows of {twice}; keep one of each")
             estimates = {("measured", name): estimate(here, name) for name in table.metrics}
@@ -182,6 +182,14 @@ def number_in(row: Row, name: str) -> float:
         raise ValueError(f"row of {row['clip']}, T={row['T']}: {name} is {text[:20]!r}, not a number") from None
 
 
+def shots_of(row: Row) -> int:
+    """T, the number of shots of a row. Raises ValueError where there is none."""
+    text = row["T"]
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        raise ValueError(f"row of {row.get('clip', row.get('method'))}: T is {text[:20]!r}, not a number of shots")
+    return int(text)
+
+
 def seeds_of(rows: Iterable[Row]) -> tuple[str, ...]:
     """In order; `-` stands for rows that do not say it."""
     seeds = {row.get("seed") or "-" for row in rows}
@@ -202,7 +210,7 @@ def publish(table: Table, paper: Iterable[Row]) -> Lines:
         return lines
     for row in paper:
         for method in (method for method in table.methods if method.paper == row["method"]):
-            lines[int(row["T"]), method.label] = {
+            lines[shots_of(row), method.label] = {
                 ("paper", name): Estimate(
                     float(row[name]), printed=row[name], verified=row.get(f"{name}_verified") == "yes"
                 )

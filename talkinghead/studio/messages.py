@@ -27,6 +27,14 @@ SENTENCES = (  # what the pipeline says -> what the page says; {name} is the vis
         r"there is no such (file|picture|video)|No such file",
         "{name} is not here any more: files are kept for a limited time. Drop it once more.",
     ),
+    (
+        r"may show another person than",
+        "{name} may show another person than the other portraits. If so, leave it out: they are blended into one.",
+    ),
+    (
+        r"not checked whether all pictures show one person",
+        "It was not checked whether all portraits show one person. Pictures of different people are blended into one.",
+    ),
     (r"shows another person than", "{name} shows another person than the other portraits. Use pictures of one person."),
     (
         r"not finite|fine-tuning failed",
@@ -35,6 +43,7 @@ SENTENCES = (  # what the pipeline says -> what the page says; {name} is the vis
     (r"the disk is full|No space left", "The disk of the computer that runs this studio is full. Try again later."),
     (r"the picture is damaged|pixels of kind", "{name} is damaged, or of an unusual kind. Save it again as JPEG."),
     (r"the file is empty", "{name} is empty."),
+    (r"animated picture", "{name} is an animated picture of a kind that is not read. Save it as MP4 or GIF."),
     (r"HEIC", "{name} is a HEIC picture. Telephones can save pictures as JPEG."),
     (r"the picture has (\S+) million pixels", "{name} has {0} million pixels. Make it smaller."),
     (r"cannot be read as a picture", "{name} cannot be read as a picture. It may be damaged; save it again as JPEG."),

@@ -98,6 +98,8 @@ def check_video(path: Path, limits: Limits) -> str:
         raise Refused(f"{path.name} is not a video that can be read here: MP4, MOV, WebM, MKV or AVI.")
     try:
         with open_media(path, {".mp4": "mov", ".mkv": "matroska", ".avi": "avi"}[suffix]) as container:
+            if not container.streams.video and not container.streams.audio:
+                raise Refused(f"{path.name} is damaged: it cannot be read as a video.")
             if not container.streams.video:
                 raise Refused(f"{path.name} has no picture, only sound: a video of a face is needed.")
             stream = container.streams.video[0]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from talkinghead.evaluation.results import ALL_CLIPS, HEAD, TAIL, ResultKey, Results
 from talkinghead.reporting.intervals import wilson_interval
+from talkinghead.reporting.summary import shots_of
 from talkinghead.storage import Row
 
 KEY = ("data", "method", "variant", "T", "clip", "checkpoint", "config", "config_hash")
@@ -30,7 +31,7 @@ class Accuracy(NamedTuple):
 def key_of(row: Row) -> ResultKey:
     """The key of a result row or of an answer."""
     known = {name: row[name] for name in KEY} | {name: row.get(name) or "-" for name in NEWER}
-    return ResultKey(**{**known, "T": int(row["T"])})  # type: ignore[arg-type]
+    return ResultKey(**{**known, "T": shots_of(row)})  # type: ignore[arg-type]
 
 
 def condition_of(key: ResultKey) -> ResultKey:

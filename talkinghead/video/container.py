@@ -7,7 +7,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from talkinghead.images import is_image
+from talkinghead.images import is_animation, is_image
 
 # Suffixes of videos in folders; files that the user names are judged by their content.
 VIDEO_SUFFIXES = frozenset({
@@ -22,6 +22,7 @@ DEMUXERS = (
     "gif,mxf,rm,nut,wtv,dhav,nsv,yuv4mpegpipe,aac,mp3,wav,flac,ac3,eac3,caf,aiff,amr"
 )
 PICTURE = "it is a picture, not a video: give a video here (a portrait to bring to life is source=FILE)"
+MOVING = "it is an animated picture, of a kind that is not read: convert it to MP4 or GIF"
 MAX_PIXELS = 40_000_000  # per frame; 8K has 33 million
 
 
@@ -36,7 +37,7 @@ def open_media(path: Path, demuxers: str = DEMUXERS) -> InputContainer:
         demuxers: FFmpeg's names of the formats that may be read
     """
     if not path.is_file():
-        raise FileNotFoundError(2, "there is no such file", str(path))
+        raise FileNotFoundError(2, "it is no file" if path.exists() else "there is no such file", str(path))
     if path.stat().st_size == 0:
         raise NoVideo("the file is empty")
     options = {"format_whitelist": demuxers, "protocol_whitelist": "file"}
@@ -51,7 +52,7 @@ def open_media(path: Path, demuxers: str = DEMUXERS) -> InputContainer:
 def foreign(path: Path, error: av.FFmpegError) -> str | None:
     """Description of a file in a format that is not allowed or not a video; None where it may be a damaged video."""
     if is_image(path):
-        return PICTURE
+        return MOVING if is_animation(path) else PICTURE
     if isinstance(error, av.ArgumentError):  # FFmpeg knows the format, but the list above excludes it
         return "it is no video file: playlists, scripts and streams, which would open other files, are not read"
     return None

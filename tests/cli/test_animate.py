@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
+import talkinghead
 from talkinghead.cli import animate
 from talkinghead.cli.launch import VERBS
 from talkinghead.learners.checkpoints import networks
@@ -25,7 +27,7 @@ from talkinghead.models.person_file import load_person
 from talkinghead.progress import Phases
 from talkinghead.reenactment import pipeline
 from talkinghead.reenactment.inputs import check_files, file_arguments
-from tests.helpers.preparation_videos import green_frame, write_clip
+from tests.helpers.preparation_videos import GreenFace, green_frame, write_clip
 
 PORTRAIT = "my portrait (1), old.png"
 ROOT = Path(__file__).parents[2]
@@ -217,6 +219,32 @@ def test_the_command_ends_with_one_line(files: Path, tmp_path: Path, overrides: 
     with pytest.raises(SystemExit, match=rf"animate\.py: .*{message}"):
         animate.run_or_exit(cfg)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("model", "option", "message"), [
+    ("last.ckpt", "finetune.steps=2", "finetune.steps=2 is for fine-tuning, and method=ff does none: add method=ft"),
+    ("last.ckpt", "loss=vgg16", "loss=vgg16 is for fine-tuning"),
+    ("her.safetensors", "finetune.steps=2", r"her\.safetensors is a person who has been learned; leave it out"),
+    ("her.safetensors", "method=ft", "method=ft: .* is a person who has been learned"),
+])  # fmt: skip
+def test_options_of_a_fine_tuning_that_is_not_made_are_refused(
+    files: Path, tmp_path: Path, model: str, option: str, message: str
+) -> None:
+    if model.endswith("safetensors"):
+        talkinghead.load(files / "last.ckpt", detector=GreenFace()).learn(files / PORTRAIT).save(tmp_path / model)
+    else:
+        (tmp_path / model).symlink_to(files / model)
+    arguments = [f"source={files / PORTRAIT}", f"driving={files / 'clip.mp4'}", f"model={tmp_path / model}", option]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        given = [*file_arguments(arguments, VERBS["animate"].files), *GREEN_DETECTOR, f"paths.root_dir={tmp_path}"]
+        cfg = compose("animate", given, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    try:
+        with pytest.raises(SystemExit, match=message):
+            animate.run_or_exit(cfg)
+    finally:
+        HydraConfig.instance().cfg = None
+    assert not list(tmp_path.rglob("*.mp4"))
 
 
 def test_an_interruption_is_no_error_to_trace(

@@ -122,6 +122,11 @@ def test_the_search_that_ships_is_one_of_optuna() -> None:
     ("config", "-m hparams_search=optunna", "the nearest is optuna;"),
     ("config", "trainer.accumulate_grad_batches=4", "here it is learner.accumulate;"),
     ("animate", "method=fast", "method=fast: there is no such choice; there are ff, ft"),
+    ("animate", "look=null", "look=null: its options are given one by one, as look.NAME=VALUE"),
+    ("animate", "detector=null", "detector=null: one of its choices is wanted: dlib, face_alignment"),
+    ("animate", "finetune=null", "finetune=null: one of its choices is wanted: paper, small"),
+    ("config", "-m hydra/launcher=slurm seed=1,2", "there is no srun here"),
+    ("config", "seed=1,2 -m trainer.max_epoch=1", "trainer.max_epoch=1: there is no such option"),
     ("animate", "look.pste=true", "the nearest is look.paste;"),
     ("evaluate", "shot=[1]", "the nearest is shots;"),
 ])  # fmt: skip

@@ -18,6 +18,7 @@ from talkinghead.preparation import workers
 from talkinghead.preparation.clip import Settings, prepare_clip
 from talkinghead.preparation.plan import make_plan
 from talkinghead.preparation.sources import VIDEO_SUFFIXES, Folder, Unit, keys
+from talkinghead.reenactment.inputs import SHIPPED
 from tests.helpers.preparation_videos import GreenFace, make_runner, write_clip
 
 
@@ -141,3 +142,14 @@ def test_nobody_else_asks_for_what_linux_alone_has() -> None:
     package = Path(machine.__file__).parent
     asking = [p for p in package.rglob("*.py") if re.search("fcntl|sched_getaffinity", p.read_text())]
     assert asking == [package / "machine.py"]
+
+
+def test_half_a_video_is_no_clip(tmp_path: Path) -> None:
+    whole = SHIPPED.parent / "drivers/calm.mp4"
+    content = whole.read_bytes()
+    (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
+    unit = Unit("train", "a", "a", "a", (str(tmp_path / "half.mp4"),))
+    settings = Settings(image_size=64, frames_per_clip=10, min_face=20)
+    (drop,) = prepare_clip(unit, "a", 0, GreenFace(), settings).drops
+    assert drop.reason == "incomplete"
+    assert re.fullmatch(r"\d+ of \d+ frames are in the file", drop.detail)

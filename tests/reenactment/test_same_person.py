@@ -33,7 +33,12 @@ def test_the_odd_one_is_named() -> None:
         check_one_person([portrait("x.jpg", 240), *same], by_red)
     with pytest.raises(ValueError, match=r"^x\.jpg \(and one more\): "):
         check_one_person([*same, portrait("x.jpg", 240), portrait("y.jpg", 200)], by_red)
-    check_one_person([portrait("x.jpg", 240), *same], None)
+    assert check_one_person([portrait("x.jpg", 240), *same], None) is None
+    assert check_one_person(same, by_red) is None
+    doubt = check_one_person([portrait("a.jpg", 10), portrait("b.jpg", 65)], by_red)
+    assert doubt == (
+        "b.jpg may show another person than a.jpg (distance 0.55; above 0.6 it would be refused): if so, leave it out"
+    )
     check_one_person(same[:1], by_red)
 
 

@@ -359,3 +359,11 @@ def test_a_half_downloaded_video_says_how_much_is_missing(tmp_path: Path) -> Non
     with Video(tmp_path / "half.mp4") as video:
         assert 0 < video.num_frames < frames
         assert (video.announced, video.missing) == (frames, frames - video.num_frames)
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png"])
+def test_an_animated_picture_is_told_as_that(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.fromarray(np.full((32, 32, 3), 40 * n, np.uint8)) for n in range(3)]
+    frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:], duration=40)
+    with pytest.raises(ValueError, match="it is an animated picture, of a kind that is not read"):
+        Video(tmp_path / f"moving.{suffix}")

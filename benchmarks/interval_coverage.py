@@ -1,12 +1,12 @@
-"""How often an interval of nominal 95 % covers the mean, by simulation: `python benchmarks/line_coverage.py`, half a minute.
+"""How often an interval of nominal 95 % covers the mean, by simulation: half a minute.
 
-Prints the table of docs/metrics.md.
+`python benchmarks/interval_coverage.py` prints the table of docs/metrics.md.
 """
 
 from talkinghead.processes import program
 
 if __name__ == "__main__":  # before the imports that take seconds
-    program("benchmarks/line_coverage.py")
+    program("benchmarks/interval_coverage.py")
 
 import numpy as np
 

@@ -3,6 +3,9 @@
 A data set of smooth pictures (256 px, 64 frames a clip) is put into a bucket of a moto server on this machine, and an
 epoch is read from it as training reads it, K = 8. A proxy in between counts bytes and requests of shards, and holds
 back every answer by --latency. Printed is a Markdown table; bytes are relative to those of the frames of the episodes.
+
+`--listed 1090000` lists that many clips in dataset.json, the shards again and again: how long does the first batch of a
+run on VoxCeleb2 take?
 """
 
 from talkinghead.processes import program
@@ -15,9 +18,11 @@ import http.client
 import http.server
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -25,6 +30,7 @@ from data import FRAMES, make_data_set
 
 from talkinghead.data.datamodule import EpisodeDataModule
 from talkinghead.data.reader import ShardPool
+from talkinghead.data.shards import DatasetInfo, Split, Videos
 
 SHOTS = 8
 
@@ -36,6 +42,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     store: tuple[str, int]
     latency = 0.0
+    shards = 0  # that there are; of those that are listed, the others are these again
     sent = requests = 0
     counting = threading.Lock()
 
@@ -44,6 +51,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
     def pass_on(self) -> None:
         time.sleep(self.latency)
+        if Proxy.shards:
+            self.path = re.sub(r"(\d{6,})\.tar", lambda name: f"{int(name[1]) % Proxy.shards:06d}.tar", self.path)
         connection = http.client.HTTPConnection(*self.store)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         connection.request(self.command, self.path, body, dict(self.headers))
@@ -108,18 +117,34 @@ def bytes_of_frames(folder: str, episodes: int) -> float:
     return episodes * (SHOTS + 1) * sum(sizes) / len(clips) / FRAMES
 
 
+def list_again(folder: Path, clips: int) -> None:
+    """Let dataset.json and videos.json of a data set list its shards over and over again."""
+    info = DatasetInfo.load(folder)
+    there = info.splits["train"].shards
+    count = sum(entry.samples for entry in there)
+    shards = [replace(there[n % len(there)], file=f"train/{n:06d}.tar") for n in range(clips * len(there) // count)]
+    total = sum(entry.samples for entry in shards)
+    split = Split(shards, total, total * FRAMES, count, count)
+    replace(info, splits={"train": split}).save(folder)
+    Videos([str(n) for n in range(count)], {"train": [n % count for n in range(total)]}).save(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=6, help="of few clips: moto copies a whole object for each range")
     parser.add_argument("--clips-per-shard", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--latency", type=float, default=0.03, help="seconds before each answer")
+    parser.add_argument("--listed", type=int, help="clips in dataset.json; default: those that there are")
     options = parser.parse_args()
     episodes = options.shards * options.clips_per_shard
     os.environ |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
     with tempfile.TemporaryDirectory() as folder:
         make_data_set(Path(folder) / "set", options.shards, options.clips_per_shard)
         used = bytes_of_frames(f"{folder}/set", episodes)
+        if options.listed:
+            list_again(Path(folder) / "set", options.listed)
+            Proxy.shards = options.shards
         behind, os.environ["AWS_ENDPOINT_URL"] = start_store(options.latency)
         store = fsspec.filesystem("s3", endpoint_url=behind)
         store.mkdir("bucket")

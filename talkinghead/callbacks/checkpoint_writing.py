@@ -47,6 +47,20 @@ def save_whole(trainer: L.Trainer, path: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def save_alone(trainer: L.Trainer, path: Path) -> None:
+    """Write a checkpoint from this rank, without the others; weights that are not finite are not saved."""
+    if not_finite(trainer.lightning_module) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    temporary = path.with_name(f".{path.name}.{trainer.global_rank}.tmp")
+    try:
+        with errors_name(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(trainer._checkpoint_connector.dump_checkpoint(weights_only=False), temporary)
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @torch.no_grad()
 def not_finite(module: nn.Module) -> str | None:
     """The first parameter or buffer that is NaN or infinite."""

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
-from talkinghead.callbacks.checkpoint_writing import save_whole
+from talkinghead.callbacks.checkpoint_writing import save_alone, save_whole
 from talkinghead.callbacks.metrics_csv import MetricsLogger
 from talkinghead.data.remote import DataFault
 
@@ -74,11 +74,15 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Training data that cannot be read ends a run between two steps: save what it has learned.
 
-        One rank alone cannot; and a run saved within a validation would go on without it.
+        Of several ranks, the one that cannot read saves: all hold the same state after a step, and the others wait for
+        it in the next one. A run saved within a validation would go on without it, so there nothing is saved.
         """
         started = trainer.training and trainer.fit_loop.total_batch_idx >= 0
-        if isinstance(exception, DataFault) and trainer.world_size == 1 and started:
-            self._save(trainer)
+        if isinstance(exception, DataFault) and started:
+            if trainer.world_size == 1:
+                self._save(trainer)
+            else:
+                save_alone(trainer, self.path)
 
     @staticmethod
     def _fault(trainer: L.Trainer) -> str | None:

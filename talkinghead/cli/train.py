@@ -143,8 +143,8 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
         status = stop.code or 0
     except SystemExit:  # Lightning turns Ctrl-C into this
         status = INTERRUPTED
-    except (DataFault, OSError):  # no data, no room
-        if trainer.is_global_zero:
+    except (DataFault, OSError) as error:  # no data, no room
+        if trainer.is_global_zero or isinstance(error, DataFault):  # only the rank without data comes here, and saves
             say_what_it_left(trainer, folder, stopped=True)
         raise
     if trainer.is_global_zero:

@@ -169,6 +169,23 @@ def test_two_ranks_hold_the_same_weights_and_share_the_episodes(data_set: Path, 
 
 
 @pytest.mark.slow
+def test_a_rank_that_loses_its_data_saves_for_all(data_set: Path) -> None:
+    """And the run that goes on from there ends as one that was never disturbed."""
+    options = ["trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=4", "callbacks.last.every_minutes=null"]
+    finish(start(data_set, "whole", *options))
+    lose = "+callbacks.lose={_target_:tests.helpers.rank_dump.LoseData,rank:1,step:5}"
+    process = start(data_set, "outputs/meta_synthetic/lost", *options, lose)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "cannot be read, tried 6 times" in printed
+    assert load(data_set.parent / "outputs/meta_synthetic/lost")["global_step"] == 5
+    finish(start(data_set, "outputs/meta_synthetic/on", *options, "ckpt_path=last"))
+    end, expected = load(data_set.parent / "outputs/meta_synthetic/on"), load(data_set.parent / "whole")
+    for key in ("state_dict", "optimizer_states", "ema"):
+        assert_bit_equal(expected[key], end[key], key)
+
+
+@pytest.mark.slow
 def test_ranks_and_parts_of_a_batch_move_the_weights_as_one_rank_does(data_set: Path, tmp_path: Path) -> None:
     # With an eps this large, Adam's steps are nearly proportional to the gradients, of which it else forgets the size.
     common = ["trainer.max_epochs=1", "learner.eps=1", "learner.lr_generator=0.01", "learner.lr_discriminator=0.01"]

@@ -2,10 +2,12 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as L
 import torch
 
+from talkinghead.data.remote import DataFault
 from talkinghead.types import Episode
 
 
@@ -34,3 +36,22 @@ class HangAfterSave(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
         while self.path.is_file():
             time.sleep(0.1)
+
+
+class LoseData(L.Callback):
+    """Lets the data of one rank fail in a certain step."""
+
+    def __init__(self, rank: int, step: int) -> None:
+        self.rank, self.step = rank, step
+
+    def on_train_start(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        original = type(fetcher).__next__
+
+        def fails(this: Any) -> Any:
+            if trainer.global_rank == self.rank and trainer.fit_loop.total_batch_idx + 1 == self.step:
+                raise DataFault("https://host/train/000000.tar cannot be read, tried 6 times")
+            return original(this)
+
+        type(fetcher).__next__ = fails  # type: ignore[method-assign]

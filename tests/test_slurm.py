@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
 from tests.cli.test_train import TINY, assert_bit_equal, data_set  # noqa: F401, a fixture
 from tests.helpers.slurm import VERSIONS, Slurm
@@ -96,3 +97,13 @@ def wait_for(file: Path, job: subprocess.Popen) -> None:
     deadline = time.monotonic() + 300
     while not file.is_file() and job.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_jobs_of_a_sweep_get_their_cpus() -> None:
+    """What submitit puts before its srun is run by a shell."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", ["experiment=meta_synthetic", "hydra/launcher=slurm"], return_hydra_config=True)
+    (line,) = config.hydra.launcher.setup
+    shell = ["bash", "-c", f'{line}; echo "$SRUN_CPUS_PER_TASK"']
+    done = subprocess.run(shell, env={"SLURM_CPUS_PER_TASK": "8"}, capture_output=True, text=True, check=True)
+    assert done.stdout == "8\n"

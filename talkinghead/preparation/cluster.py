@@ -15,6 +15,8 @@ from talkinghead.pretrained import WEIGHTS_VARIABLE, weights_folder
 
 _logger = logging.getLogger(__name__)
 
+CPUS = 'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"'  # srun of Slurm 22.05 and later gives one otherwise
+
 
 class RayCluster:
     """Workers on a Ray cluster, whose machines all see the source and the output under the same paths.
@@ -152,7 +154,9 @@ class SlurmCluster:
         folder = work.output / partial_results.WORK_FOLDER / "submitit"
         try:
             executor = submitit.AutoExecutor(folder, cluster=self.executor)
-            executor.update_parameters(name="talkinghead-prepare", slurm_array_parallelism=workers, **self.options)
+            setup = [CPUS, *self.options.get("slurm_setup", ())]
+            limits = {"slurm_array_parallelism": workers, "slurm_setup": setup} if self.executor == "slurm" else {}
+            executor.update_parameters(name="talkinghead-prepare", **{**self.options, **limits})
         except (RuntimeError, NameError, TypeError, ValueError) as error:  # no srun; an unknown option
             raise ValueError(f"cluster=slurm: {str(error).splitlines()[0]}") from error
         return executor

@@ -12,6 +12,7 @@ from talkinghead.preparation.cluster import RayCluster, SlurmCluster, share_out
 from talkinghead.preparation.plan import make_plan
 from talkinghead.preparation.sources import Unit
 from tests.helpers.preparation_videos import GreenFace, make_runner, write_clip
+from tests.helpers.slurm import Slurm
 
 
 class Deadly(GreenFace):
@@ -126,3 +127,20 @@ def test_tasks_get_whole_shards(clips: int, tasks: int, parts: list[int]) -> Non
     shared = share_out(jobs, tasks)
     assert [len(part) for part in shared] == parts
     assert [job for part in shared for job in part] == jobs
+
+
+@pytest.mark.slow
+def test_an_array_is_submitted_as_asked(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By submitit's own sbatch file, to a SLURM that runs it on this machine."""
+    slurm = Slurm(tmp_path / "slurm", "24.05.4")
+    for name, value in slurm.environment().items():
+        monkeypatch.setenv(name, value)
+    options = {"timeout_min": 7, "cpus_per_task": 2, "slurm_partition": "day", "slurm_account": None}
+    cluster = SlurmCluster(options, max_tasks=2, poll_s=0.1)
+    make_runner(videos, tmp_path / "one").run()
+    make_runner(videos, tmp_path / "many", workers=1, cluster=cluster).run()
+    assert hashes(tmp_path / "many") == hashes(tmp_path / "one")
+    submitted, *steps = slurm.steps.read_text().splitlines()
+    for part in ("('array', '0-1%1')", "('cpus-per-task', '2')", "('partition', 'day')", "('time', '7')"):
+        assert part in submitted
+    assert [step.split()[:2] for step in steps] == [["1", "2"]] * 2, "tasks with both of their CPUs"

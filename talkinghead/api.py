@@ -114,6 +114,8 @@ def load(
         check_file("model", path, f"; {' and '.join(MODELS)} ship with the project")
     signer = find_signer(provenance, certificate)
     options = Options(settings or Settings(), framing, detector, device, signer, progress)
+    if signer is None and provenance == "auto" and progress:
+        progress.tell("the statement of origin is plain; to have it signed: pip install 'talkinghead[provenance]'")
     if is_person(path):
         return Person.load(path, options)
     return Model(LoadedCheckpoint(path, {**FINETUNE, **finetune}, loss, find_device(device)), options)

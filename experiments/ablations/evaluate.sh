@@ -4,8 +4,8 @@
 # Rows gather in outputs/ablations/evaluation/results.csv; what is there is not done again.
 set -euo pipefail
 outputs=${OUTPUTS:-outputs/ablations}
-# The shipped rows are of four people and of split=mixed; frame_choice.split=parts people.num_people=8 tell more.
-common=(trainer=cpu finetune=small people.num_people=4 frame_choice.split=mixed output="$outputs/evaluation")
+# The shipped rows are of four people, split=mixed and one seed: people.num_people=4 frame_choice.split=mixed. SEED=1 adds another.
+common=(trainer=cpu finetune=small people.num_people=8 seed="${SEED:-0}" output="$outputs/evaluation")
 for row in default no_mch no_fm no_facenet w_detached two_d_steps; do
   if [ -e "$outputs/$row/done" ]; then
     "${PYTHON:-python}" evaluate.py row="$row" checkpoint="$outputs/$row/checkpoints/last.ckpt" "method=[ff,ft]" "${common[@]}" "$@"

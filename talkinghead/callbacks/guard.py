@@ -74,9 +74,9 @@ class CollapseGuard(L.Callback):
     ) -> str | None:
         """Counts bad steps in a row, and names what has lasted too long."""
         absent = torch.full((), torch.nan)
-        scores = [values.get(name, absent).detach().float().cpu() for name in ("loss/dsc", "score/real", "score/fake")]
-        flat, same, flat_x, same_x = torch.stack([*spread(x_hat), *spread(x)]).tolist()
-        loss, real, fake = torch.stack(scores).tolist()
+        scores = [values.get(name, absent).detach().float() for name in ("loss/dsc", "score/real", "score/fake")]
+        numbers = [*spread(x_hat), *spread(x), *(score.to(x_hat.device) for score in scores)]
+        flat, same, flat_x, same_x, loss, real, fake = torch.stack(numbers).tolist()
         signs = {
             "flat": (flat_x > MIN_TARGET_SPREAD and flat < self.min_spread * flat_x)
             and f"outputs are flat: they vary {flat:.4f} over their pixels, the targets {flat_x:.4f}",

@@ -60,8 +60,6 @@ def run(cfg: DictConfig) -> Path:
     check_method(cfg, given)
     model = loaded(cfg, given, phases)
     steps = steps_of(cfg, model)
-    if model.options.signer is None and cfg.provenance == "auto":
-        phases.tell("the statement of origin is plain; to have it signed: pip install 'talkinghead[provenance]'")
     if swept := sweep(given.output.parent):
         phases.tell(f"removed what killed runs had left in {given.output.parent}: {len(swept)} temporary files")
     before = stamp(given.output)

@@ -122,6 +122,11 @@ class FeedForward(nn.Module):
         return PersonReenactor(self.generator.personalize(embed(self.embedder, shots), shots))
 
 
+def first_of(*rates: float | None) -> float:
+    """The first of these that is given; 0 is a rate, of weights that stay as they are."""
+    return next(rate for rate in rates if rate is not None)
+
+
 @final
 class FineTuner(nn.Module):
     """FT: psi, psi', theta, w' and b are trained on the T frames of one person, without E and without L_MCH (Sec. 3.3).
@@ -174,12 +179,12 @@ class FineTuner(nn.Module):
         self.weights = {name: absent.get(name, 0.0) if weight is None else weight for name, weight in weights.items()}
         self.epochs, self.batch_size, self.max_steps = epochs, batch_size, max_steps
         self.num_discriminator_steps = num_discriminator_steps
-        self.lr_generator, self.lr_discriminator = lr_generator or usual.lr_generator, lr_discriminator
+        self.lr_generator, self.lr_discriminator = first_of(lr_generator, usual.lr_generator), lr_discriminator
         self.betas = (float(betas[0]), float(betas[1]))
         self.frozen, self.ema_decay = tuple(frozen), ema_decay
         self.init_psi, self.init_w = init_psi, init_w
-        self.lr_psi = lr_psi or lr_generator or usual.lr_psi
-        self.lr_w = lr_w or (usual.lr_w if lr_generator is None else lr_discriminator)
+        self.lr_psi = first_of(lr_psi, lr_generator, usual.lr_psi)
+        self.lr_w = first_of(lr_w, usual.lr_w if lr_generator is None else lr_discriminator)
         self.augment = (augment,) if isinstance(augment, str) else tuple(augment)
 
     def learn(self, shots: Frames, watch: Callable[[Progress], None] | None = None) -> PersonReenactor:

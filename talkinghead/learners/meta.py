@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import Any, Literal, final
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
@@ -76,12 +77,16 @@ class MetaLearner(AdversarialLearner):
                 f"learner.compile_with={compile_with}: null compiles nothing; there are {', '.join(known)}"
             )
         self.compile_with = compile_with
+        if first_visit and discriminator.W_norm is not None:
+            raise ValueError("learner.first_visit=true copies e_hat into W, which normalize_w then divides: choose one")
         self.visited = torch.zeros(len(discriminator.W.weight), dtype=torch.bool) if first_visit else None
         self._ddp_params_and_buffers_to_ignore = ["discriminator.W.weight"]  # average_rows sends the rows used instead
 
     def on_fit_start(self) -> None:
         """Compile the networks, where asked; parameters and their names stay."""
         super().on_fit_start()
+        if dist.is_available() and dist.is_initialized():  # DDP, to which W does not belong, does so for the others
+            dist.broadcast(self.discriminator.W.weight.data, 0)
         if self.compile_with:
             for network in (self.embedder, self.generator, self.discriminator.V, self.content):
                 network.compile(backend=self.compile_with)
@@ -182,6 +187,8 @@ class MetaLearner(AdversarialLearner):
     def embeddings(self, e_hat: Float[Tensor, "B N"], i: Tensor) -> dict[str, Tensor]:
         """How well e_hat matches W: mean norms, mean cosine, and the share of components of e_hat that are always 0."""
         rows = self.discriminator.W(i)
+        if self.discriminator.W_norm is not None:  # as the score sees them, without another power iteration
+            rows = rows / self.discriminator.W_norm.sigma
         return {
             "embedding/e_hat": e_hat.norm(dim=1).mean(), "embedding/w": rows.norm(dim=1).mean(),
             "embedding/cosine": cosine_similarity(e_hat, rows).mean(),

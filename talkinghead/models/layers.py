@@ -344,6 +344,7 @@ class SelfAttention(nn.Module):
         query = self.query(x).flatten(2).transpose(1, 2)  # [B, P, C/8], a row for each of P = H * W positions
         key = F.max_pool2d(self.key(x), 2).flatten(2).transpose(1, 2)
         value = F.max_pool2d(self.value(x), 2).flatten(2).transpose(1, 2)  # [B, P/4, C/2]
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # SAGAN has no 1 / sqrt(C/8)
+        one_head = (query[:, None], key[:, None], value[:, None])  # the fast kernels want four dimensions
+        attended = F.scaled_dot_product_attention(*one_head, scale=1.0)[:, 0]  # SAGAN has no 1 / sqrt(C/8)
         attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.out(attended)

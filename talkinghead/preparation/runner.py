@@ -52,6 +52,8 @@ class Runner:
         self.source = source
         self.detector = detector
         self.settings = settings
+        if "://" in output:
+            raise ValueError(f"output={output}: a folder of this machine, please; copy it there afterwards")
         self.output = Path(output).absolute()
         self.workers = workers
         self.clips_per_shard = clips_per_shard

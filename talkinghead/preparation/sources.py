@@ -89,18 +89,20 @@ class VoxCeleb2:
     Args:
         clips_per_video: maximum number of clips per video; None: all
         cropped: VoxCeleb2's own crops (224 px) are kept as they are
+        split_file: text file of `<id>/<video> <split>` lines (`chosen_by`); None: as unpacked
     """
 
     name = "voxceleb2"
     PARTS: Mapping[str, str] = {"train": "dev/mp4", "test": "test/mp4"}
 
     def __init__(
-        self, root: str, val_identities: int = 0, clips_per_video: int | None = None, cropped: bool = True
-    ) -> None:
+        self, root: str, val_identities: int = 0, clips_per_video: int | None = None, cropped: bool = True,
+        split_file: str | None = None,
+    ) -> None:  # fmt: skip
         self.root = Path(root).absolute()  # the same for a worker elsewhere
         self.val_identities = val_identities
         self.clips_per_video = clips_per_video
-        self.cropped = cropped
+        self.cropped, self.split_file = cropped, split_file
 
     def units(self) -> list[Unit]:
         """Clips of dev and test; either may be missing."""
@@ -111,6 +113,7 @@ class VoxCeleb2:
                 name = f"{identity}/{video}"
                 units.append(Unit(split, identity, name, f"{name}/{clip}", (str(path),), cropped=self.cropped))
         units = some(units, self.root, "dev/mp4/<id>/<video>/<clip>.mp4 or test/mp4/<id>/<video>/<clip>.mp4")
+        units = chosen_by(self.split_file, units)
         return hold_out(first_clips(units, self.clips_per_video), self.val_identities)
 
 
@@ -126,10 +129,11 @@ class VoxCeleb1:
     TEST = range(10270, 10310)
 
     def __init__(
-        self, root: str, videos: str = "videos", val_identities: int = 0, clips_per_video: int | None = None
-    ) -> None:
+        self, root: str, videos: str = "videos", val_identities: int = 0, clips_per_video: int | None = None,
+        split_file: str | None = None,
+    ) -> None:  # fmt: skip
         self.root = Path(root).absolute()  # the same for a worker elsewhere
-        self.videos = videos
+        self.videos, self.split_file = videos, split_file
         self.val_identities = val_identities
         self.clips_per_video = clips_per_video
 
@@ -145,7 +149,7 @@ class VoxCeleb1:
                 name = f"{identity}/{video}"
                 paths = (found[video],) if video in found else ()
                 units.append(Unit(split, identity, name, f"{name}/{clip}", paths, boxes=str(path)))
-        units = some(units, self.root, "txt/<id>/<video>/<clip>.txt")
+        units = chosen_by(self.split_file, some(units, self.root, "txt/<id>/<video>/<clip>.txt"))
         if not any(unit.paths for unit in units):
             raise ValueError(f"no video of the {len(units)} clips lies in {self.root / self.videos}; set source.videos")
         return hold_out(first_clips(units, self.clips_per_video), self.val_identities)
@@ -220,6 +224,29 @@ def distinct(units: list[Unit]) -> list[Unit]:
             unit = replace(unit, identity=identity, video=video, clip=unit.clip + suffix)  # noqa: PLW2901
         renamed.append(unit)
     return renamed
+
+
+def chosen_by(split_file: str | None, units: list[Unit]) -> list[Unit]:
+    """The units of the videos in a text file, such as the split of a published evaluation, in the split it names.
+
+    Args:
+        split_file: lines `<id>/<video> <split>`; a line without a split means test; None: all units, as they are
+
+    Raises:
+        ValueError: the file cannot be read, names a split that does not exist, or a video that is not there.
+    """
+    if split_file is None:
+        return units
+    try:
+        lines = [line.split() for line in Path(split_file).read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"source.split_file={split_file}: cannot be read ({error})") from error
+    split_of = {name: (rest or ["test"])[0] for name, *rest in lines}
+    if wrong := sorted({*split_of.values()} - {*SPLITS}):
+        raise ValueError(f"source.split_file={split_file}: no split is called {wrong[0]!r}: {', '.join(SPLITS)}")
+    if missing := sorted({*split_of} - {unit.video for unit in units}):
+        raise ValueError(f"source.split_file={split_file}: {len(missing)} of its videos are missing, as {missing[0]}")
+    return [replace(unit, split=split_of[unit.video]) for unit in units if unit.video in split_of]
 
 
 def first_clips(units: list[Unit], count: int | None) -> list[Unit]:

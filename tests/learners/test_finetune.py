@@ -125,6 +125,17 @@ def test_frozen_parts_stay_and_a_wrong_name_is_an_error(networks) -> None:
         tuner(networks, frozen=["decoder"]).learn(shots(1))
 
 
+def test_a_rate_of_0_is_one(networks) -> None:
+    """Not the usual one: what learns at 0 stays."""
+    method = tuner(networks, lr_generator=0.0, lr_psi=0.1, lr_w=0.0)
+    assert (method.lr_generator, method.lr_psi, method.lr_w) == (0, 0.1, 0)
+    assert tuner(networks, lr_generator=0.0).lr_psi == 0
+    generator, discriminator = method.personalize(shots(2))
+    start = {name: value.detach().clone() for name, value in named(generator)}
+    method.fine_tune(generator, discriminator, shots(2))
+    assert {name for name, value in named(generator) if not torch.equal(value, start[name])} == {"psi"}
+
+
 def test_the_average_is_behind_the_weights(networks) -> None:
     method = tuner(networks, ema_decay=0.9, epochs=5)
     generator, discriminator = method.personalize(shots(2))
@@ -315,7 +326,7 @@ def test_files_that_are_no_person(networks, tmp_path: Path) -> None:
 
 
 def test_options_are_checked(networks) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="a whole number from 1 on"):
         tuner(networks, epochs=0)
     for wrong in ({"lr_generator": 1e9}, {"lr_discriminator": -1.0}, {"lr_psi": 2.0}, {"lr_w": float("nan")},
                   {"ema_decay": 7.0}, {"num_discriminator_steps": -1}):  # fmt: skip

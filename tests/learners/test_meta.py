@@ -199,6 +199,17 @@ def test_w_under_spectral_norm() -> None:
     assert discriminator.W.weight.grad.is_sparse
 
 
+def test_norms_and_cosines_are_of_the_rows_that_the_score_sees() -> None:
+    torch.manual_seed(0)
+    learner = make_learner()
+    learner.discriminator = Discriminator(6, 32, (8, 16), None, normalize_w=True).eval()
+    e_hat, i = torch.rand(2, 16), torch.tensor([1, 4])
+    told, rows = learner.embeddings(e_hat, i), learner.discriminator.rows(i)
+    assert told["embedding/w"] == pytest.approx(float(rows.norm(dim=1).mean()), rel=1e-5)
+    with pytest.raises(ValueError, match="first_visit"):
+        MetaLearner(learner.embedder, learner.generator, learner.discriminator, learner.content, {}, first_visit=True)
+
+
 def test_w_has_a_rate_of_its_own() -> None:
     opt_g, opt_d, opt_w = make_learner(lr_w=0.5, eps=1e-5).configure_optimizers()
     assert [group["lr"] for opt in (opt_g, opt_d, opt_w) for group in opt.param_groups] == [5e-5, 2e-4, 0.5]

@@ -323,3 +323,24 @@ def test_stills_are_cropped_each_on_its_own(tmp_path: Path):
     assert [drop.clip for drop in result.drops] == ["ann/x.jpg"]
     assert len(clip.frames) == len(clip.meta["crop"]) == 10
     assert clip.meta["crop"][0] != clip.meta["crop"][9]
+
+
+def test_a_split_by_file_takes_its_videos_alone(tmp_path: Path) -> None:
+    for name in ("dev/mp4/id1/a/1", "dev/mp4/id1/b/1", "dev/mp4/id2/c/1", "dev/mp4/id2/c/2", "test/mp4/id3/d/1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.mp4").touch()
+    chosen = tmp_path / "chosen.txt"
+    chosen.write_text("id2/c\nid1/b val\n\n")
+    source = VoxCeleb2(str(tmp_path), split_file=str(chosen))
+    assert [(unit.split, unit.clip) for unit in source.units()] == [
+        ("val", "id1/b/1"), ("test", "id2/c/1"), ("test", "id2/c/2")
+    ]  # fmt: skip
+    for text, message in (
+        ("id1/a tset", "no split is called 'tset'"),
+        ("id9/z", "1 of its videos are missing, as id9/z"),
+    ):
+        chosen.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            source.units()
+    with pytest.raises(ValueError, match="cannot be read"):
+        VoxCeleb2(str(tmp_path), split_file=str(tmp_path / "none.txt")).units()

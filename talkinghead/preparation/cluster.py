@@ -34,30 +34,50 @@ class RayCluster:
         self.address, self.cpus, self.gpus, self.retries = address, cpus, gpus, retries
 
     def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
-        """As in `Cluster`. Raises ImportError without ray, ValueError if no worker fits, RuntimeError if a clip kills
-        its workers."""
+        """As in `Cluster`; a clip that ends its worker `retries` + 1 times is dropped. Raises ImportError without ray,
+        ValueError if no worker fits, RuntimeError if workers end before they begin."""
         try:
             import ray  # noqa: PLC0415
-            from ray.exceptions import RayActorError  # noqa: PLC0415
-            from ray.util import ActorPool  # noqa: PLC0415
         except ImportError as error:
             raise ImportError("cluster=ray needs ray: pip install -e '.[ray]'") from error
         there = {WEIGHTS_VARIABLE: str(weights_folder().absolute())}
-        ray.init(self.address, log_to_driver=False, runtime_env={"env_vars": there})
+        ray.init(self.address, runtime_env={"env_vars": there})
+        left = {job.key: job for job in jobs}
         try:
-            number = min(workers or self.room(ray.cluster_resources()), max(1, len(jobs)))
-            options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
-            remote: Any = ray.remote(max_restarts=-1, max_task_retries=self.retries, **options)(Worker)
-            pool = ActorPool([remote.remote(work) for _ in range(number)])
-            yield from pool.map_unordered(lambda worker, job: worker.run.remote(job), jobs)
-        except RayActorError as error:
-            partial_results.died(work.output, jobs, attempts=self.retries + 1)
-            raise RuntimeError(
-                f"a clip ended its worker {self.retries + 1} times (memory, or a file that crashes the decoder). "
-                f"Run the same command again to go on without it; memory short: raise cluster.cpus. {error}"
-            ) from error
+            while left:
+                yield from self._pooled(work, left, workers)
         finally:
             ray.shutdown()
+
+    def _pooled(self, work: Work, left: dict[str, Job], workers: int | None) -> Results:
+        """Take jobs out of `left` until all are done, or one has ended its worker too often, which is dropped."""
+        import ray  # noqa: PLC0415
+        from ray.exceptions import RayActorError  # noqa: PLC0415
+        from ray.util import ActorPool  # noqa: PLC0415
+
+        number = min(workers or self.room(ray.cluster_resources()), len(left))
+        options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        remote: Any = ray.remote(max_restarts=-1, max_task_retries=self.retries, **options)(Worker)
+        actors = [remote.remote(work) for _ in range(number)]
+        try:
+            pool = ActorPool(actors)
+            for job, counts in pool.map_unordered(lambda worker, job: worker.run.remote(job), [*left.values()]):
+                del left[job.key]
+                yield job, counts
+        except RayActorError as error:
+            for actor in actors:  # before the rest is given to others
+                ray.kill(actor)
+            lost = partial_results.died(work.output, [*left.values()], attempts=self.retries + 1)
+            if not lost:
+                raise RuntimeError(
+                    f"workers end before they begin a clip (memory?); raise cluster.cpus. {error}"
+                ) from error
+            for job in lost:
+                _logger.warning("%s ended its worker %d times: it is set aside", job.unit.clip, self.retries + 1)
+                partial_results.quarantine(work.output, job)
+                partial_results.close(work.output, job, work.settings.image_size)
+                del left[job.key]
+                yield job, Counts(0, 1, 0)
 
     def room(self, resources: dict[str, Any]) -> int:
         """How many workers fit the cluster. Raises ValueError if none does."""

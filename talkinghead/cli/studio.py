@@ -68,7 +68,8 @@ def serve(cfg: DictConfig) -> None:
             animator, queue, Examples(**find_examples()), about_model(cfg, animator), folder / "files",
             keep=60 * cfg.keep_minutes, study=study,
         )  # fmt: skip
-        url = launch(app, cfg.host, cfg.port, animator.limits.megabytes, prevent_thread_lock=True)
+        names = [cfg.names] if isinstance(cfg.names, str) else list(cfg.names or ())
+        url = launch(app, cfg.host, cfg.port, animator.limits.megabytes, names, prevent_thread_lock=True)
         print(f"studio: {url}" + (f" and {url}study" if study else "") + "   (Ctrl-C ends it)", flush=True)
         try:
             threading.Event().wait()

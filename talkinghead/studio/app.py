@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def build_app(
     return app
 
 
-def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float | int, **more: Any) -> str:
+def launch(
+    app: gr.Blocks, host: str, port: int | None, megabytes: float | int, names: Sequence[str] = (), **more: Any
+) -> str:
     """Serve the app; returns its address. Raises OSError where the port cannot be had."""
     plain = ["ui-sans-serif", "system-ui", "sans-serif"]  # no font of anybody else's server
     theme = gr.themes.Default(primary_hue="orange", font=plain, font_mono=["ui-monospace", "monospace"])
@@ -74,7 +77,7 @@ def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float | int, 
         raise OSError(f"port={port} is taken: choose another, or port=null for the first that is free")
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks itself whether it is there, and must not ask a proxy
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), host, "localhost", "127.0.0.1"]))
-    guard = Middleware(Guard, host=host, functions=app.fns.keys)
+    guard = Middleware(Guard, host=host, functions=app.fns.keys, names=names)
     _, url, _ = app.launch(
         app_kwargs={"middleware": [guard]},
         server_name=host, server_port=port, share=False, max_file_size=round(megabytes * 1e6), theme=theme, css=CSS,

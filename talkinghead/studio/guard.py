@@ -29,10 +29,13 @@ class Guard:
     Args:
         host: that the studio listens on
         functions: the numbers of the functions that the pages call
+        names: further ones it answers to, such as that of the server before it
     """
 
-    def __init__(self, app: ASGIApp, host: str, functions: Callable[[], Collection[int]]) -> None:
-        self.app, self.host, self.functions = app, host, functions
+    def __init__(
+        self, app: ASGIApp, host: str, functions: Callable[[], Collection[int]], names: Collection[str] = ()
+    ) -> None:
+        self.app, self.host, self.functions, self.names = app, host, functions, {name.lower() for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass it on, or answer."""
@@ -74,7 +77,7 @@ class Guard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        if name in ("localhost", self.host):
+        if name in ("localhost", self.host, *self.names):
             return True
         try:
             number = ipaddress.ip_address(name)

@@ -40,12 +40,13 @@ def ask(
     content: bytes = b"",
     host: str = "127.0.0.1",
     name: str = "127.0.0.1:7860",
+    names: tuple[str, ...] = (),
     **headers: str,
 ) -> httpx.Response:
     """The answer of a studio that listens on `host`, called by `name`."""
 
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(Guard(behind, host, lambda: {0, 1, 2}))
+        transport = httpx.ASGITransport(Guard(behind, host, lambda: {0, 1, 2}, names))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7860") as client:
             return await client.request(method, path, content=content, headers={"host": name, **headers})
 
@@ -74,6 +75,15 @@ def test_its_own_pages_pass() -> None:
 ])  # fmt: skip
 def test_it_answers_to_its_own_names(host: str, name: str, passes: bool) -> None:
     assert ask("/", host=host, name=name).status_code == (200 if passes else 421)
+
+
+def test_behind_another_server_it_answers_to_that_ones_name() -> None:
+    mine, origin = ("Studio.example.org",), {"origin": "https://studio.example.org"}
+    assert ask("/", name="studio.example.org", names=mine).status_code == 200
+    sent = json.dumps(CALL).encode()
+    assert ask(QUEUE, "POST", sent, name="studio.example.org", names=mine, **origin).status_code == 200
+    assert ask("/", name="studio.example.org").status_code == 421
+    assert ask("/", name="evil.example", names=mine).status_code == 421
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])

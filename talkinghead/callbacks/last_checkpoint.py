@@ -22,6 +22,9 @@ from talkinghead.data.remote import DataFault
 
 STOP = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 REQUEUE_TIMEOUT_S = 60
+ASK_EVERY = (
+    4  # steps after which several ranks ask each other whether to save or stop; then the host waits for the device
+)
 TERMINATED = 128 + signal.SIGTERM  # exit status; a requeued job has not failed
 
 log = logging.getLogger(__name__)
@@ -33,8 +36,8 @@ class LastCheckpoint(Checkpoint):
     SIGTERM and Ctrl-C stop the run; SIGUSR1, which SLURM sends before a job's time is up, also requeues the job.
     A signal to any one rank stops all of them. The file is replaced whole, so a killed run always finds a complete one,
     and always written between two training steps, so a run that goes on from it ends with the same weights. After a
-    step that a validation follows, it is written behind that. Signals therefore wait for the step, and for a validation
-    that is under way; a second Ctrl-C does not.
+    step that a validation follows, it is written behind that. Signals therefore wait for the step (of several ranks, up
+    to `ASK_EVERY` steps), and for a validation that is under way; a second Ctrl-C does not.
     Lightning calls checkpoint callbacks last, so every other callback's state is up to date in the file.
     """
 
@@ -53,6 +56,8 @@ class LastCheckpoint(Checkpoint):
                 signal.signal(name, self._receive)  # when the run ends, Lightning puts back what was before it began
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        if trainer.world_size > 1 and (trainer.fit_loop.total_batch_idx + 1) % ASK_EVERY:
+            return
         due = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
         wanted = due or bool(self._received) or self._fault(trainer) is not None
         if trainer.strategy.reduce_boolean_decision(wanted, all=False) and not validation_or_end_follows(trainer):

@@ -1,6 +1,6 @@
 """Contact sheets: for every test person and shot count, a few hold-out frames and the outputs of each method."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,13 @@ from talkinghead.names import as_path_part
 from talkinghead.types import Person
 
 
-class ContactSheets(L.Callback):
-    """Writes `<dirpath>/<data>/T8/<person>.png`: first shot | driving landmarks | target | each method.
+class PeopleFiles(L.Callback):
+    """Abstract: a file for each test person and shot count, `<dirpath>/<data>/T8/<person>`, which wandb is shown."""
 
-    Args:
-        num_rows: number of hold-out frames shown, evenly spaced
-        num_logged: so many people are shown to loggers that take pictures, as `people/T=8`
-    """
+    suffix = ""
 
-    def __init__(self, dirpath: Path | str, num_rows: int = 4, num_logged: int = 8) -> None:
+    def __init__(self, dirpath: Path | str) -> None:
         self.dirpath = Path(dirpath)
-        self.num_rows, self.num_logged = num_rows, num_logged
         self._written: dict[str, list[Path]] = {}
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -34,22 +30,58 @@ class ContactSheets(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Person, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Write the sheets of one person; every rank writes those of its own people."""
+        """Write the files of one person; every rank writes those of its own people."""
+        if not self.wanted(batch_idx):
+            return
         folder = self.dirpath.joinpath(*map(as_path_part, str(pl_module.data).split("/")))
         for prefix in dict.fromkeys(name.split("/")[0] for name in outputs):
             mine = {name.split("/")[1]: x_hat for name, x_hat in outputs.items() if name.split("/")[0] == prefix}
-            path = folder / prefix.replace("=", "") / f"{as_path_part(batch.key)}.png"
-            write_png(path, draw_grid(self._columns(batch, mine)))
+            path = folder / prefix.replace("=", "") / f"{as_path_part(batch.key)}{self.suffix}"
+            self.write(path, batch, mine)
             self._written.setdefault(prefix, []).append(path)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the sheets of the first people of this rank."""
+        """Show those of the first rank."""
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, WandbLogger):
                 for prefix, paths in self._written.items():
-                    shown = paths[: self.num_logged]
-                    names = [path.stem for path in shown]
-                    logger.log_image(f"people/{prefix}", [str(path) for path in shown], caption=names)
+                    self.show(logger, prefix, paths)
+
+    def wanted(self, number: int) -> bool:
+        """Whether the `number`-th person of this rank gets files."""
+        return True
+
+    def write(self, path: Path, person: Person, outputs: Mapping[str, Tensor]) -> None:
+        """Write the file of a person for one shot count; `outputs`: method -> [F, 3, H, W] in [-1, 1]."""
+        raise NotImplementedError
+
+    def show(self, logger: WandbLogger, prefix: str, paths: Sequence[Path]) -> None:
+        """Log the files of one shot count, `T=8`."""
+        raise NotImplementedError
+
+
+class ContactSheets(PeopleFiles):
+    """Writes `<dirpath>/<data>/T8/<person>.png`: first shot | driving landmarks | target | each method.
+
+    Args:
+        num_rows: number of hold-out frames shown, evenly spaced
+        num_logged: so many people are shown to loggers that take pictures, as `people/T=8`
+    """
+
+    suffix = ".png"
+
+    def __init__(self, dirpath: Path | str, num_rows: int = 4, num_logged: int = 8) -> None:
+        super().__init__(dirpath)
+        self.num_rows, self.num_logged = num_rows, num_logged
+
+    def write(self, path: Path, person: Person, outputs: Mapping[str, Tensor]) -> None:
+        """A row for each of a few hold-out frames."""
+        write_png(path, draw_grid(self._columns(person, outputs)))
+
+    def show(self, logger: WandbLogger, prefix: str, paths: Sequence[Path]) -> None:
+        """As pictures."""
+        shown = paths[: self.num_logged]
+        logger.log_image(f"people/{prefix}", [str(path) for path in shown], caption=[path.stem for path in shown])
 
     def _columns(self, person: Person, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         num_targets = len(person.target.images)

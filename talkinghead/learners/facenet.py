@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from talkinghead.data.labelled_frames import Faces, LabelledFrames
 from talkinghead.models.facenet import Face, FaceNet, to_bytes
+from talkinghead.models.layers import resample
 from talkinghead.pixels import to_float
 from talkinghead.storage import write_atomic
 
@@ -203,7 +204,7 @@ def augment(
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(n, 2, 2)
     matrix = turn * zoom[:, None, None]  # grid_sample: output place -> input place, in units of half an image
     grid = F.affine_grid(torch.cat([matrix, shift[:, :, None]], dim=2), list(x.shape), align_corners=False)
-    x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    x = resample(x, grid, "reflection")
     places = (2 * landmarks - 1 - shift[:, None]) @ torch.linalg.inv(matrix).transpose(1, 2)
 
     softened = F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from talkinghead.faces.landmark_image import MIRROR, draw_landmarks
 from talkinghead.models.fsth import PersonalGenerator
+from talkinghead.models.layers import resample
 from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator, show
 from talkinghead.reenactment.expressions import Expressions
 from talkinghead.types import Frames
@@ -173,7 +174,7 @@ def moved_alike(images: list[Tensor], points: list[Tensor]) -> tuple[list[Tensor
     # grid_sample reads each output place from an input place: x_in = back x_out + shift, in half sides of the picture.
     back = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], 1)
     grid = F.affine_grid(torch.cat([back, shift[:, :, None]], 2), [count, 3, size, size], align_corners=False)
-    pictures = [F.grid_sample(part, grid, padding_mode="reflection", align_corners=False) for part in images]
+    pictures = [resample(part, grid, "reflection") for part in images]
     ahead = torch.linalg.inv(back)  # points go the other way: x_out = back^-1 (x_in - shift)
     unit = [(part + 0.5) * (2 / size) - 1 - shift[:, None] for part in points]
     return pictures, [((part @ ahead.transpose(1, 2)) + 1) * (size / 2) - 0.5 for part in unit]

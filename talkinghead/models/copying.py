@@ -3,11 +3,11 @@
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from talkinghead.models.guide import guide
+from talkinghead.models.layers import resample
 from talkinghead.models.nearest_frame import nearest_index
 from talkinghead.types import Frames, Reenactor
 
@@ -37,7 +37,7 @@ class WarpedFrame:
         def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
             nearest = nearest_index(driving.points, shots.points)
             flow = guide(shots.images[nearest], shots.points[nearest], driving.points).flow
-            return F.grid_sample(shots.images[nearest].float(), flow, padding_mode="border", align_corners=False)
+            return resample(shots.images[nearest].float(), flow)
 
         return reenact
 

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from talkinghead.models.layers import resample
+
 HEAD_POINTS = Path(__file__).with_name("head_points.json")
 CELL = 4  # pixels between the nodes at which the splines are evaluated
 # Of the splines at each kind of control point: 0 would interpolate exactly, more smooths.
@@ -71,7 +73,7 @@ def guide(shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], drivi
         nodes = splines(driving, source, size)  # backward: each output place says where to read in the shot
         flow = upsampled(nodes, size)
         known = openings(source, driving, size) * unfolded(nodes, size)
-        warped = F.grid_sample(shot.float(), flow, padding_mode="border", align_corners=False)
+        warped = resample(shot.float(), flow)
     return Guide(warped * known, flow, known)
 
 
@@ -217,4 +219,4 @@ def close_ups(image: Float[Tensor, "B C H W"], points: Float[Tensor, "B 68 2"]) 
     side = max(32, size // 4)
     grid = middles[:, None] + halves[:, None, None] * centres(side, image.device)
     pictures = image.float().repeat(3, 1, 1, 1)
-    return F.grid_sample(pictures, grid.unflatten(1, (side, side)), padding_mode="border", align_corners=False)
+    return resample(pictures, grid.unflatten(1, (side, side)))

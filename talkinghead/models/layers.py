@@ -348,3 +348,20 @@ class SelfAttention(nn.Module):
         attended = F.scaled_dot_product_attention(*one_head, scale=1.0)[:, 0]  # SAGAN has no 1 / sqrt(C/8)
         attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.gamma * self.out(attended)
+
+
+FAR = 1e6  # half sides of a picture; PyTorch's own reflection fails on the largest numbers
+
+
+def resample(
+    x: Float[Tensor, "B C H W"], grid: Float[Tensor, "#B h w 2"], padding_mode: str = "border",
+    align_corners: bool = False,
+) -> Float[Tensor, "B C h w"]:  # fmt: skip
+    """`F.grid_sample`, bilinear; NaN where the grid is not finite.
+
+    On CPUs, PyTorch 2.11's backward pass reads beyond the picture for NaN, and ends the process with a segmentation
+    fault, where a collapsing training ought to be told as that.
+    """
+    safe = grid.nan_to_num(nan=0.0).clamp(-FAR, FAR)
+    moved = F.grid_sample(x, safe, padding_mode=padding_mode, align_corners=align_corners)
+    return moved + (0 * grid.detach()).sum(-1)[:, None]  # 0 or NaN

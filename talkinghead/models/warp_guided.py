@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from talkinghead.models.guide import guide
-from talkinghead.models.layers import AdaptiveBlock, DownBlock, InstanceNorm, conv, normalized
+from talkinghead.models.layers import AdaptiveBlock, DownBlock, InstanceNorm, conv, normalized, resample
 from talkinghead.models.memory_format import layout_of
 from talkinghead.types import Episode, Frames
 
@@ -105,9 +105,7 @@ class WarpGuidedSynthesizer(nn.Module):
         picture, logits = F.pixel_shuffle(parts[:, :24], 2).split(3, dim=1)
         correction = F.interpolate(REACH * torch.tanh(parts[:, 24:]), scale_factor=2.0, mode="bilinear")
         move = offset / OFFSET_SCALE + (correction if self.preset.corrected else 0)
-        moved = F.grid_sample(
-            shot, identity_flow(shot) + move.movedim(1, -1), padding_mode="border", align_corners=False
-        )
+        moved = resample(shot, identity_flow(shot) + move.movedim(1, -1))
         masks = logits.softmax(1) * torch.cat(
             [known, known if self.preset.unwarped else 0 * known, torch.ones_like(known)], 1
         )
@@ -198,7 +196,7 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
         distance = distance.masked_fill(distance < SAME * eyes, float("inf"))
         nearest, alone = distance.argmin(1), distance.isinf().all(1)
         flow = guide(batch.images, batch.points, moved).flow
-        itself = F.grid_sample(batch.images.float(), flow, padding_mode="border", align_corners=False)
+        itself = resample(batch.images.float(), flow)
         shot = torch.where(alone[:, None, None, None], itself, self.shots[nearest])
         return shot, torch.where(alone[:, None, None], moved, self.points[nearest])
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from talkinghead.models.layers import IMAGE_CHANNELS
+from talkinghead.models.layers import IMAGE_CHANNELS, resample
 from talkinghead.models.memory_format import layout_of
 
 Sampler = Float[Tensor, "B H W 2"]  # place of each output pixel in the input: (x, y), -1 and 1 are the outermost pixels
@@ -23,7 +23,7 @@ def identity(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "1 H W 2"]:
 def warp(x: Float[Tensor, "B 3 H W"], sampler: Sampler) -> Float[Tensor, "B 3 H W"]:
     """Sample x bilinearly, in fp32; beyond the border, border pixels are repeated."""
     with torch.autocast(x.device.type, enabled=False):
-        return F.grid_sample(x.float(), sampler, mode="bilinear", padding_mode="border", align_corners=True)
+        return resample(x.float(), sampler, align_corners=True)
 
 
 class Down(nn.Module):

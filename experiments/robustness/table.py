@@ -41,6 +41,7 @@ def look_at(status: Path) -> Row:
     log = [row for row in rows_of(run / "metrics" / "metrics.csv") if row.get("loss/cnt")]
     last = {row["method"]: row for row in rows_of(run / "validation.csv")}
     told = [line for line in run.with_suffix(".log").read_text().splitlines() if line.startswith("train.py: ")]
+    said = told[-1] if told else ""
     return {
         "generator": generator, "run": name, "exit": status.read_text().strip(),
         "steps": str(1 + int(log[-1]["step"])) if log else "0",
@@ -49,7 +50,7 @@ def look_at(status: Path) -> Row:
         "ssim": last["model"]["ssim"] if "model" in last else "",
         "ssim_nearest": last["nearest"]["ssim"] if "nearest" in last else "",
         "evidence": str(len(list(run.rglob("collapse-*.pt")))),
-        "said": told[-1].removeprefix("train.py: ").replace(str(run.parent), "...").split(". ")[0][:200] if told else "",
+        "said": said.removeprefix("train.py: ").replace(str(run.parent), "...").split(". ")[0][:200],
     }  # fmt: skip
 
 
@@ -60,10 +61,15 @@ def rows_of(path: Path) -> list[Row]:
 
 def build_table() -> str:
     """Markdown: one line for each group of runs."""
-    lines = [
-        "| runs | generator | ended well | L_CNT at first, at last | SSIM on new people | stopped, batch saved | what it said |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = (
+        "runs",
+        "generator",
+        "ended well",
+        "L_CNT at first, at last",
+        "SSIM on new people",
+        "stopped, batch saved",
+    )
+    lines = [f"| {' | '.join(columns)} | what it said |", "|---|---|---|---|---|---|---|"]
     rows = list(read_csv(RESULTS))
     for prefix, label in GROUPS.items():
         for generator, name in GENERATORS.items():

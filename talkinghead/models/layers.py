@@ -251,7 +251,8 @@ class InstanceNorm(nn.Module):
     """Zero mean and unit variance per image and channel; then a scale and a shift.
 
     With `affine` they are parameters of the layer; without, `scale_shift` passes them, two values per channel: AdaIN
-    (Huang and Belongie, arXiv 1703.06868). The paper gives no eps; the authors' code has 1e-4. Scales are stored as differences from 1, so zeros mean plain instance norm.
+    (Huang and Belongie, arXiv 1703.06868). The paper gives no eps; the authors' code has 1e-4. Scales are stored as
+    differences from 1, so zeros mean plain instance norm.
 
     >>> adain, x = InstanceNorm(3, affine=False), torch.randn(1, 3, 8, 8)
     >>> h = adain(x, torch.tensor([[1.0, 0, 0, 0, 0, 5]]))  # scales 1 + (1, 0, 0), shifts (0, 0, 5)

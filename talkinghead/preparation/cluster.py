@@ -2,6 +2,7 @@
 
 import logging
 import math
+import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -111,7 +112,7 @@ class SlurmCluster:
             `slurm_partition`, `slurm_account`, ... A task whose time is up is queued again and resumes.
         max_tasks: per array, at most SLURM's MaxArraySize
         poll_s: seconds between two looks at the tasks
-        executor: "slurm", or "local" for processes of this machine, to try it out
+        executor: submitit's; "local", processes of this machine, is for tests: it leaves them alone when stopped
     """
 
     ROUNDS = 4  # in which what was left undone is submitted again
@@ -163,8 +164,8 @@ class SlurmCluster:
                 if waiting and not done:
                     time.sleep(self.poll_s)
         finally:
-            for task in waiting:
-                task.cancel(check=False)
+            if waiting and self.executor == "slurm":  # by their array, for there may be a thousand
+                subprocess.run(["scancel", *{task.job_id.split("_")[0] for task in waiting}], check=False)
 
     def _executor(self, work: Work, workers: int) -> Any:
         try:

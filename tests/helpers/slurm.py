@@ -148,7 +148,9 @@ def sacct(arguments: list[str]) -> int:
 
 
 def scancel(arguments: list[str]) -> int:
-    """Nothing is left to cancel."""
+    """Note what is cancelled."""
+    with open(os.environ["FAKE_REQUEUED"], "a") as file:
+        file.write(f"cancelled {' '.join(arguments)}\n")
     return 0
 
 

@@ -144,3 +144,18 @@ def test_an_array_is_submitted_as_asked(videos: Path, tmp_path: Path, monkeypatc
     for part in ("('array', '0-1%1')", "('cpus-per-task', '2')", "('partition', 'day')", "('time', '7')"):
         assert part in submitted
     assert [step.split()[:2] for step in steps] == [["1", "2"]] * 2, "tasks with both of their CPUs"
+
+
+@pytest.mark.slow
+def test_a_stopped_run_cancels_its_array(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm = Slurm(tmp_path / "slurm", "24.05.4")
+    for name, value in slurm.environment().items():
+        monkeypatch.setenv(name, value)
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("talkinghead.preparation.cluster.time.sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(videos, tmp_path / "data", cluster=SlurmCluster(max_tasks=2)).run()
+    assert slurm.requeued.read_text() == "cancelled 77\n"

@@ -201,7 +201,7 @@ def tables(folder: Path) -> list[Case]:
     """Those of experiments/, in a copy."""
     shutil.copytree(ROOT / "experiments", folder / "experiments")
     shutil.copy(ROOT / "README.md", folder)
-    return [Case(f"{path.parent.name}/table.py", [str(path)], after=1.2)
+    return [Case(f"{path.parent.name}/table.py", [str(path)], after=0.6)
             for path in sorted((folder / "experiments").glob("*/table.py"))]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from talkinghead.data.shards import Clip, DatasetInfo
 from talkinghead.faces.detectors import Dlib, FaceAlignment, boxes_of, landmarks_of
 from talkinghead.faces.landmark_image import interocular
+from talkinghead.faces.tracking import batches as in_batches
 from talkinghead.preparation import partial_results
 from talkinghead.preparation.clip import Settings
 from talkinghead.preparation.partial_results import read_clips
@@ -136,10 +137,11 @@ def batches(arguments: argparse.Namespace) -> None:
                 detector = FaceAlignment(threshold=0.999, batch_size=size, bf16=bf16)
                 detector.__dict__["_networks"] = load_face_alignment(s3fd_file, fan_file, "auto", 0.999, False, bf16)
                 seconds = []
-                list(landmarks_of(images[:1], boxes[:1], detector))  # the first call compiles
-                for run in (boxes_of(images, detector), landmarks_of(images, boxes, detector)):
+                landmarks_of(images[:1], boxes[:1], detector)  # the first call compiles
+                for search in (boxes_of, lambda part, one: landmarks_of(part, boxes[: len(part)], one)):
                     start = time.perf_counter()
-                    list(run)
+                    for _, part in in_batches(enumerate(images), detector):
+                        search(part, detector)
                     seconds.append((time.perf_counter() - start) / len(images))
                 rates = f"S3FD {1 / seconds[0]:.2f}, FAN {1 / seconds[1]:.2f} frames/s"
                 print(f"batches of {size:2}, {'bf16' if bf16 else 'fp32'}: {rates}", flush=True)

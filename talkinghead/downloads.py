@@ -1,6 +1,5 @@
 """Downloads that go on where they broke off, and get their name once they are whole and their checksum is right."""
 
-import hashlib
 import http.client
 import logging
 import os
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from talkinghead.machine import lock
-from talkinghead.storage import FULL, errors_name
+from talkinghead.storage import FULL, digest, errors_name
 
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses after connections that broke without having brought anything
 TIMEOUT_S = 60.0
@@ -54,7 +53,7 @@ def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "sha256")
                 file.truncate(0)
                 _download(url, file)
         if not _is_right(part, checksum, algorithm):
-            found = _digest(part, algorithm)
+            found = digest(part, algorithm)
             part.unlink()
             raise OSError(f"{url} brought another file: {algorithm} {found}, expected {checksum}…; it is not kept")
         os.replace(part, target)
@@ -141,9 +140,4 @@ def _size(file: BinaryIO) -> int:
 
 
 def _is_right(path: Path, checksum: str, algorithm: str) -> bool:
-    return not checksum or _digest(path, algorithm).startswith(checksum)
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    return not checksum or digest(path, algorithm).startswith(checksum)

@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the imports that take seconds
     program("talkinghead.pretrained")
 
 import argparse
-import hashlib
 import logging
 import os
 import subprocess
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talkinghead.downloads import fetch
+from talkinghead.storage import digest
 
 WEIGHTS_VARIABLE = "TALKINGHEAD_WEIGHTS"
 _SHIPPED = Path(__file__).parent / "models"  # files that are part of the package
@@ -289,12 +289,6 @@ def check_sha256(path: Path, sha256: str) -> None:
             f"{path} is damaged or another file: SHA-256 {found}, expected {sha256}…; delete it and try again"
         )
     _CHECKED.add(key)
-
-
-def digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal checksum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:

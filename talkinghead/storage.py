@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import io
 import os
 import secrets
@@ -82,6 +83,12 @@ def check_file(name: str, path: str | Path, otherwise: str = "") -> Path:
     if path.exists():
         raise ValueError(f"{name}={path}: it is a pipe or a device: save what it holds as a file, and give that")
     raise FileNotFoundError(f"{name}={path}: there is no such file{otherwise}")
+
+
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal checksum of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def in_one_line(error: BaseException) -> str:

@@ -22,9 +22,8 @@ from talkinghead.data.remote import DataFault
 
 STOP = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 REQUEUE_TIMEOUT_S = 60
-ASK_EVERY = (
-    4  # steps after which several ranks ask each other whether to save or stop; then the host waits for the device
-)
+# Several ranks ask each other only after so many steps whether to save or stop: the host waits for the device then.
+ASK_EVERY = 4
 TERMINATED = 128 + signal.SIGTERM  # exit status; a requeued job has not failed
 
 log = logging.getLogger(__name__)

@@ -86,14 +86,13 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
 
 def mistaken(name: str, arguments: Any, offers: Mapping[str, Sequence[str]]) -> str | None:
     """What is wrong with the flags, or with groups and sections that are given nothing; None: neither."""
-    options: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    sections = [key for key, value in options.items() if isinstance(value, dict)]
     empty = (one.split("=")[0] for one in arguments.overrides if one.lower().endswith(("=null", "=none", "=")))
     for key in empty:
         there = list(offers.get(key, sorted(path.stem for path in (CONF / key).glob("*.yaml"))))
         if there and "none" not in there:
             return f"{key}=null: one of its choices is wanted: {', '.join(there)}"
-        if not there and key in sections:
+        options: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+        if not there and isinstance(options.get(key), dict):
             return f"{key}=null: its options are given one by one, as {key}.NAME=VALUE (--help lists them)"
     if arguments.multirun and not shutil.which("srun") and any(one in SLURM for one in arguments.overrides):
         return "hydra/launcher=slurm: there is no srun here; start this where sbatch and srun are"

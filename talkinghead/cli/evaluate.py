@@ -29,9 +29,9 @@ from talkinghead.evaluation.results import Results
 from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
 from talkinghead.models.trusted import inside, section_of
 from talkinghead.options import Range, check_numbers
-from talkinghead.pretrained import digest, set_weights_folder
+from talkinghead.pretrained import set_weights_folder
 from talkinghead.reporting.sweep_table import ROWS, finish
-from talkinghead.storage import write_csv
+from talkinghead.storage import digest, write_csv
 
 log = logging.getLogger(__name__)
 NUMBERS = {"preview_every": Range(0, optional=True)}

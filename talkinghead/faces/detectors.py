@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -58,25 +58,20 @@ class BatchDetector(Detector, Protocol):
         ...
 
 
-def boxes_of(images: Sequence[UInt8[np.ndarray, "_ _ 3"]], detector: Detector) -> Iterator[Float[np.ndarray, "_ 4"]]:
-    """The faces of each picture, in batches where the detector has them."""
-    if not isinstance(detector, BatchDetector):
-        yield from map(detector.boxes, images)
-        return
-    for first in range(0, len(images), detector.batch_size):
-        yield from detector.boxes_of(images[first : first + detector.batch_size])
+def boxes_of(images: Sequence[UInt8[np.ndarray, "_ _ 3"]], detector: Detector) -> list[Float[np.ndarray, "_ 4"]]:
+    """The faces of each picture: together, where the detector takes several (then at most its `batch_size`)."""
+    if images and isinstance(detector, BatchDetector):
+        return detector.boxes_of(images)
+    return [detector.boxes(image) for image in images]
 
 
 def landmarks_of(
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Sequence[Float[np.ndarray, " 4"]], detector: Detector
-) -> Iterator[Float[np.ndarray, "68 2"]]:
-    """The landmarks of the face in the box of each picture, in batches where the detector has them."""
-    if not isinstance(detector, BatchDetector):
-        yield from map(detector.landmarks, images, boxes)
-        return
-    for first in range(0, len(images), detector.batch_size):
-        batch = slice(first, first + detector.batch_size)
-        yield from detector.landmarks_of(images[batch], boxes[batch])
+) -> list[Float[np.ndarray, "68 2"]]:
+    """The landmarks of the face in the box of each picture, likewise."""
+    if images and isinstance(detector, BatchDetector):
+        return detector.landmarks_of(images, boxes)
+    return [detector.landmarks(image, box) for image, box in zip(images, boxes, strict=True)]
 
 
 class WrappedDetector:

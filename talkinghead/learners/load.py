@@ -13,7 +13,7 @@ from talkinghead.learners.checkpoints import git_commit, image_size_of, networks
 from talkinghead.learners.finetune import FeedForward, FineTuner
 from talkinghead.learners.finetune_defaults import measured
 from talkinghead.models.trusted import built, inside, section_of
-from talkinghead.pretrained import digest
+from talkinghead.storage import digest
 
 Loss = tuple[nn.Module, dict[str, float]]  # L_CNT, and weights by name
 LANDMARK_STYLE = "dlib's 68 points, drawn by talkinghead.faces.landmark_image.draw_landmarks: lines 2 px wide at 256 px"

@@ -75,10 +75,8 @@ class RayCluster:
                 ) from error
             for job in lost:
                 _logger.warning("%s ended its worker %d times: it is set aside", job.unit.clip, self.retries + 1)
-                partial_results.quarantine(work.output, job)
-                partial_results.close(work.output, job, work.settings.image_size)
                 del left[job.key]
-                yield job, Counts(0, 1, 0)
+                yield job, work.set_aside(job)
 
     def room(self, resources: dict[str, Any]) -> int:
         """How many workers fit the cluster. Raises ValueError if none does."""
@@ -136,9 +134,7 @@ class SlurmCluster:
                 del left[job.key]
             for job in partial_results.died(work.output, [*left.values()]):
                 if partial_results.deaths(work.output, job) >= work.max_deaths:
-                    partial_results.quarantine(work.output, job)
-                    partial_results.close(work.output, job, work.settings.image_size)
-                    yield job, Counts(0, 1, 0)
+                    yield job, work.set_aside(job)
                     del left[job.key]
         if left:
             logs = work.output / partial_results.WORK_FOLDER / "submitit"

@@ -97,7 +97,8 @@ class Runner:
                 partial_results.quarantine(self.output, job)
             else:
                 left.append(job)
-        work = Work(self.detector, self.settings, self.output, self.max_deaths)
+        suspects = [job for job in left if partial_results.key_of(job) in state.deaths]
+        work = Work(self.detector, self.settings, self.output, self.max_deaths, suspects)
         with (
             Progress(self.console, len(jobs), len(jobs) - len(left)) as progress,
             closing(self.cluster.results(work, left, self.workers)) as results,

@@ -2,7 +2,7 @@
 
 import logging
 import multiprocessing
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -40,11 +40,14 @@ class WorkerDied(RuntimeError):
 class Work:
     """Prepares one job, and writes the shard whose last job it was; sent to every worker once."""
 
-    def __init__(self, detector: Detector, settings: Settings, output: Path, max_deaths: int = 2) -> None:
+    def __init__(
+        self, detector: Detector, settings: Settings, output: Path, max_deaths: int = 2, suspects: Sequence[Job] = ()
+    ) -> None:  # fmt: skip
         self.detector = detector
         self.settings = settings
         self.output = output
         self.max_deaths = max_deaths  # how often a job may kill its worker
+        self.suspects = suspects  # jobs at which workers died in an earlier run
 
     def __call__(self, job: Job) -> Counts:
         partial_results.begin(self.output, job)
@@ -55,6 +58,12 @@ class Work:
             partial_results.end(self.output, job)  # not reached if the worker dies
         partial_results.close(self.output, job, self.settings.image_size)
         return Counts(len(result.clips), len(result.drops), result.decoded)
+
+    def set_aside(self, job: Job) -> Counts:
+        """Drop a job that kills its workers, in its worker's place."""
+        partial_results.quarantine(self.output, job)
+        partial_results.close(self.output, job, self.settings.image_size)
+        return Counts(0, 1, 0)
 
 
 Results = Generator[tuple[Job, Counts], None, None]
@@ -85,8 +94,7 @@ class LocalProcesses:
             yield from ((job, work(job)) for job in jobs)
             return
         workers, left = workers or num_cpus(), {job.key: job for job in jobs}
-        died_at = partial_results.scan(work.output).deaths
-        suspects = [job for job in jobs if partial_results.key_of(job) in died_at]
+        suspects = list(work.suspects)
         while left:
             for job in suspects:
                 yield job, self._alone(work, job)
@@ -117,9 +125,7 @@ class LocalProcesses:
             except WorkerDied:
                 partial_results.died(work.output, [job])
                 if partial_results.deaths(work.output, job) >= work.max_deaths:
-                    partial_results.quarantine(work.output, job)
-                    partial_results.close(work.output, job, work.settings.image_size)
-                    return Counts(0, 1, 0)
+                    return work.set_aside(job)
 
     def _together(self, work: Work, jobs: list[Job], workers: int) -> Results:
         context = multiprocessing.get_context("spawn")

@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the imports that take seconds
     program("talkinghead.tools.check_shards")
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.progress import Progress
 
 from talkinghead.data.shards import DATASET_FILE, DatasetInfo, ShardEntry
 from talkinghead.progress import columns
+from talkinghead.storage import digest
 
 
 def main() -> int:
@@ -56,8 +56,7 @@ def difference(path: Path, entry: ShardEntry) -> str | None:
     if (length := path.stat().st_size) != entry.bytes:
         return f"{length} bytes, and not {entry.bytes}"
     try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = digest(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None if found == entry.sha256 else "damaged: another sha256"

@@ -29,8 +29,7 @@ from talkinghead.evaluation.tasks import SelfReenactment
 from talkinghead.metrics.frechet import FrechetDistance
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.copying import MeanFrame, NearestFrame
-from talkinghead.pretrained import digest
-from talkinghead.storage import read_csv
+from talkinghead.storage import digest, read_csv
 from talkinghead.types import Frames
 from tests.helpers.data_sets import SIZE, make_clip, write_data_set
 

@@ -25,7 +25,8 @@ from talkinghead.learners.facenet import (
 )  # fmt: skip
 from talkinghead.losses import activation_distance
 from talkinghead.models.facenet import FaceNet, FaceNetFeatures, facenet_synthetic, fold, load_facenet, to_bytes
-from talkinghead.pretrained import SOURCES, digest, find
+from talkinghead.pretrained import SOURCES, find
+from talkinghead.storage import digest
 
 SIZE, FRAMES = 64, 6
 

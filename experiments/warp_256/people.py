@@ -20,7 +20,7 @@ FRAMES, COLUMNS = 3, 8
 
 def main(path: Path, first: int = 0, side: int = 160, count: int = 64, augmented: bool = False) -> None:
     """The people are those of data=synthetic_256."""
-    plan = RenderPlan(image_size=256, supersampling=2, fps=1.6, seed=0, quality=95, device="cpu", looks=2)
+    plan = RenderPlan(image_size=256, supersampling=2, fps=1.6, seed=0, quality=95, device="cpu", looks=3)
     cells = []
     for person in range(first, first + count):
         clip = render_clip(ClipPlan("train", person, person, 0, person, FRAMES), plan)

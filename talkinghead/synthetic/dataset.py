@@ -30,8 +30,8 @@ from talkinghead.synthetic.person import make_person
 from talkinghead.synthetic.renderer import Renderer
 from talkinghead.synthetic.scene import CROP_MIDDLE, CROP_RATIO, Head, film, make_head
 
-LOOKS = (1, 2)  # add one when the same seed gives other pictures, and leave the others as they are
-FOCUSED = 0.8  # share of rooms in focus, of looks 2
+LOOKS = (1, 2, 3)  # add one when the same seed gives other pictures, and leave the others as they are
+FOCUSED = 0.8  # share of rooms in focus, of looks 2 and 3
 PARAMETERS_FILE = "render.json"
 FIRST_PERSON = {"train": 0, "val": 400_000, "test": 600_000, "cross": 600_000}
 
@@ -78,7 +78,8 @@ class SyntheticDataset:
         fps: frames per second of the motion
         seed: other seed, other people
         looks: 1: bare heads; 2: some wear glasses, hats, scarves, earrings, skin and hair have relief, rooms are in
-            focus, and training frames are taken to extremes (`motion.widen`)
+            focus, and training frames are taken to extremes (`motion.widen`); 3: lit teeth below the upper lip, more
+            extremes
         workers: processes; None means one per core. With a CUDA device all is rendered in this process
     """
 
@@ -265,7 +266,7 @@ def render_clip(clip: ClipPlan, plan: RenderPlan) -> Clip:
     motion = make_motion(make_person(mover, head.body).personality, mover, clip.clip, clip.frames, plan.fps, names)
     renderer = _renderer(plan.image_size, plan.supersampling, plan.device)
     if plan.looks > 1 and clip.split == "train":
-        motion = widen(motion, mover * 64 + clip.clip, names)
+        motion = widen(motion, mover * 64 + clip.clip, names, speaking=plan.looks > 2)
     room = head.person.seed * 64 + clip.clip
     in_focus = plan.looks > 1 and bool(np.random.default_rng([room, 11]).uniform() < FOCUSED)
     picture = film(head, motion, renderer, room, in_focus=in_focus)
@@ -296,7 +297,7 @@ def _head(seed: int, image_size: int, looks: int) -> Head:
     body = load_body()
     person = make_person(seed, body)
     texture_size = 256 if image_size <= 64 else 384 if image_size <= 128 else 512 if image_size <= 256 else 1024
-    return make_head(person, body, texture_size, make_extras(person) if looks > 1 else None)
+    return make_head(person, body, texture_size, make_extras(person) if looks > 1 else None, speaking=looks > 2)
 
 
 @lru_cache(maxsize=2)

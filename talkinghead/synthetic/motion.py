@@ -158,22 +158,25 @@ def _blinks(
         tracks[f"eyeLookUp{side}"] *= 1 - closed
 
 
-def widen(motion: Motion, seed: int, action_names: list[str], share: float = 0.4) -> Motion:
+def widen(motion: Motion, seed: int, action_names: list[str], speaking: bool = False) -> Motion:
     """The same frames, a share of them taken to extremes: mouths wide open, closed lids, hard turns, looks aside.
 
     For training pairs whose two frames differ in what they show; not for movement over time.
+
+    Args:
+        speaking: more frames are changed, and more of these show teeth and lids on their way down
     """
     rng = np.random.default_rng([seed, 4])
     actions, pose = motion.actions.copy(), motion.pose.copy()
     index = {name: n for n, name in enumerate(action_names)}
-    for frame in np.flatnonzero(rng.uniform(size=len(actions)) < share):
-        kind = rng.integers(7)
+    for frame in np.flatnonzero(rng.uniform(size=len(actions)) < (0.6 if speaking else 0.4)):
+        kind = rng.integers(11 if speaking else 7)
         if kind in (0, 1):
             for name, weight in VISEMES[rng.integers(len(VISEMES))].items():
                 actions[frame, index[name]] = max(actions[frame, index[name]], weight * rng.uniform(0.5, 1.0))
             actions[frame, index["jawOpen"]] = rng.uniform(0.3, 1.0)
-        elif kind == 2:
-            closed = rng.uniform(0.5, 1.0)
+        elif kind in (2, 7, 8):
+            closed = rng.uniform(0.5 if kind == 2 else 0.3, 1.0)
             for side in ("Left", "Right"):
                 actions[frame, index[f"eyeBlink{side}"]] = closed
                 for name in ("eyeWide", "eyeSquint", "eyeLookDown", "eyeLookUp"):
@@ -184,6 +187,8 @@ def widen(motion: Motion, seed: int, action_names: list[str], share: float = 0.4
             _look_away(actions[frame], index, rng)
         elif kind == 5:
             _shout(actions[frame], index, rng)
+        elif kind > 8:
+            _bare_teeth(actions[frame], index, rng)
         else:
             for name, weight in EXPRESSIONS[rng.integers(len(EXPRESSIONS))].items():
                 actions[frame, index[name]] = weight * rng.uniform(0.6, 1.0)
@@ -206,3 +211,14 @@ def _shout(actions: np.ndarray, index: dict[str, int], rng: np.random.Generator)
         shape |= {f"mouthUpperUp{side}": teeth, f"mouthLowerDown{side}": teeth * 0.8, f"mouthSmile{side}": teeth * 0.4}
     for name, weight in shape.items():
         actions[index[name]] = weight
+
+
+def _bare_teeth(actions: np.ndarray, index: dict[str, int], rng: np.random.Generator) -> None:
+    """Lips drawn off the teeth, as in smiles and in speech, the jaw nearly shut."""
+    up, down, smile = rng.uniform(0.3, 1.0), rng.uniform(0.2, 0.9), rng.uniform(0, 0.9)
+    actions[index["jawOpen"]] = rng.uniform(0.05, 0.45)
+    for side in ("Left", "Right"):
+        shape = {"mouthUpperUp": up, "mouthLowerDown": down, "mouthSmile": smile, "mouthPress": 0, "mouthRollLower": 0}
+        for name, weight in shape.items():
+            if (place := index.get(f"{name}{side}")) is not None:
+                actions[place] = weight

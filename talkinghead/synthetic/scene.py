@@ -1,5 +1,6 @@
 """A person in front of a camera: what to draw, and where every vertex and landmark is in each frame."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,6 +33,8 @@ from talkinghead.synthetic.wearing import add_updo, hat_edge, wearing
 CROP_RATIO, CROP_MIDDLE = 1.92, 0.56
 WORN_LIGHT = np.float32(0.9)  # ambient light that reaches hats, glasses, scarves
 MOUTH = np.array([0.0, -0.155, 0.662], np.float32)  # in the template
+INSIDE_DIM = {UPPER_TEETH: 0.65, LOWER_TEETH: 0.5, TONGUE: 0.45}  # ambient light of looks 1 and 2
+INSIDE_LIT = {UPPER_TEETH: 1.0, LOWER_TEETH: 0.8, TONGUE: 0.45}  # of looks 3
 KINDS = np.array([SKIN, EYE, EYE, TEETH, TEETH, TONGUE_KIND])  # of the faces of body.GROUPS
 
 
@@ -53,12 +56,19 @@ class Head:
     surface: Surface
 
 
-def make_head(person: Person, body: Body, texture_size: int, extras: Extras | None = None) -> Head:
-    """Build geometry and paint of one person; `extras`: what the person wears, and more of the skin."""
+def make_head(
+    person: Person, body: Body, texture_size: int, extras: Extras | None = None, speaking: bool = False
+) -> Head:
+    """Build geometry and paint of one person.
+
+    Args:
+        extras: what the person wears, and more of the skin
+        speaking: the upper teeth show below the lip, in light, as in people who speak
+    """
     neutral = neutral_vertices(person, body)
     actions = fit_actions(body, neutral)
     hair, worn = _hair(person, neutral, body, extras), wearing(extras, person, neutral, body) if extras else []
-    dressed = _dress(person, body, neutral)
+    dressed = _dress(person, body, neutral, speaking)
     vertices, faces, kinds = dressed, body.faces, KINDS[body.groups]
     local = _eye_frames(body, neutral)
     texcoords, coverage, follow = texture_coordinates(body.template), np.ones(len(dressed), np.float32), body.follow
@@ -78,7 +88,7 @@ def make_head(person: Person, body: Body, texture_size: int, extras: Extras | No
         follow = np.concatenate([follow, one.follow])
     rest = len(vertices) - len(texcoords)
     texcoords, coverage = np.pad(texcoords, ((0, rest), (0, 0))), np.pad(coverage, (0, rest), constant_values=1)
-    occlusion = _occlusion(body, vertices, faces)
+    occlusion = _occlusion(body, vertices, faces, INSIDE_LIT if speaking else INSIDE_DIM)
     if hair is not None:
         occlusion = np.concatenate([occlusion, hair.occlusion])
     occlusion = np.pad(occlusion, (0, rest), constant_values=WORN_LIGHT)
@@ -189,8 +199,8 @@ def frame_face(
     return Camera(distance, (float(x), float(z + (CROP_MIDDLE - 0.5) * 2 * half)), half)
 
 
-def _dress(person: Person, body: Body, neutral: np.ndarray) -> np.ndarray:
-    """Push clothes and beard off the skin."""
+def _dress(person: Person, body: Body, neutral: np.ndarray, speaking: bool) -> np.ndarray:
+    """Push clothes and beard off the skin, and put the teeth in their place."""
     azimuth = np.rad2deg(np.arctan2(body.template[:, 0], -(body.template[:, 1] - AXIS_Y)))
     height = body.template[:, 2]
     normals = vertex_normals(neutral, body.faces)
@@ -213,6 +223,14 @@ def _dress(person: Person, body: Body, neutral: np.ndarray) -> np.ndarray:
         teeth = np.unique(body.faces[body.groups == group])
         dressed[teeth] = dressed[teeth].mean(0) + (dressed[teeth] - dressed[teeth].mean(0)) * np.float32(0.9)
         dressed[teeth, 1] += 0.003
+    if speaking:  # as in people who speak: the upper teeth end below the lip that anny draws over them
+        for group, (back, down) in {
+            UPPER_TEETH: (-0.002, 0.0055),
+            LOWER_TEETH: (0.0, 0.003),
+            TONGUE: (0.006, 0.006),
+        }.items():
+            part = np.unique(body.faces[body.groups == group])
+            dressed[part, 1:] += np.float32([back, -down])
     return dressed
 
 
@@ -238,8 +256,12 @@ def _eye_frames(body: Body, neutral: np.ndarray) -> np.ndarray:
     return local
 
 
-def _occlusion(body: Body, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Ambient light at the body's vertices with hair and clothes on; little of it enters the mouth and the sockets."""
+def _occlusion(body: Body, vertices: np.ndarray, faces: np.ndarray, inside: Mapping[int, float]) -> np.ndarray:
+    """Ambient light at the body's vertices with hair and clothes on; little of it enters the mouth and the sockets.
+
+    Args:
+        inside: of teeth and tongue
+    """
     count = len(body.template)
     light = 0.45 + 0.55 * ambient_light(vertices, vertex_normals(vertices, faces), faces)[:count]
     around_mouth = np.linalg.norm(body.template - MOUTH, axis=1) < 0.035
@@ -248,7 +270,7 @@ def _occlusion(body: Body, vertices: np.ndarray, faces: np.ndarray) -> np.ndarra
         eye = np.unique(body.faces[body.groups == group])
         light[eye] = np.maximum(light[eye], 0.8)
     light = np.minimum(light, 1 - 0.88 * body.cavity)
-    for group, amount in ((UPPER_TEETH, 0.65), (LOWER_TEETH, 0.5), (TONGUE, 0.45)):
+    for group, amount in inside.items():
         light[np.unique(body.faces[body.groups == group])] = amount
     return light.astype(np.float32)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from talkinghead.synthetic.body import BODY, Body, load_body
+from talkinghead.synthetic.body import BODY, UPPER_TEETH, Body, load_body
 from talkinghead.synthetic.dataset import ClipPlan, RenderPlan, SyntheticDataset, render_clip
 from talkinghead.synthetic.extras import HATS, UPDOS, Extras, make_extras
 from talkinghead.synthetic.hair import make_hair
@@ -65,8 +65,32 @@ def test_looks_2_are_a_pure_function_and_other_pictures() -> None:
 def test_looks_are_part_of_what_a_data_set_is() -> None:
     assert SyntheticDataset().parameters["looks"] == 1
     assert SyntheticDataset(looks=2).parameters["looks"] == 2
-    with pytest.raises(ValueError, match="looks=3"):
-        SyntheticDataset(looks=3)
+    with pytest.raises(ValueError, match="looks=4"):
+        SyntheticDataset(looks=4)
+
+
+def test_looks_3_show_the_upper_teeth_below_the_lip(body: Body) -> None:
+    """In looks 1 and 2 the lip hides them in nearly every mouth, so that nothing could learn to draw teeth."""
+    teeth = np.unique(body.faces[body.groups == UPPER_TEETH])
+    shown = []
+    for seed in PEOPLE:
+        person = make_person(seed, body)
+        neutral = neutral_vertices(person, body)
+        lip = landmark_points(neutral[None], np.zeros(1), body.original_index)[0][62]
+        before, now = (make_head(person, body, 64, speaking=speaking).neutral for speaking in (False, True))
+        assert (now[teeth, 1] > lip[1] + 0.002).all(), "behind the lips"
+        shown.append([lip[2] - head[teeth, 2].min() for head in (before, now)])
+    hidden, below = np.median(shown, 0)
+    assert hidden < 0.002
+    assert 0.004 < below < 0.011  # metres
+
+
+def test_looks_3_keep_the_faces_of_looks_2() -> None:
+    clip = ClipPlan("val", person=3, mover=3, clip=0, video_index=0, frames=2)
+    two, three = (render_clip(clip, replace(OLD, looks=looks)) for looks in (2, 3))
+    assert np.array_equal(two.landmarks, three.landmarks), "only training frames are taken to extremes"
+    train = replace(clip, split="train")
+    assert not np.array_equal(*(render_clip(train, replace(OLD, looks=looks)).landmarks for looks in (2, 3)))
 
 
 def test_a_share_of_people_wears_each_thing(body: Body) -> None:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from talkinghead.models.guide import guide
+from talkinghead.models.guide import landmark_flow
 from talkinghead.models.layers import resample
 from talkinghead.models.nearest_frame import nearest_index
 from talkinghead.types import Frames, Reenactor
@@ -36,8 +36,8 @@ class WarpedFrame:
         @torch.no_grad()
         def reenact(driving: Frames) -> Float[Tensor, "M 3 H W"]:
             nearest = nearest_index(driving.points, shots.points)
-            flow = guide(shots.images[nearest], shots.points[nearest], driving.points).flow
-            return resample(shots.images[nearest].float(), flow)
+            picture = shots.images[nearest].float()
+            return resample(picture, landmark_flow(shots.points[nearest], driving.points, picture.shape[-1]))
 
         return reenact
 

@@ -19,7 +19,7 @@ from talkinghead.models.layers import (
     SelfAttention,
     at_least_fp32,
 )
-from talkinghead.models.warp_guided import PersonalWarpGuidedGenerator
+from talkinghead.models.warp_guided import SEEN, PersonalWarpGuidedGenerator
 
 PIXELS_AT_ONCE = 8 * 64 * 64  # per pass: small pictures share one read of the weights, large ones stay in the caches
 
@@ -76,14 +76,14 @@ class FastWarpGuidedGenerator(nn.Module):
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 3 H W"]:
+    def forward(self, y: Float[Tensor, "B 13 H W"]) -> Float[Tensor, "B 3 H W"]:
         """One picture at a time: larger batches do not fit the caches."""
         with torch.autocast(y.device.type, enabled=False):
             return torch.cat([self.compose(some, self.parts(some)) for some in y.float().split(1)])
 
-    def parts(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 26 h w"]:
+    def parts(self, y: Float[Tensor, "B 13 H W"]) -> Float[Tensor, "B 26 h w"]:
         """The network's output at half size, of which `compose` makes the picture."""
-        h = self.from_guide(F.pixel_unshuffle(y, 2).to(self.dtype, memory_format=torch.channels_last))
+        h = self.from_guide(F.pixel_unshuffle(y[:, :SEEN], 2).to(self.dtype, memory_format=torch.channels_last))
         skips = [h]
         for block in self.down:
             h = block(h)

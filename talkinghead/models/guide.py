@@ -26,7 +26,13 @@ STIFFNESS = {"landmarks": 1e-4, "skull": 2e-2, "hidden": 2.0, "border": 5e-2}
 LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
 OUTER_LIP, INNER_LIP = slice(48, 60), slice(60, 68)
 RIGID = slice(0, 6), slice(11, 48)  # jaw near the ears, brows, nose and eyes: they move with the skull
-UNKNOWN_BELOW, KNOWN_ABOVE = 0.45, 0.8  # area of an opening in the shot, as a share of its area when driven
+UNKNOWN_BELOW, KNOWN_ABOVE = (
+    0.45,
+    0.8,
+)  # the smaller area of an opening, in the shot or driven, as a share of the larger
+SHUT_EYE, SHUT_LIPS = (0.06, 0.12), (0.02, 0.06)  # area of an opening by its squared width: below shut, above open
+LASHES = 0.3  # beyond the edge that a closing lid leaves, as a share of its distance from the middle of the eye
+LIP_LINE = 0.012  # on each side of the line of closing lips, half pictures
 STRETCH = (0.15, 6.0)  # area in the shot per area of output: outside these bounds the warp is not trusted
 
 
@@ -45,11 +51,13 @@ class Guide(NamedTuple):
         warped: the shot at the driving points, in [-1, 1]; 0 where it is not known
         flow: place in the shot of each output pixel, as `grid_sample` takes it: x and y in [-1, 1]
         known: 1 where `warped` can be trusted, 0 where the shot cannot show what is there
+        opening: 1 where that is the inside of lips or lids that open wider than in the shot
     """
 
     warped: Float[Tensor, "B 3 H W"]
     flow: Float[Tensor, "B H W 2"]
     known: Float[Tensor, "B 1 H W"]
+    opening: Float[Tensor, "B 1 H W"]
 
 
 @cache
@@ -66,15 +74,29 @@ def rigid(points: Float[Tensor, "*B 68 D"]) -> Float[Tensor, "*B R D"]:
 
 
 def guide(shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"]) -> Guide:
-    """Warp a shot from its own points `source` to the `driving` points, both in pixels, integers at pixel centres."""
+    """Warp a shot from its own points `source` to the `driving` points, both in pixels, integers at pixel centres.
+
+    A lid slides over the eye and does not squeeze it: eyes that close stay as they are in `warped`, but for the head's
+    movement, and what the lids cover is not known.
+    """
     size = shot.shape[-1]
     with torch.autocast(shot.device.type, enabled=False):
         source, driving = (normalized(points.float(), size) for points in (source, driving))
-        nodes = splines(driving, source, size)  # backward: each output place says where to read in the shot
+        eyes = [unclosed(source, driving, part) for part in (LEFT_EYE, RIGHT_EYE)]
+        opened = torch.cat([driving[:, :36], *eyes, driving[:, 48:60], parted(source, driving)], 1)
+        nodes = splines(opened, source, size)  # backward: each output place says where to read in the shot
         flow = upsampled(nodes, size)
-        known = openings(source, driving, size) * unfolded(nodes, size)
+        unopened = openings(source, driving, size)
+        known = unopened * closings(source, driving, opened, size) * unfolded(nodes, size)
         warped = resample(shot.float(), flow)
-    return Guide(warped * known, flow, known)
+    return Guide(warped * known, flow, known, 1 - unopened)
+
+
+def landmark_flow(
+    source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], size: int
+) -> Float[Tensor, "B H W 2"]:  # fmt: skip
+    """The flow that takes every landmark along, those of closing lids as well; points in pixels."""
+    return upsampled(splines(*(normalized(points.float(), size) for points in (driving, source)), size), size)
 
 
 def normalized(points: Float[Tensor, "B P 2"], size: int) -> Float[Tensor, "B P 2"]:
@@ -168,6 +190,67 @@ def openings(source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], 
         known = known * (1 - inside(pixels, driving[:, part]) * lack[:, None])
     fine = F.interpolate(known.unflatten(1, (1, half, half)), size=(size, size), mode="bilinear", align_corners=False)
     return fine
+
+
+def unclosed(source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], part: slice) -> Float[Tensor, "B 6 2"]:
+    """The driving points of an eye, but as open as in the shot if it is closing: the shot's eye between the corners."""
+    eye, driven = source[:, part], driving[:, part]
+    middle, along, across = axes(eye)
+    to_middle, to_along, to_across = axes(driven)
+    taller = (driving[:, 33] - driving[:, 27]).norm(dim=-1) / (source[:, 33] - source[:, 27]).norm(dim=-1).clamp(
+        min=1e-6
+    )
+    offset = eye - middle
+    x = (offset * along).sum(-1, keepdim=True) / along.square().sum(-1, keepdim=True).clamp(min=1e-9)
+    y = (offset * across).sum(-1, keepdim=True) * taller[:, None, None]
+    carried = to_middle + x * to_along + y * to_across
+    return driven + closing(carried, driven, SHUT_EYE)[:, None, None] * (carried - driven)
+
+
+def parted(source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B 8 2"]:
+    """The driving points of the inner lips; where they close, a little apart: at one place they would be averaged."""
+    lips = driving[:, INNER_LIP]
+    away = LIP_LINE * axes(lips)[2] * closing(source[:, INNER_LIP], lips, SHUT_LIPS)[:, None, None]
+    return torch.cat([lips[:, :1], lips[:, 1:4] - away, lips[:, 4:5], lips[:, 5:] + away], 1)
+
+
+def axes(ring: Float[Tensor, "B P 2"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Middle between the corners of an eye or mouth, the vector from corner to corner, and the unit vector across."""
+    first, second = ring[:, :1], ring[:, ring.shape[1] // 2, None]
+    along = second - first
+    across = torch.stack([-along[..., 1], along[..., 0]], -1)
+    return (first + second) / 2, along, across / across.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+
+
+def closing(
+    shown: Float[Tensor, "B P 2"], driven: Float[Tensor, "B P 2"], shut: tuple[float, float]
+) -> Float[Tensor, " B"]:
+    """1 where an opening that the shot shows is driven to less than half of its area, 0 where it hardly closes."""
+    share = area(driven) / area(shown).clamp(min=1e-6)
+    openness = area(shown) / axes(shown)[1].square().sum((1, 2)).clamp(min=1e-9)
+    seen = ((openness - shut[0]) / (shut[1] - shut[0])).clamp(0, 1)
+    return seen * ((KNOWN_ABOVE - share) / (KNOWN_ABOVE - UNKNOWN_BELOW)).clamp(0, 1)
+
+
+def closings(
+    source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], opened: Float[Tensor, "B 68 2"], size: int
+) -> Float[Tensor, "B 1 H W"]:  # fmt: skip
+    """0 where lids have come down over what the shot shows, and along the line of lips that close.
+
+    Args:
+        opened: the driving points with eyes that do not close (`unclosed`) and lips that do not touch (`parted`)
+    """
+    half = size // 2
+    pixels = centres(half, driving.device)
+    known = driving.new_ones(len(driving), half * half)
+    for part in (LEFT_EYE, RIGHT_EYE):
+        eye = opened[:, part]
+        lashes = eye + LASHES * (eye - eye.mean(1, keepdim=True))
+        lack = closing(eye, driving[:, part], SHUT_EYE)[:, None]
+        known = known * (1 - inside(pixels, lashes) * (1 - inside(pixels, driving[:, part])) * lack)
+    lack = closing(source[:, INNER_LIP], driving[:, INNER_LIP], SHUT_LIPS)[:, None]
+    known = known * (1 - inside(pixels, opened[:, INNER_LIP]) * lack)
+    return F.interpolate(known.unflatten(1, (1, half, half)), size=(size, size), mode="bilinear", align_corners=False)
 
 
 def area(polygon: Float[Tensor, "B P 2"]) -> Float[Tensor, " B"]:

@@ -16,17 +16,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from talkinghead.models.guide import guide
+from talkinghead.models.guide import guide, landmark_flow
 from talkinghead.models.layers import AdaptiveBlock, DownBlock, InstanceNorm, conv, normalized, resample
 from talkinghead.models.memory_format import layout_of
 from talkinghead.types import Episode, Frames
 
-CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1}  # of the input of G, in this order
-GUIDE_CHANNELS = sum(CHANNELS.values())
+CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1, "opening": 1}  # of y, in this order
+SEEN = 12  # of them, by the convolutions; the openings are for `compose` alone
 REACH = 0.15  # largest correction of the flow, in half sides of the picture
 SAME = 0.02  # eye distances: frames whose landmarks differ by less count as the same picture
 CHANGE = 0.25  # eye distances, summed over frames: for less the shown shot does not change
 FADE = 5  # frames of a cross-fade between two shots
+GRID, SPREAD = 32, 3  # cells of a side, and smoothings, of the colour carried into what is not known
 OFFSET_SCALE = 4.0  # G gets the flow as offsets from the identity, times this
 
 
@@ -61,7 +62,7 @@ class WarpGuidedSynthesizer(nn.Module):
             raise ValueError(f"image_size={image_size}: {len(channels)} levels need a multiple of {2 ** len(channels)}")
         self.preset = Preset(image_size, tuple(channels), num_residual, spectral_norm, corrected, unwarped)
         sn, (first, *_), last = spectral_norm, channels, channels[-1]
-        self.from_guide = conv(4 * GUIDE_CHANNELS, first, 3, sn)
+        self.from_guide = conv(4 * SEEN, first, 3, sn)
         self.down = nn.ModuleList(DownBlock(a, b, instance_norm=True, spectral_norm=sn) for a, b in pairwise(channels))
         self.middle = nn.ModuleList(AdaptiveBlock(last, last, spectral_norm=sn) for _ in range(num_residual))
         wide = [last, *(2 * c for c in channels[-2::-1])]  # after the bottleneck, skips are concatenated
@@ -82,11 +83,11 @@ class WarpGuidedSynthesizer(nn.Module):
             2 * m.channels for m in self.modules() if isinstance(m, InstanceNorm) and m.scale_shift is None
         ]
 
-    def synthesize(self, shown: Float[Tensor, "B 12 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
+    def synthesize(self, shown: Float[Tensor, "B 13 H W"], psi: Float[Tensor, "B S"]) -> Float[Tensor, "B 3 H W"]:
         """x_hat in [-1, 1] for the output of `show`, with these scales and shifts."""
         layers = iter(psi.split(self.psi_sizes, dim=1))
         # 2 x 2 pixels become channels: half the size costs a quarter, and no pixel of the shot is lost.
-        h = self.from_guide(F.pixel_unshuffle(shown, 2).contiguous(memory_format=layout_of(self)))
+        h = self.from_guide(F.pixel_unshuffle(shown[:, :SEEN], 2).contiguous(memory_format=layout_of(self)))
         skips = [h]
         for block in self.down:
             h = block(h)
@@ -99,10 +100,13 @@ class WarpGuidedSynthesizer(nn.Module):
         h = self.last(h, [next(layers), next(layers)])
         return self.compose(shown.float(), self.to_parts(F.relu(self.norm(h, next(layers)))).float())
 
-    def compose(self, shown: Float[Tensor, "B 12 H W"], parts: Float[Tensor, "B 26 h w"]) -> Float[Tensor, "B 3 H W"]:
-        """x_hat = m_warp * resample(shot, flow + correction) + m_shot * shot + m_picture * picture; masks sum to 1."""
-        _, _, shot, offset, known = shown.split(list(CHANNELS.values()), dim=1)
-        picture, logits = F.pixel_shuffle(parts[:, :24], 2).split(3, dim=1)
+    def compose(self, shown: Float[Tensor, "B 13 H W"], parts: Float[Tensor, "B 26 h w"]) -> Float[Tensor, "B 3 H W"]:
+        """x_hat = m_warp * resample(shot, flow + correction) + m_shot * shot + m_picture * picture; masks sum to 1.
+
+        What is drawn takes its colour from what is known around it, except inside lips and lids that open.
+        """
+        landmarks, _, shot, offset, known, opening = shown.split(list(CHANNELS.values()), dim=1)
+        picture, logits = without_grid(F.pixel_shuffle(parts[:, :24], 2)).split(3, dim=1)
         correction = F.interpolate(REACH * torch.tanh(parts[:, 24:]), scale_factor=2.0, mode="bilinear")
         move = offset / OFFSET_SCALE + (correction if self.preset.corrected else 0)
         moved = resample(shot, identity_flow(shot) + move.movedim(1, -1))
@@ -110,11 +114,14 @@ class WarpGuidedSynthesizer(nn.Module):
             [known, known if self.preset.unwarped else 0 * known, torch.ones_like(known)], 1
         )
         warp, still, drawn = (masks / masks.sum(1, keepdim=True)).split(1, dim=1)
-        return warp * moved + still * shot + drawn * torch.tanh(picture)
+        picture = torch.tanh(picture)
+        lack = surrounding_colour(moved - picture, known * (1 - lines(landmarks)))
+        picture = (picture + lack * (1 - opening)).clamp(-1, 1)
+        return warp * moved + still * shot + drawn * picture
 
 
 class WarpGuidedGenerator(WarpGuidedSynthesizer):
-    """G(y, e_hat; psi, P) -> x_hat, where y is the 12-channel output of `show`: landmark image, shot and guide.
+    """G(y, e_hat; psi, P) -> x_hat, where y is the 13-channel output of `show`: landmark image, shot and guide.
 
     Args:
         embedding_size: N
@@ -136,7 +143,7 @@ class WarpGuidedGenerator(WarpGuidedSynthesizer):
         with torch.autocast(e_hat.device.type, enabled=False):
             return self.projection(e_hat.float() if self.embedded else torch.zeros_like(e_hat, dtype=torch.float32))
 
-    def condition(self, batch: Episode) -> Float[Tensor, "B 12 H W"]:
+    def condition(self, batch: Episode) -> Float[Tensor, "B 13 H W"]:
         """y of an episode: its shot nearest in pose is warped to the target's points."""
         rows = torch.arange(len(batch.target), device=batch.target.device)
         nearest = (batch.target_points[:, None] - batch.shots_points).float().norm(dim=-1).mean(-1).argmin(1)
@@ -144,7 +151,7 @@ class WarpGuidedGenerator(WarpGuidedSynthesizer):
             batch.shots[rows, nearest], batch.shots_points[rows, nearest], batch.target_landmarks, batch.target_points
         )
 
-    def forward(self, y: Float[Tensor, "B 12 H W"], e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B 3 H W"]:
+    def forward(self, y: Float[Tensor, "B 13 H W"], e_hat: Float[Tensor, "B N"]) -> Float[Tensor, "B 3 H W"]:
         return self.synthesize(y, self.project(e_hat))
 
     @torch.no_grad()
@@ -171,7 +178,7 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
             self.register_buffer("shots", torch.zeros(num_shots, 3, side, side))
             self.register_buffer("points", torch.zeros(num_shots, 68, 2))
 
-    def condition(self, driving: Frames, which: Int[Tensor, " M"] | None = None) -> Float[Tensor, "M 12 H W"]:
+    def condition(self, driving: Frames, which: Int[Tensor, " M"] | None = None) -> Float[Tensor, "M 13 H W"]:
         """y of driving frames: a shot, `which` or the one nearest in pose, is warped to the driving points."""
         if which is None:
             which = self.distances(driving.points).argmin(1)
@@ -195,12 +202,11 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
         eyes = (batch.points[:, 36] - batch.points[:, 45]).float().norm(dim=-1, keepdim=True)
         distance = distance.masked_fill(distance < SAME * eyes, float("inf"))
         nearest, alone = distance.argmin(1), distance.isinf().all(1)
-        flow = guide(batch.images, batch.points, moved).flow
-        itself = resample(batch.images.float(), flow)
+        itself = resample(batch.images.float(), landmark_flow(batch.points, moved, batch.images.shape[-1]))
         shot = torch.where(alone[:, None, None, None], itself, self.shots[nearest])
         return shot, torch.where(alone[:, None, None], moved, self.points[nearest])
 
-    def forward(self, y: Float[Tensor, "B 12 H W"]) -> Float[Tensor, "B 3 H W"]:
+    def forward(self, y: Float[Tensor, "B 13 H W"]) -> Float[Tensor, "B 3 H W"]:
         return self.synthesize(y, self.psi.expand(len(y), -1))
 
     @torch.no_grad()
@@ -244,11 +250,50 @@ def shot_shares(
 def show(
     shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], landmarks: Float[Tensor, "B 3 H W"],
     driving: Float[Tensor, "B 68 2"],
-) -> Float[Tensor, "B 12 H W"]:  # fmt: skip
-    """The input of G (`CHANNELS`): landmark image, warped shot, shot, offsets of the flow, and the trust mask."""
-    warped, flow, known = guide(shot, source, driving)
+) -> Float[Tensor, "B 13 H W"]:  # fmt: skip
+    """The input of G (`CHANNELS`): landmark image, warped shot, shot, offsets of the flow, and masks of the guide."""
+    warped, flow, known, opening = guide(shot, source, driving)
     offset = (flow - identity_flow(shot)).movedim(-1, 1) * OFFSET_SCALE
-    return torch.cat([landmarks.float(), warped, shot.float(), offset, known], 1)
+    return torch.cat([landmarks.float(), warped, shot.float(), offset, known, opening], 1)
+
+
+def without_grid(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Smoothed by the binomial kernel (1, 2, 1) / 4 along both axes, which removes what alternates from pixel to pixel.
+
+    The four sub-pixels of `pixel_shuffle` are four channels, which may drift apart: a fine grid over the picture.
+
+    >>> without_grid(torch.tensor([[[[0.0, 1.0, 0.0, 1.0], [1.0, 0.0, 1.0, 2.0]]]]))
+    tensor([[[[0.5000, 0.5000, 0.7500, 1.0000],
+              [0.5000, 0.5000, 0.7500, 1.0000]]]])
+    """
+    rows = torch.cat([image[..., 1:2, :], image, image[..., -2:-1, :]], -2)  # mirrored at the border
+    rows = 0.25 * (rows[..., :-2, :] + 2 * image + rows[..., 2:, :])
+    columns = torch.cat([rows[..., 1:2], rows, rows[..., -2:-1]], -1)
+    return 0.25 * (columns[..., :-2] + 2 * rows + columns[..., 2:])
+
+
+def lines(landmarks: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
+    """1 on the lines of a landmark image and near them: brows, lashes, lips, which have not the colour of the skin."""
+    near = 2 * (landmarks.shape[-1] // 64) + 1
+    return F.max_pool2d((landmarks.amax(1, keepdim=True) > -0.5).to(landmarks.dtype), near, 1, near // 2)
+
+
+def surrounding_colour(lack: Float[Tensor, "B 3 H W"], known: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """What the drawn picture lacks in colour, averaged where it is known, and carried into what is not known.
+
+    So skin and hair that a turn or a lid brings up have the colour of what is beside them. Normalized convolution
+    (Knutsson and Westin, CVPR 1993) on a coarse grid, by a binomial kernel.
+
+    Args:
+        lack: known picture minus drawn picture
+        known: where the former can be trusted
+    """
+    cell = max(1, lack.shape[-1] // GRID)
+    both = F.avg_pool2d(torch.cat([lack * known, known], 1), cell)
+    for _ in range(SPREAD):
+        both = without_grid(both)
+    colour, weight = both.split([3, 1], dim=1)
+    return F.interpolate(colour / (weight + 0.01), size=lack.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def identity_flow(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "1 H W 2"]:

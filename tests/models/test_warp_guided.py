@@ -17,12 +17,18 @@ from talkinghead.models.fast_generator import FastWarpGuidedGenerator
 from talkinghead.models.fsth import Discriminator, Embedder
 from talkinghead.models.guide import (
     INNER_LIP,
+    LEFT_EYE,
+    RIGHT_EYE,
     area,
     close_ups,
+    closings,
     guide,
     head_points,
     inside,
+    landmark_flow,
+    normalized,
     openings,
+    parted,
     parts_mask,
     project,
     splines,
@@ -35,6 +41,7 @@ from talkinghead.models.warp_guided import (
     parametrized_weight,
     shot_shares,
     show,
+    without_grid,
 )
 from talkinghead.types import Frames
 
@@ -114,6 +121,100 @@ def test_what_a_closed_mouth_hides_is_unknown() -> None:
     assert known.mean() > 0.9
     shown_mouth = openings(*(2 * (p + 0.5) / SIZE - 1 for p in (opened, opened)), SIZE)
     assert torch.equal(shown_mouth, torch.ones_like(shown_mouth))
+
+
+def with_eyes(share: float, size: int = 256) -> Tensor:
+    """A face whose eyes are a quarter as high as wide, times `share`; the upper lids do most of it."""
+    points = face(size)
+    for part in (LEFT_EYE, RIGHT_EYE):
+        eye = points[:, part]
+        width, middle = eye[:, 3, 0] - eye[:, 0, 0], eye[:, [0, 3], 1].mean()
+        points[:, part, 1] = middle + 0.125 * width * torch.tensor([0, -1.0, -1, 0, 1, 1])
+        closed = 0.25 * width * (1 - share)
+        points[:, part, 1] += closed * torch.tensor([0, 0.8, 0.8, 0, -0.2, -0.2])
+    return points
+
+
+@pytest.mark.parametrize("share", [0.4, 0.2, 0.0])
+def test_a_closing_lid_slides_over_the_eye(share: float) -> None:
+    """Squeezed, an eye shows in its lid; where landmarks of a shut eye coincide, the splines left it open."""
+    opened, closed = with_eyes(1.0), with_eyes(share)
+    moved = guide(picture(size=256), opened, closed)
+    off = (moved.flow - identity_flow(picture(size=256)))[0].norm(dim=-1) * 128
+    for part in (LEFT_EYE, RIGHT_EYE):
+        brow = opened[0, part].mean(0).round().long() - torch.tensor([0, 14])
+        x, y = opened[0, part].mean(0).round().long().tolist()
+        assert off[y - 2 : y + 3, x - 2 : x + 3].max() < 1, "the eye stays as it was"
+        assert off[brow[1], brow[0]] < 1, "and so does the brow"
+    pixels = torch.cartesian_prod(torch.arange(256.0), torch.arange(256.0)).flip(1)
+    before, after = (
+        torch.stack([inside(pixels, p[:, part])[0] for part in (LEFT_EYE, RIGHT_EYE)]).amax(0).view(256, 256).bool()
+        for p in (opened, closed)
+    )
+    covered = before & ~after
+    assert moved.known[0, 0][covered].mean() < 0.15, "what the lids cover is unknown, but for the polygons' edges"
+    assert moved.known.mean() > 0.97
+    if share:
+        assert moved.known[0, 0][after].mean() > 0.6, "what is left of the eye is shown"
+
+
+def test_eyes_that_hardly_close_move_with_their_landmarks() -> None:
+    opened, narrow = with_eyes(1.0), with_eyes(0.9)
+    assert torch.equal(guide(picture(size=256), opened, narrow).flow, landmark_flow(opened, narrow, 256))
+    assert guide(picture(size=256), opened, narrow).known.min() == 1
+
+
+def test_the_plain_flow_takes_lids_along() -> None:
+    opened, closed = with_eyes(1.0), with_eyes(0.4)
+    flow = landmark_flow(opened, closed, 256)[0]
+    x, y = closed[0, 37].round().long().tolist()
+    assert (flow[y, x, 1] + 1) * 128 - 0.5 == pytest.approx(float(opened[0, 37, 1]), abs=1.5)
+
+
+def test_the_line_of_closing_lips_is_unknown() -> None:
+    shut, wide = face(256).clone(), face(256).clone()
+    shut[:, 65:68, 1] = shut[:, [63, 62, 61], 1] + 0.2
+    wide[:, 65:68, 1] = shut[:, [63, 62, 61], 1] + 20
+    cases = {"shuts": (wide, shut), "stays shut": (shut, shut), "opens": (shut, wide)}
+    known = {}
+    for name, pair in cases.items():
+        source, driving = (normalized(points, 256) for points in pair)
+        known[name] = closings(source, driving, torch.cat([driving[:, :60], parted(source, driving)], 1), 256)
+    middle = shut[0, [62, 66]].mean(0).round().long()
+    assert known["shuts"][0, 0, middle[1] - 2 : middle[1] + 3, middle[0]].min() < 0.3
+    assert known["shuts"].mean() > 0.99
+    assert known["stays shut"].min() == known["opens"].min() == 1
+
+
+def test_no_grid_of_sub_pixels() -> None:
+    """The four sub-pixels of a pixel may be biased against each other: the picture does not alternate with them."""
+    generator = networks()[1].requires_grad_(False)
+    shown = show(*(part[:1] for part in (picture(), face(), picture().flip(-1), face())))
+    shown[:, 12:13] = 1  # as in an opening, which takes no colour from around it
+    parts = torch.zeros(1, 26, SIZE // 2, SIZE // 2)
+    parts[:, :12] = torch.tensor([0.5, -0.5, -0.5, 0.5]).repeat(3)[:, None, None]  # of the drawn picture
+    parts[:, 20:24] = 8.0  # which is all that is seen
+    drawn = generator.compose(shown, parts)
+    assert drawn.abs().max() < 0.05
+    assert without_grid(torch.ones(1, 1, 4, 4)).eq(1).all()
+
+
+def test_what_is_not_known_takes_the_colour_of_what_is_around_it() -> None:
+    """But for the inside of an opening mouth, which is darker than the lips around it."""
+    generator = networks()[1].requires_grad_(False)
+    wall = torch.full((1, 3, SIZE, SIZE), 0.5)
+    shown = show(wall, face(), wall, face())
+    hole = torch.zeros(1, 1, SIZE, SIZE)
+    hole[..., 28:36, 28:36] = 1
+    shown[:, 11:12] = 1 - hole
+    parts = torch.zeros(1, 26, SIZE // 2, SIZE // 2)
+    parts[:, :12] = -0.2  # the drawn picture
+    parts[:, 12:16] = 8.0  # the warped shot, wherever it is known
+    filled = generator.compose(shown, parts)
+    assert (filled - wall).abs().max() < 0.05
+    shown[:, 12:13] = hole
+    opened = generator.compose(shown, parts)
+    assert (opened - torch.tanh(torch.tensor(-0.2)))[..., 29:35, 29:35].abs().max() < 0.02
 
 
 def test_inside_and_area_of_a_square() -> None:

@@ -26,10 +26,8 @@ STIFFNESS = {"landmarks": 1e-4, "skull": 2e-2, "hidden": 2.0, "border": 5e-2}
 LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
 OUTER_LIP, INNER_LIP = slice(48, 60), slice(60, 68)
 RIGID = slice(0, 6), slice(11, 48)  # jaw near the ears, brows, nose and eyes: they move with the skull
-UNKNOWN_BELOW, KNOWN_ABOVE = (
-    0.45,
-    0.8,
-)  # the smaller area of an opening, in the shot or driven, as a share of the larger
+# Areas of an opening in the shot and driven, the smaller by the larger: below, it opens or closes; above, it does not.
+UNKNOWN_BELOW, KNOWN_ABOVE = 0.45, 0.8
 SHUT_EYE, SHUT_LIPS = (0.06, 0.12), (0.02, 0.06)  # area of an opening by its squared width: below shut, above open
 LASHES = 0.3  # beyond the edge that a closing lid leaves, as a share of its distance from the middle of the eye
 LIP_LINE = 0.012  # on each side of the line of closing lips, half pictures
@@ -197,12 +195,11 @@ def unclosed(source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], 
     eye, driven = source[:, part], driving[:, part]
     middle, along, across = axes(eye)
     to_middle, to_along, to_across = axes(driven)
-    taller = (driving[:, 33] - driving[:, 27]).norm(dim=-1) / (source[:, 33] - source[:, 27]).norm(dim=-1).clamp(
-        min=1e-6
-    )
+    was, now = ((points[:, 33] - points[:, 27]).norm(dim=-1) for points in (source, driving))  # length of the nose
+    taller = (now / was.clamp(min=1e-6))[:, None, None]
     offset = eye - middle
     x = (offset * along).sum(-1, keepdim=True) / along.square().sum(-1, keepdim=True).clamp(min=1e-9)
-    y = (offset * across).sum(-1, keepdim=True) * taller[:, None, None]
+    y = (offset * across).sum(-1, keepdim=True) * taller
     carried = to_middle + x * to_along + y * to_across
     return driven + closing(carried, driven, SHUT_EYE)[:, None, None] * (carried - driven)
 

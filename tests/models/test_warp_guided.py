@@ -203,7 +203,7 @@ def test_what_is_not_known_takes_the_colour_of_what_is_around_it() -> None:
     """But for the inside of an opening mouth, which is darker than the lips around it."""
     generator = networks()[1].requires_grad_(False)
     wall = torch.full((1, 3, SIZE, SIZE), 0.5)
-    shown = show(wall, face(), wall, face())
+    shown = show(wall, face(), -torch.ones_like(wall), face())
     hole = torch.zeros(1, 1, SIZE, SIZE)
     hole[..., 28:36, 28:36] = 1
     shown[:, 11:12] = 1 - hole

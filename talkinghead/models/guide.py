@@ -26,8 +26,11 @@ STIFFNESS = {"landmarks": 1e-4, "skull": 2e-2, "hidden": 2.0, "border": 5e-2}
 LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
 OUTER_LIP, INNER_LIP = slice(48, 60), slice(60, 68)
 RIGID = slice(0, 6), slice(11, 48)  # jaw near the ears, brows, nose and eyes: they move with the skull
-# Areas of an opening in the shot and driven, the smaller by the larger: below, it opens or closes; above, it does not.
-UNKNOWN_BELOW, KNOWN_ABOVE = 0.45, 0.8
+UNKNOWN_BELOW, KNOWN_ABOVE = 0.45, 0.8  # area of an opening in the shot, as a share of its area when driven
+CLOSED_BELOW, OPEN_ABOVE = (
+    0.45,
+    0.8,
+)  # area when driven, as a share of that in the shot; detectors see shut eyes half open
 SHUT_EYE, SHUT_LIPS = (0.06, 0.12), (0.02, 0.06)  # area of an opening by its squared width: below shut, above open
 LASHES = 0.3  # beyond the edge that a closing lid leaves, as a share of its distance from the middle of the eye
 LIP_LINE = 0.012  # on each side of the line of closing lips, half pictures
@@ -49,13 +52,13 @@ class Guide(NamedTuple):
         warped: the shot at the driving points, in [-1, 1]; 0 where it is not known
         flow: place in the shot of each output pixel, as `grid_sample` takes it: x and y in [-1, 1]
         known: 1 where `warped` can be trusted, 0 where the shot cannot show what is there
-        opening: 1 where that is the inside of lips or lids that open wider than in the shot
+        inner: 1 between the lips and between the lids, where teeth and eyeballs are, at the driving points
     """
 
     warped: Float[Tensor, "B 3 H W"]
     flow: Float[Tensor, "B H W 2"]
     known: Float[Tensor, "B 1 H W"]
-    opening: Float[Tensor, "B 1 H W"]
+    inner: Float[Tensor, "B 1 H W"]
 
 
 @cache
@@ -84,10 +87,9 @@ def guide(shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], drivi
         opened = torch.cat([driving[:, :36], *eyes, driving[:, 48:60], parted(source, driving)], 1)
         nodes = splines(opened, source, size)  # backward: each output place says where to read in the shot
         flow = upsampled(nodes, size)
-        unopened = openings(source, driving, size)
-        known = unopened * closings(source, driving, opened, size) * unfolded(nodes, size)
+        known = openings(source, driving, size) * closings(source, driving, opened, size) * unfolded(nodes, size)
         warped = resample(shot.float(), flow)
-    return Guide(warped * known, flow, known, 1 - unopened)
+    return Guide(warped * known, flow, known, inner_mask(driving, size))
 
 
 def landmark_flow(
@@ -222,11 +224,11 @@ def axes(ring: Float[Tensor, "B P 2"]) -> tuple[Tensor, Tensor, Tensor]:
 def closing(
     shown: Float[Tensor, "B P 2"], driven: Float[Tensor, "B P 2"], shut: tuple[float, float]
 ) -> Float[Tensor, " B"]:
-    """1 where an opening that the shot shows is driven to less than half of its area, 0 where it hardly closes."""
+    """1 where an opening that the shot shows closes when driven, 0 where half of it stays open."""
     share = area(driven) / area(shown).clamp(min=1e-6)
     openness = area(shown) / axes(shown)[1].square().sum((1, 2)).clamp(min=1e-9)
     seen = ((openness - shut[0]) / (shut[1] - shut[0])).clamp(0, 1)
-    return seen * ((KNOWN_ABOVE - share) / (KNOWN_ABOVE - UNKNOWN_BELOW)).clamp(0, 1)
+    return seen * ((OPEN_ABOVE - share) / (OPEN_ABOVE - CLOSED_BELOW)).clamp(0, 1)
 
 
 def closings(
@@ -274,6 +276,14 @@ def unfolded(nodes: Float[Tensor, "B n n 2"], size: int) -> Float[Tensor, "B 1 H
     stretch = (dx[..., 0] * dy[..., 1] - dx[..., 1] * dy[..., 0]) * (nodes.shape[1] / 2) ** 2
     fine = ((stretch > STRETCH[0]) & (stretch < STRETCH[1])).to(nodes.dtype)[:, None]
     return F.interpolate(F.pad(fine, (0, 1, 0, 1), mode="replicate"), size=(size, size), mode="bilinear")
+
+
+def inner_mask(driving: Float[Tensor, "B 68 2"], size: int) -> Float[Tensor, "B 1 H W"]:
+    """1 between the lips and between the lids, points in [-1, 1]."""
+    half = size // 2
+    pixels = centres(half, driving.device)
+    mask = torch.stack([inside(pixels, driving[:, part]) for part in (INNER_LIP, LEFT_EYE, RIGHT_EYE)]).amax(0)
+    return F.interpolate(mask.unflatten(1, (1, half, half)), size=(size, size), mode="bilinear", align_corners=False)
 
 
 def parts_mask(points: Float[Tensor, "B 68 2"], size: int, grow: int = 5) -> Float[Tensor, "B 1 H W"]:

@@ -21,8 +21,8 @@ from talkinghead.models.layers import AdaptiveBlock, DownBlock, InstanceNorm, co
 from talkinghead.models.memory_format import layout_of
 from talkinghead.types import Episode, Frames
 
-CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1, "opening": 1}  # of y, in this order
-SEEN = 12  # of them, by the convolutions; the openings are for `compose` alone
+CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1, "inner": 1}  # of y, in this order
+SEEN = 12  # of them, by the convolutions; the last is for `compose` alone
 REACH = 0.15  # largest correction of the flow, in half sides of the picture
 SAME = 0.02  # eye distances: frames whose landmarks differ by less count as the same picture
 CHANGE = 0.25  # eye distances, summed over frames: for less the shown shot does not change
@@ -103,9 +103,9 @@ class WarpGuidedSynthesizer(nn.Module):
     def compose(self, shown: Float[Tensor, "B 13 H W"], parts: Float[Tensor, "B 26 h w"]) -> Float[Tensor, "B 3 H W"]:
         """x_hat = m_warp * resample(shot, flow + correction) + m_shot * shot + m_picture * picture; masks sum to 1.
 
-        What is drawn takes its colour from what is known around it, except inside lips and lids that open.
+        What is drawn takes its colour from what is known around it, except between lips and lids.
         """
-        landmarks, _, shot, offset, known, opening = shown.split(list(CHANNELS.values()), dim=1)
+        landmarks, _, shot, offset, known, inner = shown.split(list(CHANNELS.values()), dim=1)
         picture, logits = without_grid(F.pixel_shuffle(parts[:, :24], 2)).split(3, dim=1)
         correction = F.interpolate(REACH * torch.tanh(parts[:, 24:]), scale_factor=2.0, mode="bilinear")
         move = offset / OFFSET_SCALE + (correction if self.preset.corrected else 0)
@@ -116,7 +116,7 @@ class WarpGuidedSynthesizer(nn.Module):
         warp, still, drawn = (masks / masks.sum(1, keepdim=True)).split(1, dim=1)
         picture = torch.tanh(picture)
         lack = surrounding_colour(moved - picture, known * (1 - lines(landmarks)))
-        picture = (picture + lack * (1 - opening)).clamp(-1, 1)
+        picture = (picture + lack * (1 - inner)).clamp(-1, 1)
         return warp * moved + still * shot + drawn * picture
 
 
@@ -252,9 +252,9 @@ def show(
     driving: Float[Tensor, "B 68 2"],
 ) -> Float[Tensor, "B 13 H W"]:  # fmt: skip
     """The input of G (`CHANNELS`): landmark image, warped shot, shot, offsets of the flow, and masks of the guide."""
-    warped, flow, known, opening = guide(shot, source, driving)
+    warped, flow, known, inner = guide(shot, source, driving)
     offset = (flow - identity_flow(shot)).movedim(-1, 1) * OFFSET_SCALE
-    return torch.cat([landmarks.float(), warped, shot.float(), offset, known, opening], 1)
+    return torch.cat([landmarks.float(), warped, shot.float(), offset, known, inner], 1)
 
 
 def without_grid(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

@@ -96,7 +96,8 @@ def landmark_flow(
     source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], size: int
 ) -> Float[Tensor, "B H W 2"]:  # fmt: skip
     """The flow that takes every landmark along, those of closing lids as well; points in pixels."""
-    return upsampled(splines(*(normalized(points.float(), size) for points in (driving, source)), size), size)
+    source, driving = (normalized(points.float(), size) for points in (source, driving))
+    return upsampled(splines(driving, source, size), size)
 
 
 def normalized(points: Float[Tensor, "B P 2"], size: int) -> Float[Tensor, "B P 2"]:

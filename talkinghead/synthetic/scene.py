@@ -224,13 +224,10 @@ def _dress(person: Person, body: Body, neutral: np.ndarray, speaking: bool) -> n
         dressed[teeth] = dressed[teeth].mean(0) + (dressed[teeth] - dressed[teeth].mean(0)) * np.float32(0.9)
         dressed[teeth, 1] += 0.003
     if speaking:  # as in people who speak: the upper teeth end below the lip that anny draws over them
-        for group, (back, down) in {
-            UPPER_TEETH: (-0.002, 0.0055),
-            LOWER_TEETH: (0.0, 0.003),
-            TONGUE: (0.006, 0.006),
-        }.items():
+        moves = {UPPER_TEETH: (-0.002, 0.0055), LOWER_TEETH: (0.0, 0.003), TONGUE: (0.006, 0.006)}  # back, down; metres
+        for group, (back, down) in moves.items():
             part = np.unique(body.faces[body.groups == group])
-            dressed[part, 1:] += np.float32([back, -down])
+            dressed[part, 1:] += np.array([back, -down], np.float32)
     return dressed
 
 

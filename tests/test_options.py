@@ -12,7 +12,14 @@ from talkinghead.faces.detectors import Dlib, FaceAlignment
 from talkinghead.options import Range, check_numbers
 from talkinghead.preparation.clip import Settings as Preparation
 from talkinghead.reenactment.animation import Look
-from talkinghead.reenactment.inputs import SHIPPED, check_files, dashed, file_arguments, names_of
+from talkinghead.reenactment.inputs import (
+    SHIPPED,
+    check_files,
+    dashed,
+    file_arguments,
+    names_of,
+    with_shipped,
+)
 from talkinghead.reenactment.pipeline import Settings
 
 NAMES = ("source", "driving", "output", "model")
@@ -161,3 +168,13 @@ def test_a_checkpoint_may_be_called_so_where_a_model_is_wanted() -> None:
     assert file_arguments(["checkpoint=a.ckpt"], ["source"]) == ["checkpoint=a.ckpt"], (
         "a verb without model= has its own"
     )
+
+
+def test_train_and_evaluate_take_a_model_that_ships_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["checkpoint=warp_256", "+init_from=warp_256", "method=[ff]", "checkpoint=other.ckpt", "row=warp_256"]
+    assert with_shipped(given) == [f'checkpoint="{SHIPPED}"', f'+init_from="{SHIPPED}"', *given[2:]]
+    (tmp_path / "warp_256").touch()
+    assert with_shipped(given) == given, "a file of that name comes first"

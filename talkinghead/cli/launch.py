@@ -59,12 +59,14 @@ def launch(name: str, command: str | None = None) -> Any:
         return runpy.run_module(f"talkinghead.{name}", run_name="__main__")
     program(command.removeprefix("python ").removeprefix("-m talkinghead."))
     from talkinghead.cli import early  # noqa: PLC0415, it imports Hydra
-    from talkinghead.reenactment.inputs import dashed, file_arguments  # noqa: PLC0415
+    from talkinghead.reenactment.inputs import dashed, file_arguments, with_shipped  # noqa: PLC0415
 
     if verb.files:
         if hint := dashed(sys.argv[1:], verb.files):
             sys.exit(f"{command.removeprefix('python ')}: {hint}")
         sys.argv[1:] = file_arguments(sys.argv[1:], verb.files)
+    elif name in ("train", "evaluate"):
+        sys.argv[1:] = with_shipped(sys.argv[1:])
     early.answer(verb.config, command, verb.offers)
     return imported(name, command).main()
 

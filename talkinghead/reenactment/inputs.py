@@ -144,6 +144,19 @@ def file_arguments(given: Sequence[str], names: Sequence[str]) -> list[str]:
     return changed
 
 
+def with_shipped(given: Sequence[str]) -> list[str]:
+    """Command line of train.py or evaluate.py in which a model that ships may be named: `checkpoint=warp_256`.
+
+    A file of that name comes first, as in `find_model`.
+    """
+    changed = []
+    for argument in given:
+        key, _, value = argument.partition("=")
+        named = key.lstrip("+") in ("checkpoint", "init_from") and value in MODELS and not is_there(value)
+        changed.append(f"{key}={quoted(str(MODELS[value]))}" if named else argument)
+    return changed
+
+
 def written(value: str, key: str) -> str:
     """The user's file or list of files, quoted for Hydra's grammar."""
     if value in ("", "null") or (key == "driving" and value.isascii() and value.isdecimal()):

@@ -113,7 +113,7 @@ def test_augmented_pairs_have_the_landmark_images_of_their_pictures() -> None:
     generator, _ = method.personalize(shots)
     torch.manual_seed(0)
     pair = PairSampler(generator, shots, ["affine", "mirror", "colour"])(shots)
-    assert pair.condition.shape == (3, 12, SIZE, SIZE)
+    assert pair.condition.shape == (3, 13, SIZE, SIZE)
     assert torch.equal(pair.condition[:, :3], pair.y)
     assert not torch.equal(pair.y, shots.landmarks)
     with pytest.raises(ValueError, match=r"no \['blur'\]; choose from mirror, affine, colour"):

@@ -191,11 +191,8 @@ def main() -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     print(f"{args.generator}, {args.size} px, batch {args.batch}, K = {args.shots}, {args.videos} videos, ", end="")
     print(f"{args.precision}, {'compiled' if args.compile else 'eager'}, {device}")
-    print(
-        f"  median {statistics.median(warm):.3f} s/step, min {min(warm):.3f}, max {max(warm):.3f}, {len(warm)} steps",
-        end="",
-    )
-    print(f"; the first took {timer.seconds[0]:.1f} s")
+    print(f"  median {statistics.median(warm):.3f} s/step, min {min(warm):.3f}, max {max(warm):.3f}, ", end="")
+    print(f"{len(warm)} steps; the first took {timer.seconds[0]:.1f} s")
     if args.layouts:
         print_layouts(timer.seconds)
         return

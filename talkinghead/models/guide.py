@@ -25,12 +25,10 @@ STIFFNESS = {"landmarks": 1e-4, "skull": 2e-2, "hidden": 2.0, "border": 5e-2}
 # Of the 68 landmarks. Slices, because indexing by a list would copy the index to the GPU in every step.
 LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
 OUTER_LIP, INNER_LIP = slice(48, 60), slice(60, 68)
+OPENINGS = INNER_LIP, LEFT_EYE, RIGHT_EYE
 RIGID = slice(0, 6), slice(11, 48)  # jaw near the ears, brows, nose and eyes: they move with the skull
-UNKNOWN_BELOW, KNOWN_ABOVE = 0.45, 0.8  # area of an opening in the shot, as a share of its area when driven
-CLOSED_BELOW, OPEN_ABOVE = (
-    0.45,
-    0.8,
-)  # area when driven, as a share of that in the shot; detectors see shut eyes half open
+# Area of an opening, in the shot and driven, the smaller as a share of the larger. Detectors see shut eyes half open.
+UNKNOWN_BELOW, KNOWN_ABOVE = 0.45, 0.8
 SHUT_EYE, SHUT_LIPS = (0.06, 0.12), (0.02, 0.06)  # area of an opening by its squared width: below shut, above open
 LASHES = 0.3  # beyond the edge that a closing lid leaves, as a share of its distance from the middle of the eye
 LIP_LINE = 0.012  # on each side of the line of closing lips, half pictures
@@ -87,9 +85,10 @@ def guide(shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], drivi
         opened = torch.cat([driving[:, :36], *eyes, driving[:, 48:60], parted(source, driving)], 1)
         nodes = splines(opened, source, size)  # backward: each output place says where to read in the shot
         flow = upsampled(nodes, size)
-        known = openings(source, driving, size) * closings(source, driving, opened, size) * unfolded(nodes, size)
+        inner = inner_masks(driving, size)
+        known = openings(source, driving, inner) * closings(source, driving, opened, inner) * unfolded(nodes, size)
         warped = resample(shot.float(), flow)
-    return Guide(warped * known, flow, known, inner_mask(driving, size))
+    return Guide(warped * known, flow, known, full_size(inner.amax(1)))
 
 
 def landmark_flow(
@@ -180,17 +179,33 @@ def upsampled(nodes: Float[Tensor, "B n n 2"], size: int) -> Float[Tensor, "B H 
     return fine + centres(size, nodes.device).unflatten(0, (size, size))
 
 
-def openings(source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], size: int) -> Float[Tensor, "B 1 H W"]:
-    """0 inside lips and lids that are open wider at the driving points than in the shot, which hides what is there."""
+def inner_masks(driving: Float[Tensor, "B 68 2"], size: int) -> Float[Tensor, "B 3 h w"]:
+    """1 inside each of `OPENINGS`, at half the picture's size."""
     half = size // 2
     pixels = centres(half, driving.device)
-    known = driving.new_ones(len(driving), half * half)
-    for part in (INNER_LIP, LEFT_EYE, RIGHT_EYE):
-        share = area(source[:, part]) / area(driving[:, part]).clamp(min=1e-6)
-        lack = ((KNOWN_ABOVE - share) / (KNOWN_ABOVE - UNKNOWN_BELOW)).clamp(0, 1)
-        known = known * (1 - inside(pixels, driving[:, part]) * lack[:, None])
-    fine = F.interpolate(known.unflatten(1, (1, half, half)), size=(size, size), mode="bilinear", align_corners=False)
-    return fine
+    return torch.stack([inside(pixels, driving[:, part]) for part in OPENINGS], 1).unflatten(2, (half, half))
+
+
+def full_size(mask: Float[Tensor, "B h w"]) -> Float[Tensor, "B 1 H W"]:
+    """A mask of half the picture's size at its full size."""
+    return F.interpolate(mask[:, None], scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def openings(
+    source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], inner: Float[Tensor, "B 3 h w"]
+) -> Float[Tensor, "B 1 H W"]:  # fmt: skip
+    """0 inside lips and lids that are open wider at the driving points than in the shot, which hides what is there."""
+    known = torch.ones_like(inner[:, 0])
+    for part, mask in zip(OPENINGS, inner.unbind(1), strict=True):
+        lack = shortage(area(source[:, part]), area(driving[:, part]))
+        known = known * (1 - mask * lack[:, None, None])
+    return full_size(known)
+
+
+def shortage(smaller: Float[Tensor, " B"], larger: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """1 where the first area is too small a share of the second (`UNKNOWN_BELOW`), 0 where it is nearly as large."""
+    share = smaller / larger.clamp(min=1e-6)
+    return ((KNOWN_ABOVE - share) / (KNOWN_ABOVE - UNKNOWN_BELOW)).clamp(0, 1)
 
 
 def unclosed(source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], part: slice) -> Float[Tensor, "B 6 2"]:
@@ -225,32 +240,31 @@ def axes(ring: Float[Tensor, "B P 2"]) -> tuple[Tensor, Tensor, Tensor]:
 def closing(
     shown: Float[Tensor, "B P 2"], driven: Float[Tensor, "B P 2"], shut: tuple[float, float]
 ) -> Float[Tensor, " B"]:
-    """1 where an opening that the shot shows closes when driven, 0 where half of it stays open."""
-    share = area(driven) / area(shown).clamp(min=1e-6)
+    """1 where an opening that the shot shows closes when driven, 0 where it hardly does, or was shut."""
     openness = area(shown) / axes(shown)[1].square().sum((1, 2)).clamp(min=1e-9)
     seen = ((openness - shut[0]) / (shut[1] - shut[0])).clamp(0, 1)
-    return seen * ((OPEN_ABOVE - share) / (OPEN_ABOVE - CLOSED_BELOW)).clamp(0, 1)
+    return seen * shortage(area(driven), area(shown))
 
 
 def closings(
-    source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], opened: Float[Tensor, "B 68 2"], size: int
+    source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], opened: Float[Tensor, "B 68 2"],
+    inner: Float[Tensor, "B 3 h w"],
 ) -> Float[Tensor, "B 1 H W"]:  # fmt: skip
     """0 where lids have come down over what the shot shows, and along the line of lips that close.
 
     Args:
         opened: the driving points with eyes that do not close (`unclosed`) and lips that do not touch (`parted`)
     """
-    half = size // 2
-    pixels = centres(half, driving.device)
-    known = driving.new_ones(len(driving), half * half)
-    for part in (LEFT_EYE, RIGHT_EYE):
+    shape = inner.shape[2:]
+    pixels = centres(shape[0], driving.device)
+    known = torch.ones_like(inner[:, 0])
+    for part, mask in zip(OPENINGS[1:], inner.unbind(1)[1:], strict=True):
         eye = opened[:, part]
         lashes = eye + LASHES * (eye - eye.mean(1, keepdim=True))
-        lack = closing(eye, driving[:, part], SHUT_EYE)[:, None]
-        known = known * (1 - inside(pixels, lashes) * (1 - inside(pixels, driving[:, part])) * lack)
-    lack = closing(source[:, INNER_LIP], driving[:, INNER_LIP], SHUT_LIPS)[:, None]
-    known = known * (1 - inside(pixels, opened[:, INNER_LIP]) * lack)
-    return F.interpolate(known.unflatten(1, (1, half, half)), size=(size, size), mode="bilinear", align_corners=False)
+        lack = closing(eye, driving[:, part], SHUT_EYE)[:, None, None]
+        known = known * (1 - inside(pixels, lashes).unflatten(1, shape) * (1 - mask) * lack)
+    lack = closing(source[:, INNER_LIP], driving[:, INNER_LIP], SHUT_LIPS)[:, None, None]
+    return full_size(known * (1 - inside(pixels, opened[:, INNER_LIP]).unflatten(1, shape) * lack))
 
 
 def area(polygon: Float[Tensor, "B P 2"]) -> Float[Tensor, " B"]:
@@ -277,14 +291,6 @@ def unfolded(nodes: Float[Tensor, "B n n 2"], size: int) -> Float[Tensor, "B 1 H
     stretch = (dx[..., 0] * dy[..., 1] - dx[..., 1] * dy[..., 0]) * (nodes.shape[1] / 2) ** 2
     fine = ((stretch > STRETCH[0]) & (stretch < STRETCH[1])).to(nodes.dtype)[:, None]
     return F.interpolate(F.pad(fine, (0, 1, 0, 1), mode="replicate"), size=(size, size), mode="bilinear")
-
-
-def inner_mask(driving: Float[Tensor, "B 68 2"], size: int) -> Float[Tensor, "B 1 H W"]:
-    """1 between the lips and between the lids, points in [-1, 1]."""
-    half = size // 2
-    pixels = centres(half, driving.device)
-    mask = torch.stack([inside(pixels, driving[:, part]) for part in (INNER_LIP, LEFT_EYE, RIGHT_EYE)]).amax(0)
-    return F.interpolate(mask.unflatten(1, (1, half, half)), size=(size, size), mode="bilinear", align_corners=False)
 
 
 def parts_mask(points: Float[Tensor, "B 68 2"], size: int, grow: int = 5) -> Float[Tensor, "B 1 H W"]:

@@ -22,7 +22,7 @@ from talkinghead.models.memory_format import layout_of
 from talkinghead.types import Episode, Frames
 
 CHANNELS = {"landmarks": 3, "warped": 3, "shot": 3, "flow": 2, "known": 1, "inner": 1}  # of y, in this order
-SEEN = 12  # of them, by the convolutions; the last is for `compose` alone
+SEEN = sum(CHANNELS.values()) - CHANNELS["inner"]  # of them, by the convolutions; the last is for `compose` alone
 REACH = 0.15  # largest correction of the flow, in half sides of the picture
 SAME = 0.02  # eye distances: frames whose landmarks differ by less count as the same picture
 CHANGE = 0.25  # eye distances, summed over frames: for less the shown shot does not change

@@ -152,7 +152,7 @@ def with_shipped(given: Sequence[str]) -> list[str]:
     changed = []
     for argument in given:
         key, _, value = argument.partition("=")
-        named = key.lstrip("+") in ("checkpoint", "init_from") and value in MODELS and not is_there(value)
+        named = key.lstrip("+") in ("checkpoint", "init_from") and find_model(value) == MODELS.get(value)
         changed.append(f"{key}={quoted(str(MODELS[value]))}" if named else argument)
     return changed
 

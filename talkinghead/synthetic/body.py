@@ -64,6 +64,10 @@ class Body:
     neck: Float[np.ndarray, " 3"]
     original_index: Int[np.ndarray, " V"]
 
+    def vertices_of(self, group: int) -> Int[np.ndarray, " _"]:
+        """Numbers of the vertices of a group, ascending."""
+        return np.unique(self.faces[self.groups == group])
+
 
 @cache
 def load_body() -> Body:

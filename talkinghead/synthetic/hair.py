@@ -116,7 +116,7 @@ def skull_points(
     elevation: np.ndarray, azimuth: np.ndarray, neutral: np.ndarray, body: Body
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points of the skull in the given directions, interpolated between near vertices, and outward directions."""
-    skin = np.unique(body.faces[body.groups == BODY])
+    skin = body.vertices_of(BODY)
     x, _, z = body.template[skin].T
     usable = (z > 0.60) & (body.follow[skin] > 0.7) & (body.cavity[skin] == 0) & ((np.abs(x) < 0.0705) | (z > 0.755))
     skin = skin[usable]

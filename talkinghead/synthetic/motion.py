@@ -218,7 +218,5 @@ def _bare_teeth(actions: np.ndarray, index: dict[str, int], rng: np.random.Gener
     up, down, smile = rng.uniform(0.3, 1.0), rng.uniform(0.2, 0.9), rng.uniform(0, 0.9)
     actions[index["jawOpen"]] = rng.uniform(0.05, 0.45)
     for side in ("Left", "Right"):
-        shape = {"mouthUpperUp": up, "mouthLowerDown": down, "mouthSmile": smile, "mouthPress": 0, "mouthRollLower": 0}
-        for name, weight in shape.items():
-            if (place := index.get(f"{name}{side}")) is not None:
-                actions[place] = weight
+        for name, weight in {"UpperUp": up, "LowerDown": down, "Smile": smile, "Press": 0}.items():
+            actions[index[f"mouth{name}{side}"]] = weight

@@ -220,13 +220,13 @@ def _dress(person: Person, body: Body, neutral: np.ndarray, speaking: bool) -> n
     push = np.where(on_skin, np.maximum(cloth, np.where(lips, 0, beard)), 0)
     dressed = neutral + normals * push[:, None].astype(np.float32)
     for group in (UPPER_TEETH, LOWER_TEETH):  # they do not know the shape of these lips: keep them well inside
-        teeth = np.unique(body.faces[body.groups == group])
+        teeth = body.vertices_of(group)
         dressed[teeth] = dressed[teeth].mean(0) + (dressed[teeth] - dressed[teeth].mean(0)) * np.float32(0.9)
         dressed[teeth, 1] += 0.003
     if speaking:  # as in people who speak: the upper teeth end below the lip that anny draws over them
         moves = {UPPER_TEETH: (-0.002, 0.0055), LOWER_TEETH: (0.0, 0.003), TONGUE: (0.006, 0.006)}  # back, down; metres
         for group, (back, down) in moves.items():
-            part = np.unique(body.faces[body.groups == group])
+            part = body.vertices_of(group)
             dressed[part, 1:] += np.array([back, -down], np.float32)
     return dressed
 
@@ -245,7 +245,7 @@ def _eye_frames(body: Body, neutral: np.ndarray) -> np.ndarray:
     """Vertices of each eyeball relative to its centre: the direction that carries iris and pupil."""
     local = neutral.copy()
     for group in (LEFT_EYE, RIGHT_EYE):
-        eye = np.unique(body.faces[body.groups == group])
+        eye = body.vertices_of(group)
         rest = body.template[eye]
         centre = (rest.min(0) + rest.max(0)) / 2
         centre[1] = rest[:, 1].max() - np.ptp(rest[:, 0]) / 2
@@ -264,11 +264,11 @@ def _occlusion(body: Body, vertices: np.ndarray, faces: np.ndarray, inside: Mapp
     around_mouth = np.linalg.norm(body.template - MOUTH, axis=1) < 0.035
     light[around_mouth] = np.maximum(light[around_mouth], 0.6)
     for group in (LEFT_EYE, RIGHT_EYE):
-        eye = np.unique(body.faces[body.groups == group])
+        eye = body.vertices_of(group)
         light[eye] = np.maximum(light[eye], 0.8)
     light = np.minimum(light, 1 - 0.88 * body.cavity)
     for group, amount in inside.items():
-        light[np.unique(body.faces[body.groups == group])] = amount
+        light[body.vertices_of(group)] = amount
     return light.astype(np.float32)
 
 

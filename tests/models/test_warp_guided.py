@@ -24,6 +24,7 @@ from talkinghead.models.guide import (
     closings,
     guide,
     head_points,
+    inner_masks,
     inside,
     landmark_flow,
     normalized,
@@ -115,11 +116,13 @@ def test_what_a_closed_mouth_hides_is_unknown() -> None:
     closed, opened = face().clone(), face().clone()
     closed[:, 65:68, 1] = closed[:, [63, 62, 61], 1] + 0.2
     opened[:, 65:68, 1] += 8
-    known = openings(*(2 * (p + 0.5) / SIZE - 1 for p in (closed, opened)), SIZE)
+    at = {name: normalized(points, SIZE) for name, points in (("closed", closed), ("opened", opened))}
+    inner = inner_masks(at["opened"], SIZE)
+    known = openings(at["closed"], at["opened"], inner)
     middle = opened[0, INNER_LIP].mean(0).round().long()
     assert known[0, 0, middle[1], middle[0]] == 0
     assert known.mean() > 0.9
-    shown_mouth = openings(*(2 * (p + 0.5) / SIZE - 1 for p in (opened, opened)), SIZE)
+    shown_mouth = openings(at["opened"], at["opened"], inner)
     assert torch.equal(shown_mouth, torch.ones_like(shown_mouth))
 
 
@@ -179,7 +182,8 @@ def test_the_line_of_closing_lips_is_unknown() -> None:
     known = {}
     for name, pair in cases.items():
         source, driving = (normalized(points, 256) for points in pair)
-        known[name] = closings(source, driving, torch.cat([driving[:, :60], parted(source, driving)], 1), 256)
+        opened = torch.cat([driving[:, :60], parted(source, driving)], 1)
+        known[name] = closings(source, driving, opened, inner_masks(driving, 256))
     middle = shut[0, [62, 66]].mean(0).round().long()
     assert known["shuts"][0, 0, middle[1] - 2 : middle[1] + 3, middle[0]].min() < 0.3
     assert known["shuts"].mean() > 0.99

@@ -71,7 +71,7 @@ def test_looks_are_part_of_what_a_data_set_is() -> None:
 
 def test_looks_3_show_the_upper_teeth_below_the_lip(body: Body) -> None:
     """In looks 1 and 2 the lip hides them in nearly every mouth, so that nothing could learn to draw teeth."""
-    teeth = np.unique(body.faces[body.groups == UPPER_TEETH])
+    teeth = body.vertices_of(UPPER_TEETH)
     shown = []
     for seed in PEOPLE:
         person = make_person(seed, body)

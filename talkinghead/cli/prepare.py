@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from talkinghead.cli import CONF, command_of
 from talkinghead.cli.checking import check_options
 from talkinghead.cli.ending import errors_in_one_line
+from talkinghead.data.remote import DataFault
 from talkinghead.pretrained import set_weights_folder
 
 
@@ -17,7 +18,7 @@ from talkinghead.pretrained import set_weights_folder
 def main(config: DictConfig) -> None:
     """Build the runner from the config and run it."""
     command = f"{command_of('prepare')} {shlex.join(sys.argv[1:])}"
-    with errors_in_one_line("prepare.py", RuntimeError):  # a worker died
+    with errors_in_one_line("prepare.py", RuntimeError, DataFault):  # a worker died; an object store fails
         check_options(config, without=("paths",))
         set_weights_folder(config.paths.weights_dir)
         instantiate(runner_config(config), command=command).run()

@@ -1,4 +1,4 @@
-"""Fetching files of a remote data set: transient errors are retried, permanent ones end the run."""
+"""Files of a remote data set, fetched and written: transient errors are retried, permanent ones end the run."""
 
 import errno
 import hashlib
@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import fsspec
@@ -30,6 +31,8 @@ _ADVICE = {
 }
 _REFUSED = {401: "not authorised", 403: "forbidden", 407: "the proxy wants a password"}
 _FOR_GOOD = {400, 404, 405, 410, 414, 416}
+_HTTP = ("http", "https")
+_FLAT = ("s3", "s3a", "gs", "gcs", "az", "abfs", "hf")  # stores without folders; a missing bucket is not ours to make
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError"}
 _OWN_MISTAKES = (TypeError, AttributeError, NameError, LookupError, AssertionError)  # bugs, which no retry helps
 
@@ -43,18 +46,22 @@ class WrongContent(OSError):
 
 
 class Truncated(OSError):
-    """A response was shorter than requested."""
+    """A response was shorter than requested, or a file that was written is not as long as what was sent."""
 
 
-def refuse_fault(error: Exception, url: str) -> None:
-    """Raise DataFault for an error that all other files would cause too: a full disk, no permission, no memory."""
+def refuse_fault(error: Exception, url: str, done: str = "read") -> None:
+    """Raise DataFault for an error that all other files would cause too: a full disk, no permission, no memory.
+
+    Args:
+        done: what was to be done with the file, for the message
+    """
     if (status := http_status(error)) in _REFUSED:
         raise DataFault(f"{url}: {_REFUSED[status]} (HTTP {status}); check your access") from error
     if type(error).__name__ in _NO_CREDENTIALS:
         raise DataFault(f"{url}: no credentials ({error}); log in as the store's own tools want it") from error
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _FAULTS):
         advice = _ADVICE.get(error.errno or 0, "check the permissions")
-        raise DataFault(f"{url} cannot be read ({error}): {advice}") from error
+        raise DataFault(f"{url} cannot be {done} ({error}): {advice}") from error
 
 
 def http_status(error: Exception) -> int | None:
@@ -69,17 +76,20 @@ def http_status(error: Exception) -> int | None:
     return None
 
 
-def tries(url: str) -> Iterator["Try"]:
+def tries(url: str, done: str = "read") -> Iterator["Try"]:
     """Attempts with pauses in between: `for attempt in tries(url): with attempt: return ...`.
 
     Errors inside `with` that a retry cannot help are raised at once, others after the last attempt.
+
+    Args:
+        done: what is to be done with the file, for the message
 
     Raises:
         DataFault: where other files could not be read either: no access, a full disk, no network.
         OSError: where there is no such file, or its content stays wrong.
     """
     for delay in (*RETRY_DELAYS_S, None):
-        yield Try(url, last=delay is None)
+        yield Try(url, delay is None, done)
         if delay is not None:
             time.sleep(delay)
 
@@ -87,15 +97,14 @@ def tries(url: str) -> Iterator["Try"]:
 class Try(AbstractContextManager):
     """One attempt, see `tries`."""
 
-    def __init__(self, url: str, last: bool) -> None:
-        self.url = url
-        self.last = last
+    def __init__(self, url: str, last: bool, done: str) -> None:
+        self.url, self.last, self.done = url, last, done
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, Exception) or isinstance(error, (DataFault, *_OWN_MISTAKES)):
             return False
         url = getattr(error, "url_of_block", self.url)
-        refuse_fault(error, url)
+        refuse_fault(error, url, self.done)
         told = str(error) or type(error).__name__
         if isinstance(error, FileNotFoundError) or http_status(error) in _FOR_GOOD:
             raise error if isinstance(error, OSError) else OSError(told) from error
@@ -103,8 +112,8 @@ class Try(AbstractContextManager):
             return False
         if self.last:
             raise DataFault(
-                f"{url} cannot be read, tried {len(RETRY_DELAYS_S) + 1} times ({told}): the network or the server "
-                "fails. Go on with ckpt_path=<last.ckpt> when it works again"
+                f"{url} cannot be {self.done}, tried {len(RETRY_DELAYS_S) + 1} times ({told}): the network or the "
+                "server fails. When it works again, go on: training with ckpt_path=<last.ckpt>, prepare.py as before"
             ) from error
         return True
 
@@ -176,7 +185,7 @@ def file_system(url: str) -> tuple[Any, str]:
     """
     protocol = url.partition("://")[0]
     options: dict = {}
-    if protocol in ("http", "https"):
+    if protocol in _HTTP:
         import aiohttp  # noqa: PLC0415, where it is needed
 
         given = fsspec.config.conf.get(protocol, {})
@@ -189,3 +198,83 @@ def file_system(url: str) -> tuple[Any, str]:
         raise DataFault(
             f"{url}: {protocol}:// needs a package that is missing ({error}): pip install 'talkinghead[remote]'"
         ) from error
+
+
+class RemoteFolder:
+    """A folder at a URL that fsspec knows, as `s3://bucket/set`: its files listed, read, written, removed.
+
+    Args:
+        url: of the folder, which need not exist
+
+    Raises:
+        ValueError: where fsspec does not know such URLs.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        if not is_known(self.url):
+            known = "s3://, gs://, hf://, https://, file:// and fsspec's others are"
+            raise ValueError(f"{url}: no files can be listed or written at such an address; {known}")
+
+    def names(self, below: str = "") -> list[PurePosixPath]:
+        """All files below a folder of it, relative to this one, sorted; none where there is no such folder.
+
+        Raises:
+            DataFault: without access or network.
+        """
+        try:
+            for attempt in tries(f"{self.url}/{below}", "listed"):
+                with attempt:
+                    system, root = file_system(self.url)
+                    system.invalidate_cache()
+                    root = root.rstrip("/")
+                    found = system.find(f"{root}/{below}".rstrip("/"))
+                    return sorted(PurePosixPath(one.removeprefix(root).lstrip("/")) for one in found)
+        except FileNotFoundError:
+            return []
+        raise AssertionError
+
+    def read(self, name: str) -> bytes:
+        """The content of a file. Raises as `fetch` does."""
+        with fetch(f"{self.url}/{name}") as copy:
+            return copy.read()
+
+    def write(self, name: str, content: bytes | Path) -> None:
+        """Write a file: bytes, or a copy of a local file.
+
+        Raises:
+            DataFault: where it cannot be written, after retries where they may help.
+            ValueError: where files at such an address can only be read.
+        """
+        url = f"{self.url}/{name}"
+        if url.startswith(tuple(f"{one}://" for one in _HTTP)):
+            raise ValueError(f"{self.url}: files can be read there, but not written")
+        try:
+            for attempt in tries(url, "written"):
+                with attempt:
+                    return _write_once(url, content)
+        except FileNotFoundError as error:
+            raise DataFault(f"{url} cannot be written ({error}): is there such a bucket?") from error
+
+    def remove(self, below: str) -> None:
+        """Remove a folder of it, where there is one."""
+        for attempt in tries(f"{self.url}/{below}", "removed"):
+            with attempt:
+                system, path = file_system(f"{self.url}/{below}")
+                system.invalidate_cache()
+                if system.exists(path):
+                    system.rm(path, recursive=True)
+                return
+
+
+def _write_once(url: str, content: bytes | Path) -> None:
+    system, path = file_system(url)
+    if url.partition("://")[0] not in _FLAT:
+        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+    if isinstance(content, Path):
+        system.put_file(str(content), path)
+    else:
+        system.pipe_file(path, content)
+    length = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if system.size(path) not in (None, length):
+        raise Truncated(f"{system.size(path)} of its {length} bytes arrived")

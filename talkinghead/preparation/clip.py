@@ -17,7 +17,7 @@ from talkinghead.faces.tiled_detection import closer
 from talkinghead.faces.tracking import Track, follow
 from talkinghead.names import as_path_part, is_name
 from talkinghead.options import Range, check_numbers
-from talkinghead.preparation.frames import Incomplete, Segment, read_segments
+from talkinghead.preparation.frames import Incomplete, Segment, on_this_machine, read_segments
 from talkinghead.preparation.sources import Unit
 from talkinghead.storage import FULL
 
@@ -80,34 +80,57 @@ class Result:
 
 
 def prepare_clip(unit: Unit, key: str, video_index: int, detector: Detector, settings: Settings) -> Result:
-    """Decode, track the face, crop, encode. Anything wrong with the file becomes a `Drop`, never an exception."""
+    """Decode, track the face, crop, encode. Anything wrong with the file becomes a `Drop`, never an exception.
+
+    Raises:
+        DataFault: the remote file cannot be fetched for a reason that is not its own, such as the network.
+        OSError: the disk is full, or too many files are open.
+    """
     if not unit.paths:
         return Result([], [Drop(unit.clip, "file missing")], 0)
     clips: list[Clip] = []
     drops: list[Drop] = []
-    decoded = 0
+    decoded, here = 0, unit
     try:
-        for number, shot in enumerate(read_segments(unit, settings.frames_per_clip, settings.fps)):
-            decoded += len(shot.images)
-            drops += [Drop(f"{unit.clip}/{name}", "unreadable", why) for name, why in shot.broken.items()]
-            ending = "" if settings.fps is None else f"_{number:03d}"
-            sample = prepare_segment(unit, shot, detector, settings)
-            if isinstance(sample, str):
-                drops.append(Drop(unit.clip + ending, sample, f"{len(shot.images)} frames"))
-                continue
-            meta, points, frames = sample
-            given = {"video": unit.video, "identity": unit.identity, "clip": unit.clip + ending}
-            names = {what: name if is_name(name) else as_path_part(name) for what, name in given.items()}
-            clips.append(Clip(key + ending, {**names, "video_index": video_index, **meta}, points, frames))
+        with on_this_machine(unit) as here:
+            for number, shot in enumerate(read_segments(here, settings.frames_per_clip, settings.fps)):
+                decoded += len(shot.images)
+                broken = {name: with_urls(why, here, unit) for name, why in shot.broken.items()}
+                drops += [Drop(f"{unit.clip}/{name}", "unreadable", why) for name, why in broken.items()]
+                ending = "" if settings.fps is None else f"_{number:03d}"
+                sample = prepare_segment(here, shot, detector, settings)
+                if isinstance(sample, str):
+                    drops.append(Drop(unit.clip + ending, sample, f"{len(shot.images)} frames"))
+                else:
+                    clips.append(as_clip(unit, key + ending, ending, video_index, *sample))
     except Incomplete as error:
         return Result([], [Drop(unit.clip, "incomplete", str(error))], 0)
     except (av.FFmpegError, OSError, cv2.error, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in (*FULL, errno.EMFILE, errno.ENFILE):
             raise  # not the file's fault: it would affect every other file too
-        return Result([], [Drop(unit.clip, "unreadable", f"{type(error).__name__}: {error}")], decoded)
+        why = with_urls(f"{type(error).__name__}: {error}", here, unit)
+        return Result([], [Drop(unit.clip, "unreadable", why)], decoded)
     if not clips and not drops:
         drops.append(Drop(unit.clip, "unreadable", "no frames"))
     return Result(clips, drops, decoded)
+
+
+def with_urls(text: str, here: Unit, unit: Unit) -> str:
+    """A message about temporary copies of files, naming the files themselves."""
+    for copy, path in zip((*here.paths, here.boxes), (*unit.paths, unit.boxes), strict=True):
+        if copy is not None and path is not None:
+            text = text.replace(copy, path)
+    return text
+
+
+def as_clip(
+    unit: Unit, key: str, ending: str, video_index: int, meta: dict, points: Float[np.ndarray, "F 68 2"],
+    frames: list[bytes],
+) -> Clip:  # fmt: skip
+    """A sample under the names of its unit; names that are none become file names that are."""
+    given = {"video": unit.video, "identity": unit.identity, "clip": unit.clip + ending}
+    names = {what: name if is_name(name) else as_path_part(name) for what, name in given.items()}
+    return Clip(key, {**names, "video_index": video_index, **meta}, points, frames)
 
 
 def prepare_segment(

@@ -191,7 +191,7 @@ class Task:
 
     def _do(self, job: Job) -> Counts:
         if partial_results.done(self.work.output, job):  # before this task was queued again
-            partial_results.close(self.work.output, job, self.work.settings.image_size)
+            self.work.close(job)
             return Counts(0, 0, 0)
         return self.work(job)
 

@@ -1,15 +1,21 @@
 """The frames of a unit, sample by sample: of a video, of a face track within a video (VoxCeleb1), or stills."""
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from talkinghead.data.reader import is_remote
+from talkinghead.data.remote import fetch
 from talkinghead.images import UnreadableImage, read_image
+from talkinghead.names import as_path_part
 from talkinghead.preparation.sources import Unit
 from talkinghead.video.reader import Video, segments
 
@@ -67,6 +73,26 @@ class GivenTrack(NamedTuple):
 
     frames: Int[np.ndarray, " N"]
     boxes: Float[np.ndarray, "N 4"]
+
+
+@contextmanager
+def on_this_machine(unit: Unit) -> Iterator[Unit]:
+    """The unit with temporary copies of its remote files. Raises as `fetch` does."""
+    urls = [one for one in (*unit.paths, unit.boxes) if one is not None and is_remote(one)]
+    if not urls:
+        yield unit
+        return
+    with TemporaryDirectory(prefix="talkinghead-") as folder:
+        copies: dict[str | None, str] = {}
+        for number, url in enumerate(urls):
+            name = PurePosixPath(url)
+            copy = Path(folder) / str(number) / f"{as_path_part(name.stem)}{name.suffix}"
+            copy.parent.mkdir()
+            with fetch(url) as content, copy.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            copies[url] = str(copy)
+        paths = tuple(copies.get(path, path) for path in unit.paths)
+        yield replace(unit, paths=paths, boxes=copies.get(unit.boxes, unit.boxes))
 
 
 def read_segments(unit: Unit, frames_per_clip: int, fps: float | None) -> Iterator[Segment]:

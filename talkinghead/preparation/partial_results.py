@@ -6,27 +6,36 @@
                    000012.deaths  one byte per worker that died at this clip
                    closing        claimed by the worker that writes the shard
 .work/train/000007.json           the description of the finished shard train/000007.tar
+
+If the data set is written to a URL, this folder lies on a local disk; shards are uploaded as they are finished, each
+with its description (`.work/train/000007.json` there, too), so that a run on another machine knows which ones are.
 """
 
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from talkinghead.data.shards import Clip, ShardEntry, write_shard
+from talkinghead.data.remote import RemoteFolder
+from talkinghead.data.shards import DATASET_FILE, VIDEOS_FILE, Clip, ShardEntry, write_shard
 from talkinghead.faces.crop import Framing, measure_framing
 from talkinghead.preparation.clip import Drop, Result
-from talkinghead.preparation.plan import Job
+from talkinghead.preparation.plan import PLAN_FILE, Job, read_plan
+from talkinghead.preparation.report import REPORTS
 from talkinghead.preparation.sources import SPLITS
 from talkinghead.storage import write_atomic
 
 WORK_FOLDER = ".work"
+READERS = 16  # small files read from a URL at a time
+_DESCRIPTION = re.compile(rf"{re.escape(WORK_FOLDER)}/({'|'.join(SPLITS)})/\d+\.json")
 
 
 class Block(NamedTuple):
@@ -153,13 +162,13 @@ def block_file(output: Path, job: Job) -> Path:
     return folder(output, job).with_suffix(".json")
 
 
-def close(output: Path, job: Job, image_size: int) -> None:
+def close(output: Path, job: Job, image_size: int, remote: RemoteFolder | None = None) -> None:
     """Write the shard of this job's block if all its results are there and no other worker is writing it."""
     where = folder(output, job)
     try:
         if sum(entry.suffix == ".json" for entry in where.iterdir()) == job.size:
             (where / "closing").touch(exist_ok=False)
-            finish_block(output, job, image_size)
+            finish_block(output, job, image_size, remote)
     except FileNotFoundError:
         if where.exists():  # else it has just been finished
             raise
@@ -167,11 +176,12 @@ def close(output: Path, job: Job, image_size: int) -> None:
         pass
 
 
-def finish_block(output: Path, job: Job, image_size: int) -> None:
+def finish_block(output: Path, job: Job, image_size: int, remote: RemoteFolder | None = None) -> None:
     """Write the shard of this job's block from its results, then its description; delete the results.
 
     Args:
         image_size: of the stored frames, pixels
+        remote: where the shard goes, if not into `output`
     """
     where = folder(output, job)
     clips, drops = [], []
@@ -187,7 +197,13 @@ def finish_block(output: Path, job: Job, image_size: int) -> None:
         "drops": drops,
         "videos": [clip.meta["video_index"] for clip in clips],
     }
-    write_atomic(block_file(output, job), json.dumps(description).encode())
+    told = json.dumps(description).encode()
+    if remote is not None:
+        if clips:
+            remote.write(job.shard, output / job.shard)
+            (output / job.shard).unlink()
+        remote.write(str(block_file(output, job).relative_to(output)), told)
+    write_atomic(block_file(output, job), told)
     shutil.rmtree(where, ignore_errors=True)  # another worker may be deleting its note; `remove` deletes the rest
 
 
@@ -221,3 +237,31 @@ def read_clips(path: Path) -> Iterator[Clip]:
 def remove(output: Path) -> None:
     """Delete everything that is not part of the data set."""
     shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)
+
+
+def download(output: Path, remote: RemoteFolder) -> None:
+    """Make the local folder know what there is at the URL: the plan, the finished shards, a complete data set.
+
+    Raises:
+        ValueError: there is something else, or `output` holds what was left of another preparation.
+        DataFault: without access or network.
+    """
+    there = remote.names()
+    plan, mine = PurePosixPath(PLAN_FILE), output / PLAN_FILE
+    if there and plan not in there:
+        raise ValueError(f"{remote.url} is not empty and holds no preparation; choose another output")
+    if there:
+        content = remote.read(PLAN_FILE)
+        if mine.exists() and mine.read_bytes() != content:
+            read_plan(mine)
+            raise ValueError(f"{output} holds a preparation that is not the one in {remote.url}: delete it")
+        write_atomic(mine, content)
+    known = {DATASET_FILE, VIDEOS_FILE, *REPORTS}
+    wanted = [str(path) for path in there if str(path) in known or _DESCRIPTION.fullmatch(str(path))]
+    local = {str(path.relative_to(output)) for path in (output / WORK_FOLDER).glob("*/*.json")}
+    for old in {DATASET_FILE, *local} - {*wanted}:
+        (output / old).unlink(missing_ok=True)  # the URL decides what is done
+    missing = [name for name in wanted if not (output / name).exists()]
+    with ThreadPoolExecutor(READERS) as readers:
+        for name, content in zip(missing, readers.map(remote.read, missing), strict=True):
+            write_atomic(output / name, content)

@@ -15,6 +15,8 @@ from talkinghead.preparation.clip import Drop
 from talkinghead.storage import write_atomic
 from talkinghead.terminal import print_table
 
+REPORTS = ("report.json", "report.csv")
+
 
 def write_report(output: Path, info: DatasetInfo, drops: list[tuple[str, Drop]]) -> None:
     """report.json has the counts, report.csv one line per dropped clip."""
@@ -40,11 +42,11 @@ def summary(info: DatasetInfo, drops: list[tuple[str, Drop]]) -> dict:
     return splits
 
 
-def print_report(output: Path, console: Console) -> None:
+def print_report(output: Path, console: Console, title: str) -> None:
     """Show report.json as a table."""
     splits = json.loads((output / "report.json").read_text())
     reasons = sorted({reason for split in splits.values() for reason in split["dropped"]})
-    table = Table("split", "people", "clips kept", "frames", *reasons, title=str(output))
+    table = Table("split", "people", "clips kept", "frames", *reasons, title=title)
     for name, split in splits.items():
         dropped = [str(split["dropped"].get(reason, 0)) for reason in reasons]
         table.add_row(name, str(split["identities"]), str(split["kept"]), str(split["frames"]), *dropped)

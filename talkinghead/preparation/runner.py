@@ -1,5 +1,6 @@
 """Runs a preparation; if it is killed at any moment and started again, it ends with the same shards."""
 
+import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -8,16 +9,19 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from talkinghead.data.shards import DATASET_FILE, DatasetInfo, Split, Videos
+from talkinghead.data.reader import is_remote
+from talkinghead.data.remote import RemoteFolder
+from talkinghead.data.shards import DATASET_FILE, VIDEOS_FILE, DatasetInfo, Split, Videos
 from talkinghead.faces.crop import Framing
 from talkinghead.faces.detectors import Detector
 from talkinghead.machine import locked
+from talkinghead.names import as_path_part
 from talkinghead.preparation import partial_results
 from talkinghead.preparation.clip import Drop, Result, Settings
 from talkinghead.preparation.partial_results import State
-from talkinghead.preparation.plan import Job, claim, count_videos, fingerprint, make_plan, video_names
+from talkinghead.preparation.plan import PLAN_FILE, Job, claim, count_videos, fingerprint, make_plan, video_names
 from talkinghead.preparation.progress import Progress
-from talkinghead.preparation.report import print_report, tell, write_report
+from talkinghead.preparation.report import REPORTS, print_report, tell, write_report
 from talkinghead.preparation.sources import SPLITS, Source
 from talkinghead.preparation.workers import Cluster, LocalProcesses, Work
 from talkinghead.storage import check_writable
@@ -27,13 +31,19 @@ class Runner:
     """Prepares a source into a data set.
 
     Args:
-        output: folder of the data set; a stopped preparation with the same options is continued there
+        output: folder of the data set, or its URL as `s3://bucket/set`; a stopped preparation with the same options is
+            continued there
         workers: number of processes; 0: this process; None: one per CPU
         clips_per_shard: clips per shard, before some are dropped
         command: stored in dataset.json
         cluster: where the workers run; None: processes on this machine
         max_deaths: how often a clip may kill its worker before it is dropped as "crashed"
         exclude: clips to leave out, by their names as in report.csv; they keep their row of W
+        work_dir: of an output that is a URL: local folder in which clips wait for the rest of their shard; on a cluster
+            all machines must see it
+
+    Raises:
+        ValueError: no files can be written at this URL.
     """
 
     def __init__(
@@ -48,13 +58,13 @@ class Runner:
         cluster: Cluster | None = None,
         max_deaths: int = 2,
         exclude: Sequence[str] = (),
+        work_dir: str = "outputs/prepare",
     ) -> None:
         self.source = source
         self.detector = detector
         self.settings = settings
-        if "://" in output:
-            raise ValueError(f"output={output}: a folder of this machine, please; copy it there afterwards")
-        self.output = Path(output).absolute()
+        self.remote = RemoteFolder(output) if is_remote(output) else None
+        self.output = Path(output if self.remote is None else Path(work_dir) / as_path_part(output)).absolute()
         self.workers = workers
         self.clips_per_shard = clips_per_shard
         self.command = command
@@ -63,19 +73,33 @@ class Runner:
         self.console = Console()
 
     def run(self) -> DatasetInfo:
-        """Do what remains. Raises ValueError if nothing could be kept or the output belongs to other options."""
+        """Do what remains. Raises ValueError if nothing could be kept or the output belongs to other options, DataFault
+        if an object store cannot be reached."""
         self.detector.check()
         jobs = make_plan(self.source.units(), self.clips_per_shard)
         check_writable(self.output)
         with locked(self.output, "preparation"):
+            if self.remote is not None:
+                partial_results.download(self.output, self.remote)
             claim(self.output, fingerprint(jobs, self.options()))
+            self._upload(PLAN_FILE)
             state = partial_results.scan(self.output)
             if not (self.output / DATASET_FILE).exists():
                 self._work(jobs, state)
                 self._finish(jobs)
             partial_results.remove(self.output)
-        print_report(self.output, self.console)
-        return DatasetInfo.load(self.output)
+        print_report(self.output, self.console, self.remote.url if self.remote else str(self.output))
+        info = DatasetInfo.load(self.output)
+        if self.remote is not None:
+            self.remote.remove(partial_results.WORK_FOLDER)
+            shutil.rmtree(self.output, ignore_errors=True)
+        return info
+
+    def _upload(self, *names: str) -> None:
+        """Copy files of the work folder to the output, if that is a URL."""
+        if self.remote is not None:
+            for name in names:
+                self.remote.write(name, self.output / name)
 
     def options(self) -> dict:
         """Everything that affects the shards."""
@@ -98,7 +122,7 @@ class Runner:
             else:
                 left.append(job)
         suspects = [job for job in left if partial_results.key_of(job) in state.deaths]
-        work = Work(self.detector, self.settings, self.output, self.max_deaths, suspects)
+        work = Work(self.detector, self.settings, self.output, self.max_deaths, suspects, self.remote)
         with (
             Progress(self.console, len(jobs), len(jobs) - len(left)) as progress,
             closing(self.cluster.results(work, left, self.workers)) as results,
@@ -108,7 +132,7 @@ class Runner:
         finished = partial_results.scan(self.output).blocks
         for job in jobs:  # shards whose last clip was dropped here, or whose worker died while it wrote them
             if job.position == 0 and (job.unit.split, job.block) not in finished:
-                partial_results.finish_block(self.output, job, self.settings.image_size)
+                partial_results.finish_block(self.output, job, self.settings.image_size, self.remote)
 
     def _finish(self, jobs: list[Job]) -> None:
         """Write the report, then dataset.json: if it exists, the data set is complete."""
@@ -135,7 +159,9 @@ class Runner:
                 f"none of {len(jobs)} clips could be kept: {tell(drops)}; see {self.output / 'report.csv'}"
             )
         Videos(video_names(jobs, "train"), rows).save(self.output)
+        self._upload(*REPORTS, VIDEOS_FILE)
         info.save(self.output)
+        self._upload(DATASET_FILE)
 
     def _info(self, splits: dict[str, Split], framing: list[Framing]) -> DatasetInfo:
         settings = self.settings

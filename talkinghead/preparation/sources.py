@@ -1,4 +1,7 @@
-"""Where the videos are: lists the clips of VoxCeleb2, of any folder of videos, and of folders of stills."""
+"""Where the videos are: lists the clips of VoxCeleb2, of any folder of videos, and of folders of stills.
+
+A folder is a path, or a URL as `s3://bucket/videos` (`data.remote.RemoteFolder`).
+"""
 
 import hashlib
 import os
@@ -9,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
+from talkinghead.data.reader import is_remote
+from talkinghead.data.remote import RemoteFolder
 from talkinghead.images import IMAGE_SUFFIXES
 from talkinghead.video.container import VIDEO_SUFFIXES
 
@@ -25,7 +30,7 @@ class Unit:
         identity: name of the person
         video: name of the video; clips with the same split and video share a row of W
         clip: name of the clip
-        paths: the video file, or the stills of a folder; empty where the file is missing
+        paths: the video file, or the stills of a folder, as paths or URLs; empty where the file is missing
         kind: "video" or "stills"
         cropped: the frame is a face crop already and stays as it is
         boxes: text file with the face's box for each frame (VoxCeleb1); None: the face must be searched
@@ -66,7 +71,7 @@ class Folder:
     def __init__(
         self, root: str, splits: Mapping[str, str | None], cropped: bool = False, val_identities: int = 0
     ) -> None:
-        self.root = Path(root).absolute()  # the same for a worker elsewhere
+        self.root = absolute(root)
         self.folders = split_folders(self.root, splits)
         self.cropped = cropped
         self.val_identities = val_identities
@@ -76,9 +81,10 @@ class Folder:
         units = []
         for split, folder in self.folders.items():
             for path in files(folder, VIDEO_SUFFIXES):
-                parts = path.relative_to(folder).with_suffix("").parts
+                parts = path.with_suffix("").parts
                 video = "/".join(parts if len(parts) < 3 else parts[:-1])
-                units.append(Unit(split, parts[0], video, "/".join(parts), (str(path),), cropped=self.cropped))
+                where = (below(folder, path),)
+                units.append(Unit(split, parts[0], video, "/".join(parts), where, cropped=self.cropped))
         units = distinct(some(units, self.root, "video files"))
         return hold_out(units, self.val_identities)
 
@@ -99,7 +105,7 @@ class VoxCeleb2:
         self, root: str, val_identities: int = 0, clips_per_video: int | None = None, cropped: bool = True,
         split_file: str | None = None,
     ) -> None:  # fmt: skip
-        self.root = Path(root).absolute()  # the same for a worker elsewhere
+        self.root = absolute(root)
         self.val_identities = val_identities
         self.clips_per_video = clips_per_video
         self.cropped, self.split_file = cropped, split_file
@@ -108,10 +114,11 @@ class VoxCeleb2:
         """Clips of dev and test; either may be missing."""
         units = []
         for split, part in self.PARTS.items():
-            for path in files(self.root / part, VIDEO_SUFFIXES, depth=3):
-                identity, video, clip = path.relative_to(self.root / part).with_suffix("").parts
-                name = f"{identity}/{video}"
-                units.append(Unit(split, identity, name, f"{name}/{clip}", (str(path),), cropped=self.cropped))
+            folder = below(self.root, part)
+            for path in files(folder, VIDEO_SUFFIXES, depth=3):
+                identity, video, clip = path.with_suffix("").parts
+                name, where = f"{identity}/{video}", (below(folder, path),)
+                units.append(Unit(split, identity, name, f"{name}/{clip}", where, cropped=self.cropped))
         units = some(units, self.root, "dev/mp4/<id>/<video>/<clip>.mp4 or test/mp4/<id>/<video>/<clip>.mp4")
         units = chosen_by(self.split_file, units)
         return hold_out(first_clips(units, self.clips_per_video), self.val_identities)
@@ -132,26 +139,27 @@ class VoxCeleb1:
         self, root: str, videos: str = "videos", val_identities: int = 0, clips_per_video: int | None = None,
         split_file: str | None = None,
     ) -> None:  # fmt: skip
-        self.root = Path(root).absolute()  # the same for a worker elsewhere
+        self.root = absolute(root)
         self.videos, self.split_file = videos, split_file
         self.val_identities = val_identities
         self.clips_per_video = clips_per_video
 
     def units(self) -> list[Unit]:
         """One unit per text file; those without a video are listed too, so that the report counts them."""
-        found = {path.stem: str(path) for path in files(self.root / self.videos, VIDEO_SUFFIXES)}
+        videos = below(self.root, self.videos)
+        found = {path.stem: below(videos, path) for path in files(videos, VIDEO_SUFFIXES)}
         units = []
-        for part in self.TEXTS:
-            for path in files(self.root / part, {".txt"}, depth=3):
-                identity, video, clip = path.relative_to(self.root / part).with_suffix("").parts
+        for folder in (below(self.root, part) for part in self.TEXTS):
+            for path in files(folder, {".txt"}, depth=3):
+                identity, video, clip = path.with_suffix("").parts
                 number = identity.removeprefix("id")
                 split = "test" if number.isdecimal() and int(number) in self.TEST else "train"
                 name = f"{identity}/{video}"
                 paths = (found[video],) if video in found else ()
-                units.append(Unit(split, identity, name, f"{name}/{clip}", paths, boxes=str(path)))
+                units.append(Unit(split, identity, name, f"{name}/{clip}", paths, boxes=below(folder, path)))
         units = chosen_by(self.split_file, some(units, self.root, "txt/<id>/<video>/<clip>.txt"))
         if not any(unit.paths for unit in units):
-            raise ValueError(f"no video of the {len(units)} clips lies in {self.root / self.videos}; set source.videos")
+            raise ValueError(f"no video of the {len(units)} clips lies in {videos}; set source.videos")
         return hold_out(first_clips(units, self.clips_per_video), self.val_identities)
 
 
@@ -166,7 +174,7 @@ class Stills:
     def __init__(
         self, root: str, splits: Mapping[str, str | None], cropped: bool = False, val_identities: int = 0
     ) -> None:
-        self.root = Path(root).absolute()  # the same for a worker elsewhere
+        self.root = absolute(root)
         self.folders = split_folders(self.root, splits)
         self.cropped = cropped
         self.val_identities = val_identities
@@ -175,40 +183,65 @@ class Stills:
         """One unit per folder of pictures."""
         units = []
         for split, folder in self.folders.items():
-            pictures: dict[Path, list[str]] = {}
+            pictures: dict[PurePosixPath, list[str]] = {}
             for path in files(folder, IMAGE_SUFFIXES):
-                pictures.setdefault(path.parent, []).append(str(path))
+                pictures.setdefault(path.parent, []).append(below(folder, path))
             for parent, paths in pictures.items():
-                parts = parent.relative_to(folder).parts or (folder.resolve().name,)
+                parts = parent.parts or (own_name(folder),)
                 name = "/".join(parts)
                 units.append(Unit(split, parts[0], name, name, tuple(paths), "stills", self.cropped))
         return hold_out(some(units, self.root, "pictures"), self.val_identities)
 
 
-def split_folders(root: Path, splits: Mapping[str, str | None]) -> dict[str, Path]:
+def absolute(root: str) -> str:
+    """A folder by a name that is the same for a worker elsewhere; a URL stays as it is."""
+    return root.rstrip("/") if is_remote(root) else str(Path(root).absolute())
+
+
+def below(folder: str, path: str | PurePosixPath) -> str:
+    """The path or URL of what has this path relative to a folder."""
+    return f"{folder}/{path}" if is_remote(folder) else str(Path(folder) / path)
+
+
+def own_name(folder: str) -> str:
+    """The last part of a folder's path, links followed, or of its URL."""
+    return folder.rpartition("/")[2] if is_remote(folder) else Path(folder).resolve().name
+
+
+def split_folders(root: str, splits: Mapping[str, str | None]) -> dict[str, str]:
     """The folder of each split. Raises ValueError for an unknown split or a missing folder."""
     unknown = set(splits) - set(SPLITS)
     if unknown:
         raise ValueError(f"source.splits has {sorted(unknown)}; splits are {', '.join(SPLITS)}")
-    folders = {split: root / splits[split] for split in SPLITS if splits.get(split) is not None}  # type: ignore[operator]
+    names = {split: name for split in SPLITS if (name := splits.get(split)) is not None}
+    folders = {split: root if name == "." else below(root, name) for split, name in names.items()}
     for split, folder in folders.items():
-        if not folder.is_dir():
+        if not (is_remote(folder) or Path(folder).is_dir()):
             raise ValueError(f"{folder} (split {split}) is no folder; set source.root and source.splits.{split}")
     return folders
 
 
-def files(folder: Path, suffixes: Iterable[str], depth: int | None = None) -> list[Path]:
-    """Files below a folder with one of these suffixes, sorted by path; `depth` 3 means exactly a/b/file."""
-    pattern = "**/*" if depth is None else "/".join("*" * depth)
+def files(folder: str, suffixes: Iterable[str], depth: int | None = None) -> list[PurePosixPath]:
+    """Files below a folder with one of these suffixes, relative to it, sorted; `depth` 3 means exactly a/b/file.
+
+    Raises:
+        ValueError: files at such a URL cannot be listed.
+        DataFault: there is no access to the URL, or no network.
+    """
     wanted = set(suffixes)
-    found = (p for p in folder.glob(pattern) if p.suffix.lower() in wanted and not p.name.startswith("."))
-    return sorted(found, key=lambda p: p.relative_to(folder).parts)
+    if is_remote(folder):
+        found = [path for path in RemoteFolder(folder).names() if depth in (None, len(path.parts))]
+    else:
+        pattern = "**/*" if depth is None else "/".join("*" * depth)
+        found = [PurePosixPath(path.relative_to(folder)) for path in Path(folder).glob(pattern)]
+    kept = (path for path in found if path.suffix.lower() in wanted and not path.name.startswith("."))
+    return sorted(kept, key=lambda path: path.parts)
 
 
-def some(units: list[Unit], root: Path, what: str) -> list[Unit]:
+def some(units: list[Unit], root: str, what: str) -> list[Unit]:
     """The units; raises ValueError if there are none."""
     if not units:
-        raise ValueError(f"no {what} below {root.resolve()}; set source.root to the folder that holds them")
+        raise ValueError(f"no {what} below {root}; set source.root to the folder that holds them")
     return units
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import cv2
 
+from talkinghead.data.remote import RemoteFolder
 from talkinghead.faces.detectors import Detector
 from talkinghead.machine import num_cpus
 from talkinghead.preparation import partial_results
@@ -41,11 +42,12 @@ class Work:
     """Prepares one job, and writes the shard whose last job it was; sent to every worker once."""
 
     def __init__(
-        self, detector: Detector, settings: Settings, output: Path, max_deaths: int = 2, suspects: Sequence[Job] = ()
+        self, detector: Detector, settings: Settings, output: Path, max_deaths: int = 2, suspects: Sequence[Job] = (),
+        remote: RemoteFolder | None = None,
     ) -> None:  # fmt: skip
         self.detector = detector
         self.settings = settings
-        self.output = output
+        self.output, self.remote = output, remote  # where results are gathered; where shards go, if elsewhere
         self.max_deaths = max_deaths  # how often a job may kill its worker
         self.suspects = suspects  # jobs at which workers died in an earlier run
 
@@ -56,14 +58,18 @@ class Work:
             partial_results.put(self.output, job, result)
         finally:
             partial_results.end(self.output, job)  # not reached if the worker dies
-        partial_results.close(self.output, job, self.settings.image_size)
+        self.close(job)
         return Counts(len(result.clips), len(result.drops), result.decoded)
 
     def set_aside(self, job: Job) -> Counts:
         """Drop a job that kills its workers, in its worker's place."""
         partial_results.quarantine(self.output, job)
-        partial_results.close(self.output, job, self.settings.image_size)
+        self.close(job)
         return Counts(0, 1, 0)
+
+    def close(self, job: Job) -> None:
+        """Write the shard of this job, if it is the last one of it."""
+        partial_results.close(self.output, job, self.settings.image_size, self.remote)
 
 
 Results = Generator[tuple[Job, Counts], None, None]

@@ -77,13 +77,15 @@ def write_clip(path: Path, num_frames: int = 12, side: int = 40, height: int = 9
 
 
 def make_runner(
-    root: Path, output: Path, workers: int = 0, detector: GreenFace | None = None, cluster: Cluster | None = None,
-    **options: object,
+    root: Path | str, output: Path | str, workers: int = 0, detector: GreenFace | None = None,
+    cluster: Cluster | None = None, work_dir: Path = Path("outputs/prepare"), **options: object,
 ) -> Runner:  # fmt: skip
     """A preparation of the folder `root` in shards of four clips."""
     settings = Settings(image_size=64, frames_per_clip=10, min_face=20, **options)  # type: ignore[arg-type]
     source = Folder(str(root), {"train": "."})
-    return Runner(source, detector or GreenFace(), settings, str(output), workers, 4, "test", cluster)
+    return Runner(
+        source, detector or GreenFace(), settings, str(output), workers, 4, "test", cluster, work_dir=str(work_dir)
+    )
 
 
 if __name__ == "__main__":  # run by the test that kills it: ROOT OUTPUT TALLY LIMIT

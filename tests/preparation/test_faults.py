@@ -153,10 +153,3 @@ def test_half_a_video_is_no_clip(tmp_path: Path) -> None:
     (drop,) = prepare_clip(unit, "a", 0, GreenFace(), settings).drops
     assert drop.reason == "incomplete"
     assert re.fullmatch(r"\d+ of \d+ frames are in the file", drop.detail)
-
-
-def test_an_address_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="output=s3://bucket/data: a folder of this machine, please"):
-        make_runner(tmp_path, "s3://bucket/data")  # type: ignore[arg-type]
-    assert not list(tmp_path.iterdir())

@@ -336,7 +336,7 @@ def test_workers_close_each_shard_once(tmp_path: Path, monkeypatch: pytest.Monke
     """Many workers finish at the same moment: one of them writes the shard, and none fails."""
     jobs = make_plan([Unit("train", f"p{n}", f"p{n}", f"p{n}", ("a.mp4",)) for n in range(24)], 8)
     written = []
-    monkeypatch.setattr(partial_results, "finish_block", lambda output, job, size: written.append(job.shard))
+    monkeypatch.setattr(partial_results, "finish_block", lambda output, job, size, remote: written.append(job.shard))
     for job in jobs:
         partial_results.put(tmp_path, job, Result([], [], 0))
     with ThreadPoolExecutor(24) as threads:
@@ -354,7 +354,7 @@ def test_a_shard_whose_worker_died_while_it_wrote_is_written(videos: Path, refer
     assert hashes(tmp_path / "data") == hashes(reference)
 
 
-def die_while_closing(output: Path, job: Job, image_size: int) -> None:
+def die_while_closing(output: Path, job: Job, image_size: int, remote: object) -> None:
     where = partial_results.folder(output, job)
     if len(list(where.glob("*.json"))) == job.size:
         (where / "closing").touch()

@@ -13,6 +13,7 @@ from talkinghead.callbacks.guard import CollapseGuard
 from talkinghead.learners.finetune import FeedForward, FineTuner
 from talkinghead.learners.meta import MetaLearner
 from talkinghead.learners.pix2pixhd import Pix2PixHDLearner
+from talkinghead.learners.resuming import restore_random_state, save_random_state
 from talkinghead.learners.x2face import X2FaceLearner
 from talkinghead.losses import ContentLoss
 from talkinghead.metrics.suite import ImageMetrics
@@ -153,3 +154,11 @@ def test_spectral_norm_under_autocast_has_fp32_gradients(inside: bool) -> None:
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
     torch.testing.assert_close(weight.grad, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_random_numbers_of_the_device_go_on() -> None:
+    device, checkpoint = torch.device("cuda"), {}
+    save_random_state(checkpoint, device)
+    first = torch.rand(3, device=device)
+    restore_random_state(checkpoint, device)
+    assert torch.equal(torch.rand(3, device=device), first)

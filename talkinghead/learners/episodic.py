@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from talkinghead.learners.minimize import WHOLE, Share, clip_gradients, minimize
+from talkinghead.learners.resuming import restore_random_state, save_random_state
 from talkinghead.learners.video_rows import match_videos
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.layers import without_power_iterations
@@ -143,14 +144,13 @@ class EpisodicLearner(L.LightningModule):
         self.log(f"gradient_norm/{name}", clip_gradients(optimizer, limit))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the plain config and the random state."""
+        """Add the plain config and the random states."""
         checkpoint["config"] = self.config
         if self.videos is not None:
             checkpoint["videos"] = list(self.videos)
-        checkpoint["rng"] = torch.get_rng_state()
+        save_random_state(checkpoint, self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the random state, and reorder the rows of W to the videos of this data set."""
+        """Restore the random states, and reorder the rows of W to the videos of this data set."""
         match_videos(checkpoint, self.videos, self.state_dict())
-        if "rng" in checkpoint:
-            torch.set_rng_state(checkpoint["rng"].cpu())
+        restore_random_state(checkpoint, self.device)

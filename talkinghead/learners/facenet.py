@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 
 from talkinghead.data.labelled_frames import Faces, LabelledFrames
+from talkinghead.learners.resuming import restore_random_state, save_random_state
 from talkinghead.models.facenet import Face, FaceNet, to_bytes
 from talkinghead.models.layers import resample
 from talkinghead.pixels import to_float
@@ -119,6 +120,14 @@ class FaceNetLearner(L.LightningModule):
         }
         self.log_dict({f"loss/{name}": value for name, value in loss.items()}, prog_bar=True)
         return torch.stack([self.weights[name] * value for name, value in loss.items()]).sum()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the random states, from which crops and backgrounds are drawn."""
+        save_random_state(checkpoint, self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the random states."""
+        restore_random_state(checkpoint, self.device)
 
     def on_validation_epoch_start(self) -> None:
         self.seen: list[tuple[Face, Faces]] = []

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from talkinghead.models.trusted import RENAMED, read_checkpoint
 
 SAME = ("model", "seed", "data.path", "data.build", "data.size", "learner._target_")  # a resumed run has these keys
@@ -70,6 +72,24 @@ def find_checkpoint(
 def read(path: Path) -> dict[str, Any]:
     """A checkpoint whose tensors stay on disk. Raises ValueError where the file is not a checkpoint."""
     return read_checkpoint(path, "ckpt_path", mmap=True)
+
+
+def save_random_state(checkpoint: dict[str, Any], device: torch.device) -> None:
+    """Add the states of PyTorch's random generators: the CPU's and, of a GPU, its own."""
+    checkpoint["rng"] = torch.get_rng_state()
+    if device.type != "cpu":
+        checkpoint["device_rng"] = torch.get_device_module(device).get_rng_state(device)
+
+
+def restore_random_state(checkpoint: Mapping[str, Any], device: torch.device) -> None:
+    """Set the generators to what `save_random_state` found; a state of another kind of device is left alone."""
+    if "rng" in checkpoint:
+        torch.set_rng_state(checkpoint["rng"].cpu())
+    state = checkpoint.get("device_rng")
+    if state is not None and device.type != "cpu":
+        generators = torch.get_device_module(device)
+        if generators.get_rng_state(device).shape == state.shape:
+            generators.set_rng_state(state.cpu(), device)
 
 
 def compare(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Difference]:

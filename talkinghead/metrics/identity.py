@@ -82,15 +82,16 @@ class ArcFace:
 
     def __init__(self, session: Any) -> None:
         self.session = session
-        self.input = session.get_inputs()[0].name
+        (self.input,) = (one.name for one in session.get_inputs())
+        self.one_by_one = session.get_inputs()[0].shape[0] == 1  # so are some files; in others the size has a name
 
     def __call__(
         self, images: UInt8[np.ndarray, "B H W 3"], points: Float[np.ndarray, "B 68 2"]
     ) -> Float[np.ndarray, "B D"]:
         aligned = np.stack([align(image, face) for image, face in zip(images, points, strict=True)])
         batch = (aligned.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 127.5
-        rows = [self.session.run(None, {self.input: row[None]})[0] for row in batch]  # some files have batch size 1
-        return np.concatenate(rows).astype(np.float32)
+        parts = np.split(batch, len(batch)) if self.one_by_one else [batch]
+        return np.concatenate([self.session.run(None, {self.input: part})[0] for part in parts]).astype(np.float32)
 
 
 def align(image: UInt8[np.ndarray, "H W 3"], points: Float[np.ndarray, "68 2"]) -> UInt8[np.ndarray, "112 112 3"]:

@@ -3,13 +3,15 @@
 import os
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from talkinghead.data.sampling import EpochOrder
-from talkinghead.learners.resuming import find_checkpoint
+from talkinghead.learners.resuming import find_checkpoint, restore_random_state, save_random_state
 from talkinghead.learners.video_rows import ROWS, match_videos
 
 CONFIG = {"name": "tiny", "seed": 0, "model": {"width": 8}, "data": {"path": "/a/set", "size": 64, "build": None},
@@ -118,3 +120,24 @@ def test_videos_are_visited_equally_often_whatever_their_clips(lanes: int) -> No
 def test_one_clip_a_video_is_the_same_order_either_way() -> None:
     plain, drawn = EpochOrder([7, 5], 2, seed=3), EpochOrder([7, 5], 2, seed=3, videos=list(range(12)))
     assert [plain(1, 1, n) for n in range(20)] == [drawn(1, 1, n) for n in range(20)]
+
+
+def test_the_random_numbers_of_cpu_and_device_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(5)  # in place of a GPU's
+
+    def restore(state: torch.Tensor, _: torch.device) -> None:
+        generator.set_state(state)
+
+    module = SimpleNamespace(get_rng_state=lambda _: generator.get_state(), set_rng_state=restore)
+    monkeypatch.setattr(torch, "get_device_module", lambda _: module)
+    checkpoint: dict[str, Any] = {}
+    save_random_state(checkpoint, torch.device("cuda"))
+    first = torch.rand(3), torch.rand(3, generator=generator)
+    restore_random_state(checkpoint, torch.device("cuda"))
+    assert torch.equal(torch.rand(3), first[0])
+    assert torch.equal(torch.rand(3, generator=generator), first[1])
+    restore_random_state({**checkpoint, "device_rng": torch.zeros(9, dtype=torch.uint8)}, torch.device("cuda"))
+    restore_random_state(checkpoint, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), first[0])
+    save_random_state(on_cpu := {}, torch.device("cpu"))
+    assert set(on_cpu) == {"rng"}

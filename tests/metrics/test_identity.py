@@ -63,11 +63,12 @@ class MeanColour:
 class Session:
     """An ONNX session that keeps what it was fed."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int | str | None = None) -> None:
+        self.batch = batch
         self.fed: list[np.ndarray] = []
 
     def get_inputs(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(name="data", shape=[None, 3, 112, 112])]
+        return [SimpleNamespace(name="data", shape=[self.batch, 3, 112, 112])]
 
     def run(self, outputs: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         self.fed.append(feed["data"])
@@ -92,13 +93,16 @@ def test_alignment_undoes_turn_scale_and_shift() -> None:
     assert np.allclose(five_points(points), turn(ARCFACE_POINTS), atol=1e-4)
 
 
-def test_arcface_is_fed_normalised_rgb() -> None:
-    session = Session()
+@pytest.mark.parametrize(("batch", "sizes"), [(None, [2]), ("batch", [2]), (1, [1, 1])])
+def test_arcface_is_fed_normalised_rgb_in_batches_where_the_file_takes_them(
+    batch: int | str | None, sizes: list[int]
+) -> None:
+    session = Session(batch)
     images = np.zeros((2, 112, 112, 3), np.uint8)
     images[0, ..., 0] = 255
     embeddings = ArcFace(session)(images, np.stack([points_at(ARCFACE_POINTS)] * 2))
     assert embeddings.tolist() == [[1, -1, -1], [-1, -1, -1]]
-    assert session.fed[0].shape == (1, 3, 112, 112)
+    assert [part.shape for part in session.fed] == [(size, 3, 112, 112) for size in sizes]
     assert session.fed[0].dtype == np.float32
 
 
@@ -205,6 +209,8 @@ def test_arcface_file_is_found_where_insightface_keeps_it(tmp_path: Path, monkey
     picture = np.full((112, 112, 3), (255, 128, 0), np.uint8)
     embedding = similarity.recognizer(picture[None], points_at(ARCFACE_POINTS)[None])
     assert embedding[0] == pytest.approx([1, 0.004, -1], abs=1e-3)
+    pair = similarity.recognizer(np.stack([picture, picture[..., ::-1]]), np.stack([points_at(ARCFACE_POINTS)] * 2))
+    assert pair[1] == pytest.approx(embedding[0][::-1], abs=1e-3), "a file of one picture at a time"
     wrong = tmp_path / "wrong.onnx"
     wrong.write_bytes(onnx_of_mean_colour(96))
     with pytest.raises(ValueError, match="112"):

@@ -49,6 +49,7 @@ class CollapseGuard(L.Callback):
         self.limits = {"flat": flat_steps, "same": flat_steps, "saturated": saturated_steps}
         self.counts = dict.fromkeys(self.limits, 0)
         self.signs: dict[str, str] = {}
+        self.suspect: tuple[Mapping[str, Tensor], Tensor, Episode] | None = None  # values, output, batch of a bad step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Episode, batch_idx: int
@@ -59,14 +60,14 @@ class CollapseGuard(L.Callback):
             return
         values = {name: v for name, v in trainer.callback_metrics.items() if name.startswith(("loss/", "score/"))}
         reason = not_finite({**values, "output": x_hat}) or self.collapsed(values, x_hat, batch.target)
+        self.suspect = (values, x_hat, batch) if self.signs else None
         if not trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
             return
         if reason is None:
             raise TrainingCollapsed(
                 f"training stopped in step {step}: another rank saw a fault, its message says which"
             )
-        path = self.dirpath / f"collapse-step={step:07d}-rank={trainer.global_rank}.pt"
-        save_evidence(path, reason, values, x_hat, batch)
+        path = save_evidence(self._path(trainer, step), reason, values, x_hat, batch)
         raise TrainingCollapsed(f"training stopped in step {step}: {reason}. The batch that did it: {path}")
 
     def collapsed(
@@ -93,7 +94,13 @@ class CollapseGuard(L.Callback):
         steps = trainer.fit_loop.total_batch_idx + 1
         bad = [sign for name, sign in self.signs.items() if self.counts[name] >= max(steps / 2, MIN_STEPS)]
         if trainer.strategy.reduce_boolean_decision(bool(bad), all=False):
-            raise TrainingCollapsed(f"training has led nowhere: {'; '.join(bad) or 'another rank says why'}")
+            told = "; ".join(bad) or "another rank says why"
+            if bad and self.suspect is not None:
+                told += f". A batch of it: {save_evidence(self._path(trainer, steps), told, *self.suspect)}"
+            raise TrainingCollapsed(f"training has led nowhere: {told}")
+
+    def _path(self, trainer: L.Trainer, step: int) -> Path:
+        return self.dirpath / f"collapse-step={step:07d}-rank={trainer.global_rank}.pt"
 
     def state_dict(self) -> dict[str, Any]:
         return {"counts": self.counts}
@@ -118,10 +125,11 @@ def spread(x: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:
     return over_pixels, over_images
 
 
-def save_evidence(path: Path, reason: str, values: Mapping[str, Tensor], x_hat: Tensor, batch: Episode) -> None:
-    """Batch, output and losses as one file for `torch.load`, whole or not at all."""
+def save_evidence(path: Path, reason: str, values: Mapping[str, Tensor], x_hat: Tensor, batch: Episode) -> Path:
+    """Batch, output and losses as one file for `torch.load`, whole or not at all; returns its path."""
     episode = {name: field.cpu() if isinstance(field, Tensor) else field for name, field in batch._asdict().items()}
     content = {"reason": reason, "values": {name: float(value) for name, value in values.items()}}
     buffer = io.BytesIO()
     torch.save({**content, "output": x_hat.cpu(), "episode": episode}, buffer)
     write_atomic(path, buffer.getvalue())
+    return path

@@ -5,13 +5,14 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pytorch_lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -46,6 +47,7 @@ def main(cfg: DictConfig) -> float | None:
         check_options(cfg)
         check_seed(cfg)
         check_account(cfg)
+        check_lost(cfg, HydraConfig.get().overrides.task)
         set_weights_folder(cfg.paths.weights_dir)
         return test(cfg)
 
@@ -110,6 +112,16 @@ def build(cfg: DictConfig) -> tuple[TaskDataModule, FewShotEvaluation]:
         git_commit(Path(__file__).parent), data.source.protocol,
     )  # fmt: skip
     return data, learner
+
+
+def check_lost(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise ValueError for an option of a section that is taken from the checkpoint: it would change nothing."""
+    methods = [cfg.method[name] for name in cfg.method]
+    files = [one.checkpoint for one in methods if "networks" in one and one.get("checkpoint")]
+    keys = [one.partition("=")[0].lstrip("+~") for one in overrides]
+    lost = [key for key in keys if "." in key and key.split(".")[0] in cfg.from_checkpoint]
+    if files and lost:
+        raise ValueError(f"{lost[0]} would change nothing: {files[0]} was trained with its own: leave the option out")
 
 
 def check_harness(cfg: DictConfig) -> None:

@@ -110,8 +110,13 @@ def test_guard_leaves_healthy_runs_alone(tmp_path: Path) -> None:
 def test_a_short_run_that_is_flat_to_its_end_fails(tmp_path: Path) -> None:
     """60 steps of the 500 that the limit wants: the run must not end as if all were well."""
     flat = TinyLearner(faulty(2, output=lambda x: x * 1e-3 - 1))
-    with pytest.raises(TrainingCollapsed, match=r"led nowhere: outputs are flat.*60 steps in a row"):
+    with pytest.raises(TrainingCollapsed, match=r"led nowhere: outputs are flat.*60 steps in a row") as error:
         fit(flat, CollapseGuard(tmp_path), folder=tmp_path, epochs=12)
+    (path,) = tmp_path.glob("collapse-step=*.pt")
+    assert str(path) in str(error.value)
+    evidence = torch.load(path, weights_only=True)
+    assert "outputs are flat" in evidence["reason"]
+    assert evidence["output"].std() < 0.01 < evidence["episode"]["target"].std()
 
 
 def test_guard_looks_at_every_nth_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,17 @@ def test_a_list_of_choices_with_one_that_is_not_there_is_told_in_one_line(group:
     assert done.stderr == f"evaluate.py: {group}=magic: there is no such choice; there are {', '.join(there)}\n"
 
 
+def test_options_that_the_checkpoint_decides_are_refused(root: Path) -> None:
+    lost = ["model.generator.num_residual=9"]
+    ours = configure(root, "method=[ff]", "checkpoint=a.ckpt")
+    with pytest.raises(ValueError, match=r"model\.generator\.num_residual would change nothing: a\.ckpt was"):
+        evaluate.check_lost(ours, lost)
+    with pytest.raises(ValueError, match=r"loss\.weights\.mch would change nothing"):
+        evaluate.check_lost(ours, ["seed=1", "+loss.weights.mch=1"])
+    evaluate.check_lost(ours, ["model=fsth_64", "metrics.every=2", "checkpoint=a.ckpt"])
+    evaluate.check_lost(configure(root), lost)  # nothing is trained: these networks are not used
+
+
 # Folders of sweeps.
 
 

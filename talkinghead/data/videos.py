@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from talkinghead.data.reader import is_remote, join
@@ -49,8 +49,8 @@ def load_videos(location: str, info: DatasetInfo) -> Videos | None:
 
 
 def match_rows(
-    rows: Float[Tensor, "M N"], theirs: Sequence[str], mine: Sequence[str], fresh: Float[Tensor, "V N"]
-) -> tuple[Float[Tensor, "V N"], int]:
+    rows: Shaped[Tensor, "M N"], theirs: Sequence[str], mine: Sequence[str], fresh: Shaped[Tensor, "V N"]
+) -> tuple[Shaped[Tensor, "V N"], int]:
     """A table with a row per video, reordered by the names of the videos, and the number of names found.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from talkinghead.learners.video_rows import match_videos
+from talkinghead.learners.video_rows import ROWS, match_videos, visited_of
 from talkinghead.models.trusted import built, read_checkpoint, section_of, weights_of
 
 _logger = logging.getLogger(__name__)
@@ -27,12 +27,13 @@ def load_weights(learner: nn.Module, path: str | Path, option: str = "init_from"
     checkpoint = read_checkpoint(path, option)
     state = weights_of(checkpoint, f"{option}={path}")
     own = learner.state_dict()
-    rows = "discriminator.W.weight"
-    if checkpoint.get("videos") and getattr(learner, "videos", None):
-        match_videos({"state_dict": state, "videos": checkpoint["videos"]}, learner.videos, own)  # type: ignore[arg-type]
-    if rows in state and rows in own and state[rows].shape != own[rows].shape:
-        _logger.warning("%s: W has %d rows there and %d here; it starts anew", option, len(state[rows]), len(own[rows]))
-        state[rows] = own[rows]
+    given = {name: checkpoint.get(name) for name in ("videos", "visited")} | {"state_dict": state}
+    if given["videos"] and getattr(learner, "videos", None):
+        match_videos(given, learner.videos, own)  # type: ignore[arg-type]
+    anew = ROWS in state and ROWS in own and state[ROWS].shape != own[ROWS].shape
+    if anew:
+        _logger.warning("%s: W has %d rows there and %d here; it starts anew", option, len(state[ROWS]), len(own[ROWS]))
+        state[ROWS] = own[ROWS]
     wrong = misfits(state, own)
     if wrong:
         raise ValueError(
@@ -40,6 +41,8 @@ def load_weights(learner: nn.Module, path: str | Path, option: str = "init_from"
             "choose the model= it was trained with (its config is in the checkpoint)"
         )
     learner.load_state_dict(state)
+    if getattr(learner, "visited", None) is not None and not anew:
+        learner.visited = visited_of(given, len(own[ROWS]))
 
 
 def misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

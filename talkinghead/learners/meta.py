@@ -14,6 +14,7 @@ from torch.optim import Optimizer, SparseAdam
 from talkinghead.learners.adversarial import AdversarialLearner
 from talkinghead.learners.minimize import WHOLE, Share, fused_adam
 from talkinghead.learners.sparse_rows import average_rows, fill_rows
+from talkinghead.learners.video_rows import visited_of
 from talkinghead.losses import adversarial, feature_matching, hinge, matching
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
@@ -218,10 +219,10 @@ class MetaLearner(AdversarialLearner):
             checkpoint["visited"] = self.visited.clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the visited videos; rows of a run without `first_visit` are trained, so all count as visited."""
+        """Restore the visited videos."""
         super().on_load_checkpoint(checkpoint)
         if self.visited is not None:
-            self.visited = checkpoint.get("visited", torch.ones_like(self.visited)).cpu()
+            self.visited = visited_of(checkpoint, len(self.visited))
 
 
 def parts(

@@ -314,6 +314,23 @@ def test_load_weights_keeps_w_of_another_data_set_and_rejects_other_models(tmp_p
         load_weights(other, tmp_path / "nowhere.ckpt")
 
 
+def test_rows_of_other_weights_are_not_filled_at_the_first_visit(tmp_path: Path) -> None:
+    trained = {"state_dict": make_learner(num_videos=3).state_dict(), "videos": ["a", "b", "c"]}
+    torch.save(trained, tmp_path / "a.ckpt")
+    torch.save({**trained, "visited": torch.tensor([True, False, True])}, tmp_path / "b.ckpt")
+    for name, mine, visited in (
+        ("a.ckpt", ["a", "b", "c"], [True] * 3),
+        ("a.ckpt", ["new", "c", "b", "a"], [False, True, True, True]),
+        ("b.ckpt", ["new", "c", "b", "a"], [False, True, False, True]),
+        ("a.ckpt", None, [False] * 4),
+    ):
+        learner = make_learner(num_videos=len(visited), first_visit=True)
+        learner.videos = mine
+        load_weights(learner, tmp_path / name)
+        assert learner.visited is not None
+        assert learner.visited.tolist() == visited
+
+
 def _rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ import torch
 
 from talkinghead.data.sampling import EpochOrder
 from talkinghead.learners.resuming import find_checkpoint, restore_random_state, save_random_state
-from talkinghead.learners.video_rows import ROWS, match_videos
+from talkinghead.learners.video_rows import ROWS, match_videos, visited_of
 
 CONFIG = {"name": "tiny", "seed": 0, "model": {"width": 8}, "data": {"path": "/a/set", "size": 64, "build": None},
           "learner": {"_target_": "x", "lr": 1.0}, "trainer": {"max_epochs": 3}}  # fmt: skip
@@ -88,7 +88,17 @@ def test_rows_follow_the_names_of_their_videos(caplog: pytest.LogCaptureFixture)
     match_videos(checkpoint, ["c", "new", "a", "newer"], {ROWS: fresh})
     assert checkpoint["state_dict"][ROWS].tolist() == [[4, 5], [-1, -1], [0, 1], [-1, -1]]
     assert moments["state"][0]["exp_avg"].tolist() == [[14, 15], [0, 0], [10, 11], [0, 0]]
+    assert checkpoint["visited"].tolist() == [True, False, True, False], "new rows are to be filled, others are trained"
     assert "2 of 4 rows of W are matched by name, 2 are new, 1 are gone" in caplog.text
+
+
+def test_rows_that_were_not_visited_yet_stay_so_wherever_they_move() -> None:
+    checkpoint = {"videos": ["a", "b"], "state_dict": {ROWS: torch.eye(2)}, "visited": torch.tensor([True, False])}
+    match_videos(checkpoint, ["b", "a"], {ROWS: torch.zeros(2, 2)})
+    assert checkpoint["visited"].tolist() == [False, True]
+    for wrong in (7, torch.ones(2), torch.ones(3, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="true or false for each of its 2 rows"):
+            visited_of({"visited": wrong}, 2)
 
 
 def test_rows_without_names_are_never_shifted() -> None:

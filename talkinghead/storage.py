@@ -85,6 +85,18 @@ def check_file(name: str, path: str | Path, otherwise: str = "") -> Path:
     raise FileNotFoundError(f"{name}={path}: there is no such file{otherwise}")
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a file on a disk; a pipe would be waited for without end.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ValueError: it is a pipe, a device or a socket.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is a pipe or a device, not a file")
+    return path.read_bytes()
+
+
 def digest(path: Path, algorithm: str = "sha256") -> str:
     """Hexadecimal checksum of a file."""
     with open(path, "rb") as file:

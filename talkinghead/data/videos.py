@@ -16,6 +16,7 @@ from talkinghead.data.reader import is_remote, join
 from talkinghead.data.remote import fetch, refuse_fault
 from talkinghead.data.shards import VIDEOS_FILE, DatasetInfo, Videos
 from talkinghead.names import as_path_part, is_name
+from talkinghead.storage import read_file
 
 
 def load_videos(location: str, info: DatasetInfo) -> Videos | None:
@@ -30,7 +31,7 @@ def load_videos(location: str, info: DatasetInfo) -> Videos | None:
             with fetch(url) as copy:
                 text = copy.read()
         else:
-            text = Path(url).read_bytes()
+            text = read_file(Path(url))
     except OSError as error:
         refuse_fault(error, url)
         return None

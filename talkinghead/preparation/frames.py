@@ -17,6 +17,7 @@ from talkinghead.data.remote import fetch
 from talkinghead.images import UnreadableImage, read_image
 from talkinghead.names import as_path_part
 from talkinghead.preparation.sources import Unit
+from talkinghead.storage import read_file
 from talkinghead.video.reader import Video, segments
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
@@ -137,7 +138,7 @@ def read_stills(paths: Sequence[Path]) -> Segment:
 
 def read_track(path: Path) -> GivenTrack:
     """Read `FRAME X Y W H` lines. Raises OSError if there are none."""
-    rows = [line.split() for line in path.read_text(errors="replace").splitlines()]
+    rows = [line.split() for line in read_file(path).decode(errors="replace").splitlines()]
     values = [row for row in rows if len(row) == 5 and row[0].isdecimal()]
     try:
         numbers = np.array(values, float).reshape(-1, 5)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talkinghead.preparation.sources import SPLITS, Unit, keys
-from talkinghead.storage import write_atomic
+from talkinghead.storage import read_file, write_atomic
 
 PLAN_FILE = "prepare.json"
 LIST = "clips_sha256"  # of names and places of all clips
@@ -95,7 +95,7 @@ def claim(output: Path, mine: dict) -> None:
 def read_plan(path: Path) -> dict:
     """The fingerprint in an output folder; raises a one-line ValueError if it cannot be read."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_file(path))
         if not isinstance(found, dict):
             raise TypeError("not an object")
     except (ValueError, TypeError, RecursionError) as error:

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 from talkinghead.data.reader import is_remote
 from talkinghead.data.remote import RemoteFolder
 from talkinghead.images import IMAGE_SUFFIXES
+from talkinghead.storage import read_file
 from talkinghead.video.container import VIDEO_SUFFIXES
 
 _LONGEST_KEY = 64  # characters: a tar member's name has 100 for key, number and suffix
@@ -271,8 +272,8 @@ def chosen_by(split_file: str | None, units: list[Unit]) -> list[Unit]:
     if split_file is None:
         return units
     try:
-        lines = [line.split() for line in Path(split_file).read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.split() for line in read_file(Path(split_file)).decode().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
         raise ValueError(f"source.split_file={split_file}: cannot be read ({error})") from error
     split_of = {name: (rest or ["test"])[0] for name, *rest in lines}
     if wrong := sorted({*split_of.values()} - {*SPLITS}):

@@ -27,7 +27,8 @@ from talkinghead.evaluation.finetune_previews import FinetunePreviews
 from talkinghead.evaluation.outputs import FrameStore
 from talkinghead.evaluation.protocol import Candidate, FewShotEvaluation, TaskDataModule
 from talkinghead.evaluation.results import Results
-from talkinghead.learners.checkpoints import changed, git_commit, image_size_of, load_weights, networks
+from talkinghead.learners.checkpoints import changed, content_in, git_commit, image_size_of, networks
+from talkinghead.learners.episodic import learner_in
 from talkinghead.models.trusted import inside, section_of
 from talkinghead.options import Range, check_numbers
 from talkinghead.pretrained import set_weights_folder
@@ -182,11 +183,14 @@ def candidate(cfg: DictConfig, name: str) -> Candidate:
         built = instantiate(method.learner)
     elif "networks" in method:
         parts = networks(file)
-        given = {part: parts[part] for part in method.networks}
-        built = instantiate(method.learner, **given, **plain(method.get("numbers") or OmegaConf.create()))
+        given: dict[str, Any] = {part: parts[part] for part in method.networks}
+        learner, numbers = dict(method.learner), plain(method.get("numbers") or OmegaConf.create())
+        if "content" in learner and "loss" in cfg.from_checkpoint:
+            del learner["content"]
+            given["content"] = content_in(file)
+        built = instantiate(learner, **given, **numbers)
     else:
-        built = instantiate(OmegaConf.merge(section_of(file, "learner"), method.changes), metrics=None)
-        load_weights(built, file, f"checkpoints.{name}")
+        built = learner_in(file, plain(method.changes), f"checkpoints.{name}")
     sha256 = digest(Path(file))[:12] if file else "-"
     return Candidate(built, method.name, method.variant, sha256, cfg.row or "default", hash_of(settings(cfg, name)))
 

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from talkinghead.learners.video_rows import ROWS, match_videos, visited_of
+from talkinghead.losses import ContentLoss
+from talkinghead.models.fsth import Discriminator, Embedder, Generator
 from talkinghead.models.trusted import built, read_checkpoint, section_of, weights_of
+from talkinghead.models.warp_guided import WarpGuidedGenerator
+
+ROLES: dict[str, Any] = {
+    "embedder": Embedder, "generator": Generator | WarpGuidedGenerator, "discriminator": Discriminator,
+}  # fmt: skip
+DEFAULT_SIZE = 256  # pixels: of networks whose config does not say
 
 _logger = logging.getLogger(__name__)
 
@@ -76,8 +84,9 @@ def networks(file: str) -> nn.ModuleDict:
     if rows is not None and isinstance(model["discriminator"], dict):
         model["discriminator"]["num_videos"] = len(rows)
     with torch.device("meta"):  # sizes first: a config of huge networks allocates nothing
-        sizes = nn.ModuleDict({name: _network(file, model, name) for name in names}).state_dict()
-    wrong = misfits(state, sizes)
+        empty = nn.ModuleDict({name: _network(file, model, name) for name in names})
+    check_together(empty, model, file)
+    wrong = misfits(state, empty.state_dict())
     if wrong:
         raise ValueError(f"{file}: its weights are not those of its config: {len(wrong)} differ, {wrong[0]} first")
     parts = nn.ModuleDict({name: _network(file, model, name) for name in names})
@@ -87,9 +96,34 @@ def networks(file: str) -> nn.ModuleDict:
 
 def _network(file: str, model: Mapping[str, Any], name: str) -> nn.Module:
     network = built(model[name], f"{file}: model.{name}")
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"{file}: model.{name} is not a network: it is not a checkpoint of train.py")
+    if not isinstance(network, ROLES[name]):
+        raise ValueError(f"{file}: model.{name} is no {name}: it is not a checkpoint of train.py")
     return network
+
+
+def check_together(parts: nn.ModuleDict, model: Mapping[str, Any], file: str) -> None:
+    """Raise ValueError for E, G and D of which one could not work with another's output."""
+    embedder: Any = parts["embedder"]
+    generator: Any = parts["generator"]
+    discriminator: Any = parts["discriminator"]
+    lengths = embedder.embedding_size, generator.embedding_size, discriminator.W.embedding_dim
+    if len({*lengths}) > 1:
+        told = "{} numbers in its E, {} in its G, {} in its D".format(*lengths)
+        raise ValueError(f"{file}: e has {told}: they cannot work together")
+    sizes = [model.get("image_size"), *(model[name].get("image_size", DEFAULT_SIZE) for name in parts)]
+    if len({*sizes}) > 1:
+        raise ValueError(f"{file}: its model is for pictures of {sizes[0]} px, its E, G, D for {sizes[1:]}")
+
+
+def content_in(file: str) -> ContentLoss:
+    """L_CNT as a checkpoint's config has it. Raises what `built` does."""
+    loss = section_of(file, "loss")
+    if not isinstance(loss.get("content"), Mapping):
+        raise ValueError(f"{file}: its loss has no content: give loss=NAME")
+    content = built(loss["content"], f"{file}: loss.content")
+    if not isinstance(content, ContentLoss):
+        raise ValueError(f"{file}: loss.content is no content loss: give loss=NAME")
+    return content
 
 
 def changed(node: Any, by_key: Mapping[str, Callable[[Any], Any]]) -> Any:

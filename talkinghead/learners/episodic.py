@@ -12,13 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from talkinghead.learners.checkpoints import load_weights, misfits
 from talkinghead.learners.minimize import WHOLE, Share, clip_gradients, minimize
 from talkinghead.learners.resuming import restore_random_state, save_random_state
 from talkinghead.learners.video_rows import match_videos
+from talkinghead.losses import ContentLoss
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.layers import without_power_iterations
 from talkinghead.models.memory_format import lay_out, training_layout
 from talkinghead.models.nearest_frame import nearest_frame
+from talkinghead.models.trusted import built, read_checkpoint, section_of, weights_of
 from talkinghead.types import Episode
 
 
@@ -67,9 +70,13 @@ class EpisodicLearner(L.LightningModule):
     @property
     def content(self) -> nn.Module:
         """L_CNT; frozen, and kept out of `state_dict` and DDP."""
-        (content,) = self._frozen
-        assert content is not None
-        return content
+        assert self.content_or_none is not None
+        return self.content_or_none
+
+    @property
+    def content_or_none(self) -> nn.Module | None:
+        """L_CNT; None where the weights do not name it."""
+        return self._frozen[0]
 
     @contextmanager
     def minimize(self, *optimizers: Optimizer, share: Share = WHOLE) -> Iterator[dict[str, Tensor]]:
@@ -154,3 +161,31 @@ class EpisodicLearner(L.LightningModule):
         """Restore the random states, and reorder the rows of W to the videos of this data set."""
         match_videos(checkpoint, self.videos, self.state_dict())
         restore_random_state(checkpoint, self.device)
+
+
+def learner_in(file: str, changes: Mapping[str, Any], option: str) -> nn.Module:
+    """A learner with its weights, built from the config inside its checkpoint, as baselines are.
+
+    Args:
+        changes: arguments of the learner that are given here, not by the file
+        option: that names the file, for messages
+
+    Raises:
+        FileNotFoundError: there is no such file, or a pretrained network of its content loss is missing.
+        ValueError: the file's config does not make a learner, or its weights do not fit.
+    """
+    section = {**section_of(file, "learner"), **changes, "metrics": None}
+    where = f"{file}: learner"
+    without = {**section, "content": {"_target_": "talkinghead.models.backbones.Pixels"}}
+    with torch.device("meta"):  # sizes first: a config of huge networks allocates nothing
+        empty = built(without, where)
+    if not isinstance(empty, EpisodicLearner):
+        raise ValueError(f"{where} is no learner: it is not a checkpoint of train.py")
+    wrong = misfits(weights_of(read_checkpoint(file), file), empty.state_dict())
+    if wrong:
+        raise ValueError(f"{file}: its weights are not those of its config: {len(wrong)} differ, {wrong[0]} first")
+    learner: EpisodicLearner = built(section, where)
+    if not isinstance(learner.content_or_none, ContentLoss | None):
+        raise ValueError(f"{where}.content is no content loss")
+    load_weights(learner, file, option)
+    return learner

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from talkinghead.learners.checkpoints import git_commit, image_size_of, networks
+from talkinghead.learners.checkpoints import content_in, git_commit, image_size_of, networks
 from talkinghead.learners.finetune import FeedForward, FineTuner
 from talkinghead.learners.finetune_defaults import measured
-from talkinghead.models.trusted import built, inside, section_of
+from talkinghead.models.trusted import inside, section_of
 from talkinghead.storage import digest
 
 Loss = tuple[nn.Module, dict[str, float]]  # L_CNT, and weights by name
@@ -51,13 +51,12 @@ class LoadedCheckpoint:
         """L_CNT and the loss weights of meta-learning. Raises what the loss raises where its network is missing."""
         if self._loss is not None:
             return self._loss[0].to(self.device), self._loss[1]
-        loss = section_of(str(self.checkpoint), "loss")
-        if not isinstance(loss, Mapping) or not isinstance(loss.get("weights"), Mapping) or "content" not in loss:
-            raise ValueError(f"{self.checkpoint}: its loss has no weights and content: give loss=NAME")
-        content = built(loss["content"], f"{self.checkpoint}: loss.content").to(self.device)
-        if any(isinstance(weight, str | list | dict) for weight in loss["weights"].values()):
-            raise ValueError(f"{self.checkpoint}: loss.weights are not numbers: give loss=NAME")
-        return content, {name: float(weight or 0) for name, weight in loss["weights"].items()}
+        weights = section_of(str(self.checkpoint), "loss").get("weights")
+        words = isinstance(weights, Mapping) and any(isinstance(one, str | list | dict) for one in weights.values())
+        if words or not isinstance(weights, Mapping):
+            raise ValueError(f"{self.checkpoint}: loss.weights are not numbers by name: give loss=NAME")
+        content = content_in(str(self.checkpoint)).to(self.device)
+        return content, {name: float(weight or 0) for name, weight in weights.items()}
 
     def method(self, steps: int) -> FeedForward | FineTuner:
         """`FineTuner` with this number of steps; `FeedForward` for 0."""

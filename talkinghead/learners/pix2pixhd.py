@@ -16,7 +16,7 @@ from talkinghead.learners.minimize import fused_adam, minimize
 from talkinghead.learners.shots import draw, shuffled_batches
 from talkinghead.losses import feature_matching
 from talkinghead.metrics.suite import ImageMetrics
-from talkinghead.models.pix2pixhd import MultiScaleDiscriminator, MultiScaleOutput
+from talkinghead.models.pix2pixhd import GlobalGenerator, LocalEnhancer, MultiScaleDiscriminator, MultiScaleOutput
 from talkinghead.types import Episode, Frames, Reenactor
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,7 +42,7 @@ class Pix2PixHDLearner(AdversarialLearner):
     players = ("generator", "discriminator")
 
     def __init__(
-        self, generator: nn.Module, discriminator: MultiScaleDiscriminator, content: nn.Module,
+        self, generator: GlobalGenerator | LocalEnhancer, discriminator: MultiScaleDiscriminator, content: nn.Module,
         weights: Mapping[str, float | int | None], metrics: ImageMetrics | None = None,
         validation_shots: Iterable[int] = (1,), lr: float = 2e-4, betas: Sequence[float] = (0.5, 0.999),
         decay_from: float = 0.5, finetune_epochs: int = 40, finetune_lr: float = 2e-4, finetune_batch_size: int = 8,

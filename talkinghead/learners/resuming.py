@@ -9,6 +9,10 @@ import torch
 
 from talkinghead.models.trusted import RENAMED, read_checkpoint
 
+OF_A_RUN = {  # what Lightning saves, and kinds of it
+    "pytorch-lightning_version": str, "epoch": int, "global_step": int, "loops": dict, "optimizer_states": list,
+    "lr_schedulers": list, "callbacks": dict,
+}  # fmt: skip
 SAME = ("model", "seed", "data.path", "data.build", "data.size", "learner._target_")  # a resumed run has these keys
 NEVER_TOLD = {"paths", "ckpt_path", "allow_other_run", "num_videos", "git_commit", "logger", "init_from", "callbacks"}
 
@@ -41,7 +45,7 @@ def find_checkpoint(
 
     Raises:
         FileNotFoundError: where there is no such checkpoint.
-        ValueError: where it has another model, seed or data set, unless `allow_other_run` is set.
+        ValueError: where it holds weights alone, or has another model, seed or data set without `allow_other_run`.
     """
     if wanted is None:
         return None
@@ -55,6 +59,11 @@ def find_checkpoint(
             return None
         raise FileNotFoundError(f"ckpt_path={wanted}: there is no such checkpoint")
     checkpoint = read(path)
+    if wrong := [name for name, kind in OF_A_RUN.items() if not isinstance(checkpoint.get(name), kind)]:
+        raise ValueError(
+            f"{path} is not what a run saves to go on from (no {', '.join(wrong)}): start a new run from its weights "
+            "with init_from=FILE"
+        )
     differences = list(compare(checkpoint.get("config") or {}, config))
     other = [one for one in differences if one.key.startswith(SAME)]
     if other and not allow_other_run:

@@ -170,6 +170,7 @@ class Generator(Synthesizer):
         super().__init__(
             image_size, down_channels, num_residual, up_channels, attention_down, attention_up, spectral_norm
         )
+        self.embedding_size = embedding_size
         self.projection = normalized(nn.Linear(embedding_size, sum(self.psi_sizes)), spectral_norm)  # P
         if gain not in (None, "one", "layer"):
             raise ValueError(f"generator.gain={gain}: choose null, one or layer")

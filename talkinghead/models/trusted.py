@@ -11,13 +11,14 @@ import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from talkinghead.pretrained import weights_folder
 
@@ -179,8 +180,21 @@ def _assembled(node: Any) -> Any:
         if node["_target_"] not in TARGETS:
             raise ValueError(f"{node['_target_']} is not on the list")
         module, name = node["_target_"].rsplit(".", 1)
-        return getattr(importlib.import_module(module), name)(**values)
+        target = getattr(importlib.import_module(module), name)
+        _check_roles(target, values)
+        return target(**values)
     return [_assembled(value) for value in node] if isinstance(node, list | tuple) else node
+
+
+def _check_roles(target: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Raise ValueError for an argument that must be a certain network, and is another one or none at all."""
+    for name, parameter in inspect.signature(target).parameters.items():
+        wanted = parameter.annotation
+        wanted = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
+        networks = tuple(one for one in wanted if isinstance(one, type) and issubclass(one, nn.Module))
+        value, empty = values.get(name), NoneType in wanted and values.get(name) is None
+        if name in values and networks and not (empty or isinstance(value, networks)):
+            raise ValueError(f"{name} is {type(value).__name__}, not {' or '.join(one.__name__ for one in networks)}")
 
 
 def read_checkpoint(path: str | Path, option: str = "checkpoint", mmap: bool = False) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class WarpGuidedGenerator(WarpGuidedSynthesizer):
         embedded: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(image_size, channels, num_residual, spectral_norm, corrected, unwarped)
-        self.embedded = embedded
+        self.embedding_size, self.embedded = embedding_size, embedded
         self.projection = normalized(nn.Linear(embedding_size, sum(self.psi_sizes)), self.preset.spectral_norm)  # P
         nn.init.normal_(parametrized_weight(self.projection), std=0.02)
 

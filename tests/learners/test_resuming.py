@@ -22,7 +22,11 @@ def save(folder: Path, age: int = 0, **changes: object) -> Path:
     path = folder / "checkpoints/last.ckpt"
     path.parent.mkdir(parents=True)
     loops = {"fit_loop": {"epoch_progress": {"current": {"completed": 3}}}}
-    torch.save({"state_dict": {}, "config": {**CONFIG, **changes}, "loops": loops}, path)
+    lightning = {
+        "pytorch-lightning_version": "2.6", "epoch": 2, "global_step": 9, "loops": loops, "optimizer_states": [],
+        "lr_schedulers": [], "callbacks": {},
+    }  # fmt: skip
+    torch.save({"state_dict": {}, "config": {**CONFIG, **changes}, **lightning}, path)
     os.utime(path, (1e9 - age, 1e9 - age))
     return path
 
@@ -70,6 +74,14 @@ def test_what_differs_and_what_is_finished_is_told(tmp_path: Path, caplog: pytes
     caplog.clear()
     find("auto", tmp_path, trainer={"max_epochs": 4})
     assert "is finished" not in caplog.text
+
+
+@pytest.mark.parametrize("kept", [{}, {"loops": {}, "epoch": "x"}])
+def test_weights_alone_are_no_run_to_go_on_with(tmp_path: Path, kept: dict) -> None:
+    torch.save({"state_dict": {}, "config": CONFIG, **kept}, tmp_path / "small.ckpt")
+    with pytest.raises(ValueError, match=r"small\.ckpt is not what a run saves.*init_from=FILE") as caught:
+        find(str(tmp_path / "small.ckpt"), tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04half"])

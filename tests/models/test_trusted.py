@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from talkinghead.learners.checkpoints import load_weights, networks
+import talkinghead
+from talkinghead.learners.checkpoints import content_in, load_weights, networks
+from talkinghead.learners.episodic import learner_in
 from talkinghead.learners.export import shrink
 from talkinghead.learners.load import LoadedCheckpoint
 from talkinghead.models.fsth import Embedder
-from talkinghead.models.trusted import TARGETS, arguments_of, inside, section_of, trusted
+from talkinghead.models.trusted import TARGETS, arguments_of, built, inside, section_of, trusted
 from talkinghead.pretrained import WEIGHTS_VARIABLE
 from talkinghead.reenactment.inputs import MODELS
 
@@ -106,6 +108,79 @@ def test_a_config_that_does_not_fit_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_networks_that_could_not_work_together_are_refused_in_one_line(shipped: dict[str, Any], tmp_path: Path) -> None:
+    """Each by itself is one of ours, and fits its weights."""
+    model = shipped["config"]["model"]
+    narrow = {**model["embedder"], "channels": [*model["embedder"]["channels"][:-1], 8]}
+    state = {name: value for name, value in shipped["state_dict"].items() if not name.startswith("embedder.")}
+    another = {f"embedder.{name}": value for name, value in built(narrow, "it").state_dict().items()}
+    pixels = {"_target_": "talkinghead.models.backbones.Pixels"}
+    as_generator = {f"generator.{name}": value for name, value in built(model["embedder"], "it").state_dict().items()}
+    rest = {name: value for name, value in shipped["state_dict"].items() if not name.startswith("generator.")}
+    for place, value, weights, told in (
+        ("model.embedder", narrow, {**state, **another}, "e has 8 numbers in its E"),
+        ("model.embedder", pixels, state, "model.embedder is no embedder"),
+        ("model.generator", model["embedder"], {**rest, **as_generator}, "model.generator is no generator"),
+        ("model.discriminator", model["embedder"], shipped["state_dict"], "model.discriminator cannot be built"),
+        ("model.image_size", 128, shipped["state_dict"], "its model is for pictures of 128 px"),
+        ("model.generator.image_size", 128, shipped["state_dict"], "its model is for pictures of 64 px"),
+    ):
+        bad = crafted({**shipped, "state_dict": weights, "ema": None}, place, value, tmp_path / "bad.ckpt")
+        networks.cache_clear()
+        inside.cache_clear()
+        with pytest.raises(ValueError, match=told) as caught:
+            use(bad)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(talkinghead.InputError, match=told):
+            talkinghead.load(bad)
+
+
+@pytest.mark.parametrize("content", [
+    7, "x", None, [1], {}, {"_target_": "talkinghead.models.backbones.Pixels"},
+    {"_target_": "talkinghead.losses.ContentLoss", "backbones": {"laplacian": 3}, "weights": {"laplacian": 1}},
+    {"_target_": "talkinghead.losses.ContentLoss", "backbones": {"a": {}}, "weights": {"a": 1}},
+])  # fmt: skip
+def test_a_loss_that_is_none_is_refused_in_one_line(shipped: dict[str, Any], tmp_path: Path, content: Any) -> None:
+    bad = crafted(shipped, "loss.content", content, tmp_path / "bad.ckpt")
+    for load in (lambda: LoadedCheckpoint(bad, {}).method(4), lambda: content_in(str(bad))):
+        with pytest.raises(ValueError, match=r"bad\.ckpt.*loss") as caught:
+            load()
+        assert "\n" not in str(caught.value)
+
+
+LEARNER = {
+    "_target_": "talkinghead.learners.x2face.X2FaceLearner", "weights": {"l1": 1}, "validation_shots": [1],
+    "embedder": {"_target_": "talkinghead.models.x2face.EmbeddingNetwork", "image_size": 32, "channels": [8] * 5},
+    "driver": {"_target_": "talkinghead.models.x2face.DrivingNetwork", "image_size": 32, "channels": [8] * 5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("embedder.channels", None), ("embedder.channels", "words"), ("embedder.channels", [-1, 8, 8, 8, 8]),
+        ("weights", [1]), ("embedder.channels", [8192] * 5), ("driver", 3),
+        ("embedder", {"_target_": "talkinghead.models.backbones.Pixels"}),
+        ("content", {"_target_": "talkinghead.models.backbones.Pixels"}), ("weights", {"cnt": "x"}),
+        ("_target_", "talkinghead.models.fsth.Embedder"), ("_target_", "os.system"), ("lr", {"a": 1}), ("betas", 0.5),
+    ],
+)  # fmt: skip
+def test_a_baseline_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, place: str, value: Any) -> None:
+    learner = built(trusted(LEARNER, "it"), "it")
+    config = {"model": {"image_size": 32}, "learner": copy.deepcopy(LEARNER)}
+    torch.save({"state_dict": learner.state_dict(), "config": config}, good := tmp_path / "good.ckpt")
+    assert type(learner_in(str(good), {}, "checkpoints.x2face")) is type(learner)
+    node: Any = config["learner"]
+    *way, last = place.split(".")
+    for key in way:
+        node = node[key]
+    node[last] = value
+    torch.save({"state_dict": learner.state_dict(), "config": config}, bad := tmp_path / "bad.ckpt")
+    with pytest.raises(ValueError, match=r"bad\.ckpt") as caught:
+        learner_in(str(bad), {}, "checkpoints.x2face")
+    assert "\n" not in str(caught.value)
+
+
 def test_paths_in_a_file_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
     (tmp_path / "vgg16.pth").write_bytes(b"")
@@ -188,7 +263,7 @@ def test_shrinking_a_checkpoint_onto_itself_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["animate", "evaluate", "studio", "train"])
+@pytest.mark.parametrize("verb", ["animate", "evaluate", "studio", "train", "go on", "export"])
 def test_every_verb_refuses_in_one_line(shipped: dict[str, Any], tmp_path: Path, verb: str) -> None:
     canary = tmp_path / "canary"
     bad = crafted(shipped, "model.embedder.channels", payloads(canary)["nested"], tmp_path / "bad.ckpt")
@@ -197,6 +272,8 @@ def test_every_verb_refuses_in_one_line(shipped: dict[str, Any], tmp_path: Path,
         "evaluate": ["evaluate.py", f"checkpoint={bad}", "method=[ff]", f"output={tmp_path}/out"],
         "studio": ["-m", "talkinghead.studio", f"model={bad}"],
         "train": ["train.py", "experiment=finetune_synthetic", f"init_from={bad}", f"paths.outputs_dir={tmp_path}/out"],
+        "go on": ["train.py", "experiment=meta_synthetic", f"ckpt_path={bad}", f"paths.outputs_dir={tmp_path}/out"],
+        "export": ["-m", "talkinghead.learners.export", str(bad), str(tmp_path / "small.ckpt")],
     }
     done = subprocess.run(
         [sys.executable, *commands[verb]], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
@@ -204,7 +281,9 @@ def test_every_verb_refuses_in_one_line(shipped: dict[str, Any], tmp_path: Path,
     assert done.returncode == 1
     assert not canary.exists()
     assert "Traceback" not in done.stderr
-    assert "refused" in done.stderr
+    assert ("is not what a run saves" if verb == "go on" else "refused") in done.stderr
+        "a run that goes on has its own config"
+    )
 
 
 @pytest.mark.parametrize("tensor", [

@@ -35,6 +35,7 @@ from talkinghead.evaluation.results import ResultKey, Results
 from talkinghead.evaluation.tasks import SelfReenactment
 from talkinghead.faces.crop import Framing
 from talkinghead.learners.checkpoints import load_weights
+from talkinghead.learners.episodic import learner_in
 from talkinghead.learners.export import shrink
 from talkinghead.learners.finetune import PersonReenactor
 from talkinghead.learners.load import LoadedCheckpoint
@@ -221,6 +222,47 @@ def use_checkpoint(folder: Path) -> str | None:
         load_weights(learner, path)
     if shots and not (folder / "output" / "small.ckpt").is_file():
         return "loss: nothing was written"
+    return None if drawn.isfinite().all() else "wrong: a picture that is not finite"
+
+
+def make_networks(folder: Path, rng: random.Random) -> str:
+    """Each is one of ours and has weights that fit it, but they are not an E, a G and a D that belong together."""
+    sections = [
+        section for warp in (True, False) for section in networks(warp)[1].values() if isinstance(section, dict)
+    ]
+    sections += [BASELINE["embedder"], BASELINE["driver"], {"_target_": "talkinghead.models.backbones.Pixels"}]
+    model: dict[str, Any] = {"image_size": SIZE}
+    for role in ("embedder", "generator", "discriminator"):
+        model[role] = rng.choice([networks(True)[1][role], *sections])
+        if "channels" in model[role] and rng.random() < 0.3:
+            model[role] = {**model[role], "channels": [*model[role]["channels"][:-1], 24]}
+    model[rng.choice(["extra", "image_size"])] = rng.choice([SIZE, 64, 2048])
+    parts = nn.ModuleDict({role: instantiate(model[role]) for role in ("embedder", "generator", "discriminator")})
+    config = {**checkpoint(True)["config"], "model": model}
+    if rng.random() < 0.3:
+        config["loss"], _ = replaced(config["loss"], rng)
+    torch.save({"state_dict": parts.state_dict(), "config": config}, folder / "x.ckpt")
+    return " ".join(str(model[role]["_target_"]).rsplit(".", 1)[1] for role in parts)
+
+
+AT = "talkinghead.models.x2face."
+BASELINE: dict[str, Any] = {
+    "_target_": "talkinghead.learners.x2face.X2FaceLearner", "weights": {"l1": 1, "cnt": 0}, "validation_shots": [1, 2],
+    "embedder": {"_target_": f"{AT}EmbeddingNetwork", "image_size": SIZE, "channels": [8] * 5},
+    "driver": {"_target_": f"{AT}DrivingNetwork", "image_size": SIZE, "channels": [8] * 5},
+}  # fmt: skip
+
+
+def make_baseline(folder: Path, rng: random.Random) -> str:
+    config, how = replaced({"learner": BASELINE, "model": {"image_size": SIZE}}, rng)
+    torch.save({"state_dict": instantiate(BASELINE).state_dict(), "config": config}, folder / "x.ckpt")
+    return how
+
+
+def use_baseline(folder: Path) -> str | None:
+    """As evaluate does."""
+    learner = learner_in(str(folder / "x.ckpt"), {}, "checkpoints.x2face")
+    drawn = learner.learn(frames(1))(frames())  # type: ignore[operator]
     return None if drawn.isfinite().all() else "wrong: a picture that is not finite"
 
 
@@ -431,6 +473,8 @@ def one_line(use: Callable[[Path], str | None]) -> Callable[[Path], str | None]:
 
 KINDS = {kind.name: kind for kind in [
     Kind("checkpoint", make_checkpoint, use_checkpoint, lambda: (checkpoint(True), checkpoint(False))),
+    Kind("networks", make_networks, use_checkpoint, lambda: networks(True)),
+    Kind("baseline", make_baseline, use_baseline, lambda: instantiate(BASELINE)),
     Kind("person file", make_person, use_person),
     Kind("dataset.json", lambda folder, rng: make_data(folder, rng, "dataset.json"), use_data),
     Kind("shard", lambda folder, rng: make_data(folder, rng, "test/000000.tar"), use_data),

@@ -14,6 +14,7 @@ from talkinghead.faces.detectors import Detector, boxes_of, landmarks_of
 
 Image = UInt8[np.ndarray, "_ _ 3"]  # frames of a list may differ in size
 LEAST_OVERLAP = 0.15  # intersection over union of the boxes of one face in successive searched frames
+LOOKS = 4  # of a chain, spread over it, with which a face that may continue it is compared
 LARGER = 1.6  # largest ratio of sides between a face that was lost and one that reappears
 
 
@@ -72,7 +73,7 @@ def best_chain(detections: Sequence[Sequence[Detection]], max_gap: int) -> list[
     for step, faces in enumerate(detections):
         open_chains = [n for n, (last, _) in enumerate(chains) if 0 < step - last <= max_gap]
         pairs = sorted(
-            ((_nearness(chains[n][1][-1], face), -n, -m) for n in open_chains for m, face in enumerate(faces)),
+            ((_nearness(chains[n][1], face), -n, -m) for n in open_chains for m, face in enumerate(faces)),
             reverse=True,
         )
         taken: set[int] = set()
@@ -86,12 +87,28 @@ def best_chain(detections: Sequence[Sequence[Detection]], max_gap: int) -> list[
     return max(joined([chain for _, chain in chains]), key=_weight, default=[])
 
 
-def _nearness(a: Detection, b: Detection) -> float:
-    """Score for two detections of one face: overlap of the boxes and, if they touch, likeness; 0: different faces."""
-    value = overlap(a.box, b.box)
-    if value < LEAST_OVERLAP or _cut_between(a, b):
+def _nearness(chain: Sequence[Detection], face: Detection) -> float:
+    """Score for a face that may continue a chain; 0: another face.
+
+    Overlap with the box where the chain was last seen or, if more, where it was heading, and likeness to how it has
+    looked all along: where two people cross, the last look alone is half the other one.
+    """
+    last = chain[-1]
+    here, ahead = overlap(last.box, face.box), overlap(_heading(chain, face.frame), face.box)
+    if max(here, ahead) < LEAST_OVERLAP or _cut_between(last, face):
         return 0.0
-    return value if a.patch is None or b.patch is None else value + max(0.0, likeness(a.patch, b.patch))
+    looks = [chain[n].patch for n in sorted({*range(0, len(chain), max(1, len(chain) // LOOKS)), len(chain) - 1})]
+    alike = [likeness(look, face.patch) for look in looks if look is not None and face.patch is not None]
+    return max(here, ahead) + (max(0.0, sum(alike) / len(alike)) if alike else 0.0)
+
+
+def _heading(chain: Sequence[Detection], frame: int) -> Float[np.ndarray, " 4"]:
+    """The box in a later frame, if the face goes on moving as between its last two detections."""
+    last = chain[-1]
+    if len(chain) == 1:
+        return last.box
+    before = chain[-2]
+    return last.box + (last.box - before.box) * (frame - last.frame) / (last.frame - before.frame)
 
 
 def _cut_between(a: Detection, b: Detection) -> bool:

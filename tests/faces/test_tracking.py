@@ -1,20 +1,24 @@
 """A face that goes and comes back, a cutaway, a film that is cut to another person: nobody is made up, nobody mixed."""
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import islice, permutations
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from talkinghead.faces.appearance import is_cut, likeness, patch_of, view_of
 from talkinghead.faces.face_track import track_face
-from talkinghead.faces.tracking import follow
+from talkinghead.faces.tracking import Detection, best_chain, follow, overlap
+from talkinghead.images import read_image
 from talkinghead.reenactment.inputs import SHIPPED
 from tests.helpers.preparation_videos import GreenFace, green_frame
 
 BARS = np.repeat(np.array([(200, 20, 20), (20, 20, 200), (200, 20, 200), (230, 230, 230)], np.uint8), 40, 0)
+SIDE, WIDTH, HEIGHT = 80, 320, 140  # of people who cross
+PEOPLE = ("anna", "bela", "dayo", "mira")
 EMPTY = green_frame(96, 160, 0, 0, 0)
 
 
@@ -126,3 +130,37 @@ def test_a_detector_with_batches_gets_them_and_finds_the_same(every: int) -> Non
     assert max(detector.sizes) == 4
     assert sum(detector.sizes) == len(found.frames) + len({*range(0, 30, every), 29})
     assert seen(frames, every, Batches()) == seen(frames, every)
+
+
+def face_of(name: str) -> np.ndarray:
+    image = read_image(SHIPPED.parent / f"portraits/{name}.jpg")
+    edge = image.shape[0] // 6
+    return cv2.resize(image[edge:-edge, edge:-edge], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+def crossing(front: str, behind: str, speed: float, every: int) -> Iterator[tuple[list[Detection], list[str]]]:
+    """Of every n-th of 60 frames, the detected faces and their names: one of two that overlap hides the other."""
+    rows, columns = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    disc = (rows**2 + columns**2 < SIDE**2 / 4)[..., None]
+    for frame in range(0, 60, every):
+        image, found = np.full((HEIGHT, WIDTH, 3), 90, np.uint8), []
+        for name, x in ((behind, WIDTH - 100 - speed * frame), (front, 20 + speed * frame)):
+            left = int(np.clip(x, 0, WIDTH - SIDE))
+            part = image[30 : 30 + SIDE, left : left + SIDE]
+            part[:] = np.where(disc, face_of(name), part)
+            found.append((name, np.array([left, 30.0, left + SIDE, 30.0 + SIDE])))
+        if overlap(found[0][1], found[1][1]) >= 0.35:
+            found = found[1:]
+        view = view_of(image)
+        yield [Detection(frame, box, patch_of(image, box), view) for _, box in found], [name for name, _ in found]
+
+
+@pytest.mark.parametrize("every", [1, 5, 8])
+@pytest.mark.parametrize("speed", [3.0, 4.2])
+def test_people_who_cross_are_not_confused(every: int, speed: float) -> None:
+    for front, behind in permutations(PEOPLE, 2):
+        sights = [*crossing(front, behind, speed, every)]
+        name_of = {id(face): name for faces, names in sights for face, name in zip(faces, names, strict=True)}
+        chain = best_chain([faces for faces, _ in sights], max_gap=3)
+        assert len({name_of[id(face)] for face in chain}) == 1, (front, behind)
+        assert len(chain) > 40 / every

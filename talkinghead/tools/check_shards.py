@@ -1,5 +1,6 @@
 """Compare the shards of a data set with dataset.json: `python -m talkinghead.tools.check_shards data/voxceleb2`.
 
+The data set may be a URL, as `s3://bucket/voxceleb2`.
 Reads every byte. Prints a line for each shard that is missing or damaged, with its clips, and exits with 1.
 """
 
@@ -9,6 +10,7 @@ if __name__ == "__main__":  # before the imports that take seconds
     program("talkinghead.tools.check_shards")
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,36 +18,43 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from talkinghead.data.shards import DATASET_FILE, DatasetInfo, ShardEntry
+from talkinghead.data.reader import is_remote, join, load_info
+from talkinghead.data.remote import DataFault, fetch
+from talkinghead.data.shards import DATASET_FILE, ShardEntry
 from talkinghead.progress import columns
 from talkinghead.storage import digest
 
 
 def main() -> int:
-    """Check the folders that are named; returns the exit status, 1 where something is wrong."""
+    """Check the data sets that are named; returns the exit status, 1 where something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", type=Path, help="folder of a data set, with its dataset.json")
+    parser.add_argument("data", nargs="+", help="folder or URL of a data set, with its dataset.json")
     given = parser.parse_args()
     wrong = 0
-    for folder in given.data:
-        if not (folder / DATASET_FILE).is_file():
-            parser.error(f"{folder} has no {DATASET_FILE}: give the folder of a prepared data set")
-        entries = [entry for split in DatasetInfo.load(folder).splits.values() for entry in split.shards]
-        found = dict(check(folder, entries))
+    for location in given.data:
+        if not is_remote(location) and not Path(location, DATASET_FILE).is_file():
+            parser.error(f"{location} has no {DATASET_FILE}: give the folder of a prepared data set")
+        try:
+            entries = [entry for split in load_info(location).splits.values() for entry in split.shards]
+            found = dict(check(location, entries))
+        except (DataFault, FileNotFoundError, ValueError) as error:
+            parser.error(str(error))
         for file, what in found.items():
-            print(f"{folder / file}: {what}")
+            print(f"{join(location, file)}: {what}")
         clips, right = sum(entry.samples for entry in entries if entry.file in found), len(entries) - len(found)
-        print(f"{folder}: {right} of {len(entries)} shards are right; {clips} clips are in the others")
+        print(f"{location}: {right} of {len(entries)} shards are right; {clips} clips are in the others")
         wrong += len(found)
     return int(wrong > 0)
 
 
-def check(folder: Path, entries: list[ShardEntry]) -> Iterator[tuple[str, str]]:
+def check(location: str, entries: list[ShardEntry]) -> Iterator[tuple[str, str]]:
     """The files that are not what dataset.json says, and what is wrong with them."""
     console = Console(stderr=True)
     with Progress(*columns("reading", "shards"), console=console, disable=not console.is_terminal) as bar:
         for entry in bar.track(entries):
-            if (what := difference(folder / entry.file, entry)) is not None:
+            url = join(location, entry.file)
+            what = remote_difference(url, entry) if is_remote(location) else difference(Path(url), entry)
+            if what is not None:
                 yield entry.file, what
 
 
@@ -59,6 +68,20 @@ def difference(path: Path, entry: ShardEntry) -> str | None:
         found = digest(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+    return None if found == entry.sha256 else "damaged: another sha256"
+
+
+def remote_difference(url: str, entry: ShardEntry) -> str | None:
+    """The same of a shard at a URL. Raises DataFault without access or network."""
+    try:
+        with fetch(url) as copy:
+            found, length = hashlib.file_digest(copy, "sha256").hexdigest(), copy.tell()
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read ({error})"
+    if length != entry.bytes:
+        return f"{length} bytes, and not {entry.bytes}"
     return None if found == entry.sha256 else "damaged: another sha256"
 
 

@@ -75,7 +75,8 @@ def remote_difference(url: str, entry: ShardEntry) -> str | None:
     """The same of a shard at a URL. Raises DataFault without access or network."""
     try:
         with fetch(url) as copy:
-            found, length = hashlib.file_digest(copy, "sha256").hexdigest(), copy.tell()
+            found = hashlib.file_digest(copy, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto, too
+            length = copy.tell()
     except FileNotFoundError:
         return "missing"
     except OSError as error:

@@ -2,11 +2,13 @@
 
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytorch_lightning as L
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 LOST = re.compile(r"gloo|nccl|timed? ?out|closed by peer|connection (was )?(closed|reset|refused)|broken pipe", re.I)
 
@@ -20,6 +22,21 @@ def time_limit(minutes: float | int) -> timedelta:
     if not minutes > 0:
         raise ValueError(f"trainer.strategy.timeout.minutes={minutes}: more than 0, please")
     return timedelta(minutes=minutes)
+
+
+def gradients_as(dtype: str | None) -> Callable[..., Any] | None:
+    """How GPUs send their gradients to each other (DDP's communication hook): as they are, or half as many bytes.
+
+    Args:
+        dtype: null, bf16 or fp16; the sum over the ranks is rounded to it
+
+    Raises:
+        ValueError: it is another one.
+    """
+    hooks = {None: None, "bf16": default_hooks.bf16_compress_hook, "fp16": default_hooks.fp16_compress_hook}
+    if dtype not in hooks:
+        raise ValueError(f"trainer.strategy.ddp_comm_hook.dtype={dtype}: choose null, bf16 or fp16")
+    return hooks[dtype]
 
 
 @contextmanager

@@ -13,14 +13,21 @@ from unittest.mock import Mock
 import pytest
 import pytorch_lightning as L
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from talkinghead.callbacks.best_checkpoint import BestCheckpoint
 from talkinghead.callbacks.ema import EMA
 from talkinghead.callbacks.last_checkpoint import LastCheckpoint
-from talkinghead.callbacks.ranks import RankLost, ranks_answer, time_limit
+from talkinghead.callbacks.ranks import RankLost, gradients_as, ranks_answer, time_limit
 from tests.helpers.tiny_learner import STEPS, TinyLearner
 
+ROOT = Path(__file__).parents[2]
 STEP = STEPS + 2  # in the second epoch, after a validation
 
 
@@ -126,3 +133,31 @@ def test_no_time_is_no_limit(minutes: float) -> None:
 
 if __name__ == "__main__":
     train(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+
+
+def test_gradients_are_sent_as_the_config_says() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        option = "trainer.strategy.ddp_comm_hook.dtype=bf16"
+        plain, half = (compose("config", ["trainer=ddp", *more]).trainer.strategy for more in ([], [option]))
+    assert instantiate(plain)._ddp_comm_hook is None
+    assert instantiate(half)._ddp_comm_hook is bf16_compress_hook
+    with pytest.raises(ValueError, match=r"ddp_comm_hook\.dtype=int8: choose null, bf16 or fp16"):
+        gradients_as("int8")
+
+
+def _sends_in_bf16(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = nn.parallel.DistributedDataParallel(nn.Linear(3, 2))
+    model.register_comm_hook(None, gradients_as("bf16"))
+    model(torch.full((1, 3), 0.1 * (1 + rank))).sum().backward()
+    torch.save(model.module.weight.grad, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_the_hook_averages_in_bf16(tmp_path: Path) -> None:
+    mp.spawn(_sends_in_bf16, args=(str(tmp_path),), nprocs=2)
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert torch.equal(one, other)
+    assert torch.allclose(one, torch.tensor(0.15), rtol=1 / 128)
+    assert torch.equal(one, one.bfloat16().float())

@@ -22,7 +22,7 @@ from talkinghead.data.remote import DataFault
 
 STOP = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 REQUEUE_TIMEOUT_S = 60
-# Several ranks ask each other only after so many steps whether to save or stop: the host waits for the device then.
+# Several ranks on GPUs ask each other only after so many steps whether to save or stop: the host waits for the GPU then.
 ASK_EVERY = 4
 TERMINATED = 128 + signal.SIGTERM  # exit status; a requeued job has not failed
 
@@ -35,7 +35,7 @@ class LastCheckpoint(Checkpoint):
     SIGTERM and Ctrl-C stop the run; SIGUSR1, which SLURM sends before a job's time is up, also requeues the job.
     A signal to any one rank stops all of them. The file is replaced whole, so a killed run always finds a complete one,
     and always written between two training steps, so a run that goes on from it ends with the same weights. After a
-    step that a validation follows, it is written behind that. Signals therefore wait for the step (of several ranks, up
+    step that a validation follows, it is written behind that. Signals therefore wait for the step (of several GPUs, up
     to `ASK_EVERY` steps), and for a validation that is under way; a second Ctrl-C does not.
     Lightning calls checkpoint callbacks last, so every other callback's state is up to date in the file.
     """
@@ -55,7 +55,8 @@ class LastCheckpoint(Checkpoint):
                 signal.signal(name, self._receive)  # when the run ends, Lightning puts back what was before it began
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
-        if trainer.world_size > 1 and (trainer.fit_loop.total_batch_idx + 1) % ASK_EVERY:
+        every = ASK_EVERY if trainer.world_size > 1 and trainer.strategy.root_device.type != "cpu" else 1
+        if (trainer.fit_loop.total_batch_idx + 1) % every:
             return
         due = self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
         wanted = due or bool(self._received) or self._fault(trainer) is not None

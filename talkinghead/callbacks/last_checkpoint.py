@@ -22,7 +22,7 @@ from talkinghead.data.remote import DataFault
 
 STOP = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 REQUEUE_TIMEOUT_S = 60
-# Several ranks on GPUs ask each other only after so many steps whether to save or stop: the host waits for the GPU then.
+# Ranks on GPUs ask each other only after so many steps whether to save or stop: the host waits for the GPU then.
 ASK_EVERY = 4
 TERMINATED = 128 + signal.SIGTERM  # exit status; a requeued job has not failed
 

@@ -53,7 +53,7 @@ def lock(file: IO, wait: bool = True) -> None:
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Keep a second process with the same work out of a folder. The lock is released however this process ends.
+    """Lock a folder against a second process with the same work. The lock ends with this process, however it ends.
 
     Args:
         what: the work, for the message

@@ -28,13 +28,13 @@ from talkinghead.storage import in_one_line
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="animate")
 def main(cfg: DictConfig) -> None:
-    """Make the video."""
+    """Entry point of `animate.py`: make the video that the config describes."""
     terminate_cleanly()  # a cluster's time limit triggers the same cleanup as Ctrl-C
     run_or_exit(cfg)
 
 
 def run_or_exit(cfg: DictConfig) -> None:
-    """Make the video; errors that the user can fix end the program with one line."""
+    """Make the video; an error that the user can fix ends the program with one line."""
     try:
         run(cfg)
     except KeyboardInterrupt as stop:
@@ -46,7 +46,7 @@ def run_or_exit(cfg: DictConfig) -> None:
 
 
 def run(cfg: DictConfig) -> Path:
-    """Run all phases; returns the path of the video."""
+    """Run all phases, and return the path of the video."""
     set_weights_folder(cfg.paths.weights_dir)
     asked, phases = cfg.files, Phases()
     folder = Path(cfg.paths.outputs_dir) / "animate"
@@ -82,7 +82,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def loaded(cfg: DictConfig, given: Files, phases: Phases) -> Model | Person:
-    """The model or the person, with the options of the config."""
+    """Load the model or the person, with the options of the config."""
     numbers = {name: value for name, value in plain(cfg.finetune).items() if name != "steps"}
     return load(
         given.model, settings=Settings(**{field.name: cfg[field.name] for field in fields(Settings)}),
@@ -94,7 +94,7 @@ def loaded(cfg: DictConfig, given: Files, phases: Phases) -> Model | Person:
 
 
 def check_method(cfg: DictConfig, given: Files) -> None:
-    """Raise ValueError for options of fine-tuning where there will be none: they would be passed over in silence."""
+    """Raise ValueError for options of fine-tuning that would be ignored because nothing is fine-tuned."""
     name, steps = str(next(iter(cfg.method))), cfg.finetune.steps
     if name not in ("ff", "ft"):
         raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")

@@ -39,7 +39,7 @@ VERBS = {
 
 
 def main() -> None:
-    """`talkinghead VERB …`."""
+    """Entry point of the installed command: `talkinghead VERB …`."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("--help", "-h", "help"):
         sys.exit(print(overview()))

@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def run_or_exit(cfg: DictConfig) -> None:
-    """Serve; errors that the user can fix end the program with one line."""
+    """Serve; an error that the user can fix ends the program with one line."""
     try:
         serve(cfg)
     except InstantiationException as error:
@@ -54,7 +54,7 @@ def run_or_exit(cfg: DictConfig) -> None:
 
 
 def serve(cfg: DictConfig) -> None:
-    """Build the app and serve it; all files of visitors are in one folder, which is deleted at the end."""
+    """Build the app and serve it; all visitors' files are in one folder, which is deleted at the end."""
     from talkinghead.studio.animate_page import Examples  # noqa: PLC0415, Gradio is an extra
     from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
 
@@ -88,7 +88,7 @@ def find_examples() -> dict[str, dict[str, Path]]:
 
 
 def build_animator(cfg: DictConfig) -> Animator:
-    """The networks, loaded once, with all settings."""
+    """Load the networks once, with all settings. Raises ValueError or OSError for options that do not fit."""
     checkpoint, device, limits = find_model(cfg.files.model), find_device(cfg.device), Limits(**cfg.limits)
     if not checkpoint.is_file():
         raise FileNotFoundError(f"model={checkpoint}: there is no such checkpoint")
@@ -110,7 +110,7 @@ def build_animator(cfg: DictConfig) -> Animator:
 
 
 def about_model(cfg: DictConfig, animator: Animator) -> str:
-    """The text about the model and its limits."""
+    """The text at the top of the page: which model it is, and its limits."""
     if cfg.files.model is None:
         return (
             f"The model behind this page ships with the project: {animator.size} px, trained on synthetic heads only. "

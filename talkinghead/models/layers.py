@@ -131,7 +131,7 @@ class RowNorm(nn.Module):
 
 @contextmanager
 def without_power_iterations(*modules: nn.Module) -> Iterator[None]:
-    """Inside the block, spectrally normalised weights are what they were at their last use, also in training."""
+    """Inside the block, spectrally normalised weights keep their last values, also in training."""
     norms = [one for module in modules for one in module.modules() if isinstance(one, SpectralNorm | RowNorm)]
     before = [norm.iterates for norm in norms]
     for norm in norms:
@@ -145,7 +145,7 @@ def without_power_iterations(*modules: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def settle_spectral_norm(module: nn.Module) -> None:
-    """Update the singular vectors that spectral norm keeps to weights that were set, as averaged ones."""
+    """Recompute spectral norm's singular vectors after weights were replaced, for example by averages."""
     for part in module.modules():
         parametrizations = part.parametrizations if parametrize.is_parametrized(part) else None
         if isinstance(parametrizations, nn.ModuleDict):

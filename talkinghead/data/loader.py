@@ -122,7 +122,7 @@ class EpochBatches(Sampler[list[Request]]):
 
     def visits(self, epoch: int, batch: int) -> int:
         """Visits of the epoch before this batch."""
-        begun = self.resumed
+        begun = self.resumed  # batches before it may have had another size, so they cannot be multiplied out
         if epoch == begun.epoch and batch >= begun.batch:
             return begun.visit + (batch - begun.batch) * self.step
         return batch * self.step
@@ -132,7 +132,7 @@ class EpochBatches(Sampler[list[Request]]):
 
     def __iter__(self) -> Iterator[list[Request]]:
         for batch in range(self.start, self.num_batches):
-            if self.lanes:
+            if self.lanes:  # as DataLoader gives batch b to worker b mod num_workers: each worker reads one lane
                 turn, lane = divmod(batch, self.lanes)
                 lane, first = self.rank * self.lanes + lane, turn * self.batch_size
             else:
@@ -209,6 +209,7 @@ class TrainLoader(EpisodeLoader):
     def load_state_dict(self, state: dict) -> None:
         """Resume after the visits done, with any number of ranks; warn if the order has changed."""
         here, batches = self.state_dict(), self.batches
+        # One sequence for all ranks continues from the visits done, however they are grouped into batches from here on.
         elastic = batches.lanes is None and state.get("lanes") == here["lanes"] and "visits" in state
         may_differ = {"epoch", "visits", *(("num_batches", "batch_size") if elastic else ())}
         changed = [
@@ -224,6 +225,8 @@ class TrainLoader(EpisodeLoader):
             )
         if not elastic:
             return
+        # Lightning restores the batches done, counted in the batch size and ranks of the run before. An epoch that was
+        # over stays over.
         _, done = self.position()
         is_over = done >= state["num_batches"]
         now = batches.num_batches if is_over else batches.resume(state["epoch"], state["visits"])
@@ -315,7 +318,7 @@ def prepare_worker(_: int) -> None:
     """
 
     def leave_later(*_: object) -> None:
-        signal.alarm(30)
+        signal.alarm(30)  # seconds; SIGALRM, if nobody handles it, ends the process
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     cv2.setNumThreads(0)

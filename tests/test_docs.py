@@ -15,7 +15,7 @@ from tests.test_commands import PAGES as RUN
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("experiments/*/README.md"))]
 CONFIGS = {"train": "config", "evaluate": "evaluate", "animate": "animate", "prepare": "prepare"}
-FILES = ("source", "driving", "output", "model", "save_person")
+FILES = ("source", "driving", "output", "checkpoint", "save_person")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 

@@ -1,4 +1,4 @@
-"""Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
+"""Animate: `python animate.py source=portrait.jpg driving=clip.mp4 checkpoint=FILE`: a portrait moved by a video."""
 
 import sys
 from dataclasses import fields
@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> Path:
     set_weights_folder(cfg.paths.weights_dir)
     asked, phases = cfg.files, Phases()
     folder = Path(cfg.paths.outputs_dir) / "animate"
-    given = check_files(names_of(asked.source), asked.driving, asked.model, asked.output, folder)
+    given = check_files(names_of(asked.source), asked.driving, asked.checkpoint, asked.output, folder)
     look = Look(**plain(cfg.look))
     check_targets(given.inputs, given.output, look.sheet > 0, None if given.is_person else asked.save_person)
     if given.is_shipped:
@@ -71,7 +71,7 @@ def run(cfg: DictConfig) -> Path:
     except (KeyboardInterrupt, InputError) as stop:
         saved = Path(asked.save_person).with_suffix(".safetensors") if asked.save_person else None
         kept = [f"{given.output} is whole"] if stamp(given.output) not in (None, before) else []
-        kept += [f"the person is kept: model={saved}"] if saved and saved.is_file() else []
+        kept += [f"the person is kept: checkpoint={saved}"] if saved and saved.is_file() else []
         if isinstance(stop, InputError):
             for one in kept:
                 stop.add_note(one)
@@ -102,7 +102,7 @@ def check_method(cfg: DictConfig, given: Files) -> None:
     asked = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     unused = [one for one in asked if one.lstrip("+").startswith(of_learning)]
     if given.is_person and unused:
-        raise ValueError(f"{unused[0]}: model={given.model} is a person who has been learned; leave it out")
+        raise ValueError(f"{unused[0]}: checkpoint={given.model} is a person who has been learned; leave it out")
     if name == "ff" and unused:
         raise ValueError(f"{unused[0]} is for fine-tuning, and method=ff does none: add method=ft, or leave it out")
     if name == "ft" and steps is not None and steps < 1:

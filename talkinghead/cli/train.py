@@ -193,7 +193,7 @@ def animate(checkpoint: Path, output: Path, *options: str) -> int:
     """Animate Anna with the lively driver, side by side, in a separate process; returns its exit status."""
     files = {
         "source": SHIPPED.parent / "portraits" / "anna.jpg", "driving": SHIPPED.parent / "drivers" / "lively.mp4",
-        "model": checkpoint, "output": output,
+        "checkpoint": checkpoint, "output": output,
     }  # fmt: skip
     given = [f"{name}={path}" for name, path in files.items()]
     command = [sys.executable, "-m", "talkinghead", "animate", *given, "method=ff", "look.side_by_side=true"]

@@ -4,6 +4,8 @@ import ast
 import re
 import shlex
 import sys
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,23 @@ def test_the_drawing_shows_the_layers() -> None:
         order += [node.strip() for node in line if node.strip() not in order]
     drawn = [set(labels.get(node, node).split(", ")) for node in order]
     assert drawn == [names for names in LAYERS if names != {"__main__"}]
+
+
+def test_the_drawing_of_the_readme_shows_packages_that_are_there_and_no_circle() -> None:
+    """What is made in one goes to the next; docs/architecture.md says who may import whom."""
+    block = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block
+    assert block[1].count("\n") <= 12
+    arrows: dict[str, set[str]] = {}
+    for line in block[1].splitlines()[1:]:
+        sides = [set(re.findall(r"\w+", side)) for side in re.sub(r'\["[^"]+"\]', "", line).split("-->")]
+        for before, after in pairwise(sides):
+            for name in after:
+                arrows.setdefault(name, set()).update(before)
+    labels = ", ".join(label.split(":")[0] for label in re.findall(r'\["([^"]+)"\]', block[1])).split(", ")
+    for name in {*arrows, *labels} - {"conf/"}:
+        assert (ROOT / "talkinghead" / name).is_dir() or (ROOT / f"talkinghead/{name}.py").is_file(), name
+    TopologicalSorter(arrows).prepare()  # raises CycleError
 
 
 def test_the_api_page_lists_what_is_there() -> None:

@@ -1,4 +1,4 @@
-"""Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
+"""Animate: `python animate.py source=portrait.jpg driving=clip.mp4 checkpoint=FILE`: a portrait moved by a video."""
 
 from talkinghead.cli.launch import launch
 

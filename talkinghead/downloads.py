@@ -1,4 +1,4 @@
-"""Downloads that go on where they broke off, and get their name once they are whole and their checksum is right."""
+"""Resumable downloads: a file gets its name only when it is complete and its checksum is right."""
 
 import http.client
 import logging
@@ -26,11 +26,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Broken(OSError):
-    """The connection ended before the file did."""
+    """The connection ended before the end of the file."""
 
 
 def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "sha256") -> None:
-    """Download to `target`; what a broken connection or a stopped process left in `<target>.part` is gone on with.
+    """Download to `target`, continuing from `<target>.part` if a connection broke or a process was stopped.
 
     Of several processes that want the same file, one downloads it and the others wait.
 
@@ -38,7 +38,7 @@ def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "sha256")
         checksum: all hexadecimal digits of `algorithm`, or the leading ones; "": none is known
 
     Raises:
-        OSError: in one line, where the file cannot be had, or is not the one with this checksum; then nothing is left.
+        OSError: one line, if the file cannot be downloaded; or if its checksum is wrong, and then it is deleted.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked_part(target) as file:
@@ -61,7 +61,7 @@ def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "sha256")
 
 @contextmanager
 def _locked_part(target: Path) -> Iterator[BinaryIO]:
-    """The unfinished file, open for appending, and this process the only one that writes to it."""
+    """The unfinished file, opened for appending and locked, so that only this process writes to it."""
     part = target.with_name(f"{target.name}.part")
     while True:
         with open(part, "ab") as file:
@@ -72,7 +72,7 @@ def _locked_part(target: Path) -> Iterator[BinaryIO]:
 
 
 def _download(url: str, file: BinaryIO) -> None:
-    """Append what is missing; a connection that breaks is made again, as long as it brings something."""
+    """Append what is missing; a broken connection is opened again as long as data keep coming."""
     failures = 0
     while True:
         before = _size(file)
@@ -92,14 +92,14 @@ def _download(url: str, file: BinaryIO) -> None:
 
 
 def _for_good(error: Exception) -> bool:
-    """Whether trying again would not help: no such file, no access, no network."""
+    """Whether an error is permanent: no such file, no access, no network."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code < 500 and error.code not in _LATER
     return isinstance(error, urllib.error.URLError)
 
 
 def _append(url: str, file: BinaryIO) -> None:
-    """Ask for the bytes from the end of `file` on; where a server does not know ranges, for all of them."""
+    """Request the bytes after the end of `file`; from servers without ranges, the whole file."""
     start = _size(file)
     request = urllib.request.Request(url, headers={"User-Agent": "talkinghead"})
     if start:

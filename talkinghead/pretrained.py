@@ -40,7 +40,7 @@ class Archive:
 
     @property
     def file(self) -> str:
-        """Its name."""
+        """File name of the archive, the last part of its URL."""
         return self.url.rsplit("/", maxsplit=1)[-1]
 
 

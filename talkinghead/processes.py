@@ -110,13 +110,13 @@ def terminate_cleanly() -> Any:
 
 
 def terminate(*_: object) -> NoReturn:
-    """The handler of SIGTERM."""
+    """Signal handler for SIGTERM: raise Terminated."""
     raise Terminated
 
 
 @contextmanager
 def interruptible(verb: str, kept: str = "") -> Iterator[None]:
-    """A command that Ctrl-C and SIGTERM end with one line, which includes `kept`."""
+    """Run a command that Ctrl-C and SIGTERM end with one line, which includes `kept`."""
     before = terminate_cleanly()
     try:
         yield

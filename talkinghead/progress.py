@@ -20,7 +20,7 @@ from rich.progress import (
 
 @runtime_checkable
 class Counter(Protocol):
-    """Called after each step of a phase; `of` says how many there will be, and returns itself."""
+    """Called after each step of a phase; `of` sets the total number of steps, and returns the counter itself."""
 
     def __call__(self) -> None: ...
 
@@ -50,12 +50,12 @@ class Phases:
         self.console = console or Console(stderr=True, highlight=False)
 
     def tell(self, text: str) -> None:
-        """Print one line."""
+        """Print one line; Rich markup in it is shown as it is."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator["Step"]:
-        """A bar while the block runs, and a line when it has succeeded."""
+        """Show a bar while the block runs, and a line with its duration when it has succeeded."""
         start = time.monotonic()
         shown = self.console.is_terminal
         bar = Progress(*columns(f"{name:<22}"), console=self.console, disable=not shown, transient=True)

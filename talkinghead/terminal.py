@@ -1,4 +1,4 @@
-"""Tables on the terminal: always whole, however narrow it is."""
+"""Tables on the terminal: no cell is cut, however narrow the terminal is."""
 
 import copy
 
@@ -27,12 +27,12 @@ def print_table(table: Table, keys: int = 0, console: Console | None = None) -> 
 
 
 def natural_width(table: Table, console: Console) -> int:
-    """How many columns of the terminal the table takes when nothing is wrapped."""
+    """Width of the table, in characters, if nothing is wrapped."""
     return Measurement.get(console, console.options.update(width=WIDEST, max_width=WIDEST), table).maximum
 
 
 def split_columns(table: Table, keys: int, console: Console) -> list[Table]:
-    """The table in parts that fit, each beginning with the first `keys` columns; at least one more column in each."""
+    """The table in parts that fit the width, each with the first `keys` columns and at least one more."""
     head, rest = table.columns[:keys], table.columns[keys:]
     parts: list[list[Column]] = [[]]
     for column in rest:
@@ -43,7 +43,7 @@ def split_columns(table: Table, keys: int, console: Console) -> list[Table]:
 
 
 def with_columns(table: Table, columns: list[Column]) -> Table:
-    """A copy of the table that has only these of its columns."""
+    """A copy of the table with only these columns."""
     part = copy.copy(table)
     part.columns = [copy.copy(column) for column in columns]
     for n, column in enumerate(part.columns):

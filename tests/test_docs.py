@@ -1,13 +1,19 @@
 """What README.md and docs say is there: files, sections, modules, and commands whose options exist."""
 
+import ast
 import re
 import shlex
 import sys
+import tomllib
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 
+from docs.hooks import REPOSITORY
 from talkinghead.reenactment.inputs import file_arguments
 from tests.test_architecture import LAYERS, layer
 from tests.test_commands import PAGES as RUN
@@ -15,7 +21,7 @@ from tests.test_commands import PAGES as RUN
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("experiments/*/README.md"))]
 CONFIGS = {"train": "config", "evaluate": "evaluate", "animate": "animate", "prepare": "prepare"}
-FILES = ("source", "driving", "output", "model", "save_person")
+FILES = ("source", "driving", "output", "checkpoint", "save_person")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -74,8 +80,8 @@ def overrides(verb: str, args: list[str]) -> list[str]:
 @pytest.mark.slow
 @pages
 def test_options_of_commands_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if str(page.relative_to(ROOT)) in RUN:
-        return  # tests/test_commands.py runs them
+    if str(page.relative_to(ROOT)) in (*RUN, "docs/extending.md"):
+        return  # tests/test_commands.py runs them; tests/test_extending.py has the files that they need
     monkeypatch.setattr(sys, "argv", ["x.py"])
     for verb, args in commands(page.read_text()):
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -112,3 +118,45 @@ def test_the_drawing_shows_the_layers() -> None:
         order += [node.strip() for node in line if node.strip() not in order]
     drawn = [set(labels.get(node, node).split(", ")) for node in order]
     assert drawn == [names for names in LAYERS if names != {"__main__"}]
+
+
+def test_version_and_repository_are_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["repository-code"]) == (project["version"], project["urls"]["Repository"])
+    assert project["urls"]["Repository"] == REPOSITORY
+
+
+def test_the_drawing_of_the_readme_shows_packages_that_are_there_and_no_circle() -> None:
+    """What is made in one goes to the next; docs/architecture.md says who may import whom."""
+    block = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block
+    assert block[1].count("\n") <= 12
+    arrows: dict[str, set[str]] = {}
+    for line in block[1].splitlines()[1:]:
+        sides = [set(re.findall(r"\w+", side)) for side in re.sub(r'\["[^"]+"\]', "", line).split("-->")]
+        for before, after in pairwise(sides):
+            for name in after:
+                arrows.setdefault(name, set()).update(before)
+    labels = ", ".join(label.split(":")[0] for label in re.findall(r'\["([^"]+)"\]', block[1])).split(", ")
+    for name in {*arrows, *labels} - {"conf/"}:
+        assert (ROOT / "talkinghead" / name).is_dir() or (ROOT / f"talkinghead/{name}.py").is_file(), name
+    TopologicalSorter(arrows).prepare()  # raises CycleError
+
+
+def test_the_api_page_lists_what_is_there() -> None:
+    """mkdocstrings leaves out, without a word, members that do not exist or have no docstring."""
+    blocks = re.findall(r"^::: (talkinghead[\w.]*)((?:\n    .*)*)", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    assert len(blocks) >= 30
+    for name, options in blocks:
+        module, _, own = name.rpartition(".")
+        path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        listed = re.findall(r"\w+", re.search(r"members: \[(.*)\]", options)[1]) if "members:" in options else []
+        if not path.is_file():
+            path, listed = ROOT.joinpath(*module.split(".")).with_suffix(".py"), [own]
+        parts = {
+            node.name: ast.get_docstring(node)
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        }
+        assert all(parts.get(member) for member in listed), (name, listed)

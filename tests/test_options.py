@@ -22,7 +22,7 @@ from talkinghead.reenactment.inputs import (
 )
 from talkinghead.reenactment.pipeline import Settings
 
-NAMES = ("source", "driving", "output", "model")
+NAMES = ("source", "driving", "output", "checkpoint")
 
 
 def understood(argument: str) -> object:
@@ -71,7 +71,7 @@ def test_files_that_are_there_tell_what_was_meant(tmp_path: Path, monkeypatch: p
 def test_a_camera_is_a_number_and_nothing_is_nothing() -> None:
     assert understood("driving=0") == 0
     assert understood("driving=5.mp4") == "5.mp4"
-    assert understood("model=5") == "5"
+    assert understood("checkpoint=5") == "5"
     assert understood("source=null") is None
     assert understood("source='quoted by hand.jpg'") == "quoted by hand.jpg"
     assert file_arguments(["shots=1", "+source2=x"], NAMES) == ["shots=1", "+source2=x"]
@@ -82,6 +82,7 @@ def test_dashes_are_told() -> None:
     assert (
         dashed(["x=1", "--output=b.mp4"], NAMES) == "--output=b.mp4: options are written without dashes, output=b.mp4"
     )
+    assert dashed(["--model", "b"], NAMES) == "--model: options are written without dashes, model=b"
     assert dashed(["--driving"], NAMES) == "--driving: options are written without dashes, driving=FILE"
     assert dashed(["--help", "source=--source"], NAMES) is None
 
@@ -91,7 +92,7 @@ def test_files_are_checked_before_work(tmp_path: Path) -> None:
     (tmp_path / "d.mp4").touch()
     source, driving = [str(tmp_path / "a.jpg")], str(tmp_path / "d.mp4")
     for model, output, words in (
-        ("5", None, "model=5: there is no such file"), (None, "5", "output=5: the name of an .mp4 file"),
+        ("5", None, "checkpoint=5: there is no such file"), (None, "5", "output=5: the name of an .mp4 file"),
         (None, str(tmp_path / "a.jpg" / "x.mp4"), r"a\.jpg is no folder"),
     ):  # fmt: skip
         with pytest.raises((ValueError, FileNotFoundError), match=words):
@@ -99,7 +100,7 @@ def test_files_are_checked_before_work(tmp_path: Path) -> None:
     for wrong, words in (
         ({"driving": ["a.mp4", "b.mp4"]}, "driving=.*: one file, please"),
         ({"output": ["x.mp4"]}, "output=.*: one file"),
-        ({"model": [1]}, "model=.*: one file"),
+        ({"model": [1]}, "checkpoint=.*: one file"),
         ({"driving": 10**20}, "there is no such camera; a file of that name is"),
         ({"output": "é" * 120 + ".mp4"}, "its name has 244 bytes, 225 are the most"),
     ):
@@ -163,11 +164,9 @@ def test_framing_is_checked_where_it_is_given() -> None:
         Look(size=65)
 
 
-def test_a_checkpoint_may_be_called_so_where_a_model_is_wanted() -> None:
-    assert file_arguments(["checkpoint=a.ckpt"], NAMES) == file_arguments(["model=a.ckpt"], NAMES)
-    assert file_arguments(["checkpoint=a.ckpt"], ["source"]) == ["checkpoint=a.ckpt"], (
-        "a verb without model= has its own"
-    )
+def test_a_checkpoint_may_be_called_a_model() -> None:
+    assert file_arguments(["model=a.ckpt"], NAMES) == file_arguments(["checkpoint=a.ckpt"], NAMES)
+    assert file_arguments(["model=fsth_64"], ["source"]) == ["model=fsth_64"], "a group of train.py and evaluate.py"
 
 
 def test_train_and_evaluate_take_a_model_that_ships_by_its_name(

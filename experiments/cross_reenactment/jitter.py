@@ -87,7 +87,7 @@ def eye_opening(points: Points) -> Float[np.ndarray, " F"]:
 
 
 def mouth_opening(points: Points) -> Float[np.ndarray, " F"]:
-    """Distance of the inner lips, likewise."""
+    """Distance of the inner lips across the mouth, so that noise does not make it larger."""
     return across(points, 62, 66)
 
 

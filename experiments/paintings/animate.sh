@@ -18,7 +18,7 @@ person=$(mktemp -d)/person.safetensors
 trap 'rm -r "$(dirname "$person")"' EXIT
 for n in "${!drivers[@]}"; do
   driver=${drivers[$n]}
-  if [ "$n" = 0 ]; then with=(source="$picture" save_person="$person" "$@"); else with=(source="$picture" model="$person"); fi
+  if [ "$n" = 0 ]; then with=(source="$picture" save_person="$person" "$@"); else with=(source="$picture" checkpoint="$person"); fi
   python animate.py driving="$driver" output="$folder/$(basename "${driver%.*}").mp4" reference="${references[$n]:-null}" \
     limits=false provenance=metadata "${with[@]}" # the exact truth turns as far as the driver
 done

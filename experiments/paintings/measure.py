@@ -197,7 +197,7 @@ def as_csv(rows: Sequence[Row]) -> bytes:
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Measure the clips of `animate.sh` or, with arguments PICTURE FOLDER DRIVERS…, of other pictures and drivers."""
     picture, folder = (Path(a) for a in arguments[:2]) if arguments else (PAINTING, HERE)
     paths = [Path(a) for a in arguments[2:]] or [SHIPPED.parent / "drivers" / f"{name}.mp4" for name in DRIVERS]
     source = read_source([picture], Dlib(), Framing(1.8, 0.0))[0]

@@ -65,7 +65,7 @@ def reference(driver: str) -> int:
 
 
 def truth(driver: str, every: int = 1) -> Picture:
-    """The sitter moved from the painting on as the driver moves from the reference on, in each so-manyth frame."""
+    """The sitter, moved from the painted pose as the driver moves from its reference frame; every n-th frame."""
     motion, start, n = motion_of(DRIVERS[driver]), still(SITTER), reference(driver)
     way = (part[::every] - part[n] for part in (motion.actions, motion.pose, motion.sway))
     actions, pose, sway = (a + b for a, b in zip((start.actions, start.pose, start.sway), way, strict=True))

@@ -38,7 +38,7 @@ class BestCheckpoint(Checkpoint):
         self.best: dict[str, float] = {}  # one metric, its value so far
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that goes on in another folder takes its best checkpoint along."""
+        """Copy the best checkpoint of a resumed run into this run's folder."""
         source = Path(trainer.ckpt_path).with_name("best.ckpt") if trainer.ckpt_path else self.path
         if self.best and source.is_file() and not self.path.exists() and trainer.is_global_zero:
             write_atomic(self.path, source.read_bytes())
@@ -50,7 +50,7 @@ class BestCheckpoint(Checkpoint):
             save_whole(trainer, self.path)
 
     def _improves(self, metrics: Mapping[str, Tensor]) -> bool:
-        """Whether this validation is the best so far, which is taken note of."""
+        """Whether this validation is the best so far; if so, its value is remembered."""
         names = [self.metric] if self.metric else PREFERRED
         means = {name: mean for name in names if (mean := mean_over_shots(metrics, name)) is not None}
         if not means and self.metric:
@@ -77,7 +77,7 @@ class BestCheckpoint(Checkpoint):
 
 
 def mean_over_shots(metrics: Mapping[str, Tensor], name: str) -> float | None:
-    """Of the learner's own `val/T=…/<name>`, not its baseline's; None where there is none. NaN is never the best."""
+    """Mean of the learner's own `val/T=…/<name>`, not of baselines; None if there is none. NaN is never the best."""
     values = []
     for key, value in metrics.items():
         if match := re.fullmatch(rf"(val/T=\d+)/{re.escape(name)}", key):
@@ -87,7 +87,7 @@ def mean_over_shots(metrics: Mapping[str, Tensor], name: str) -> float | None:
 
 
 def summary_of(name: str) -> str:
-    """Which value of a validation metric's history tells of the run: `min`, `max`, or `last` where neither is best.
+    """The value that summarises a validation metric's history: `min`, `max`, or `last` where neither is best.
 
     >>> [summary_of(name) for name in ("val/T=8/ssim", "val/T=8/nearest/nme", "val/T=8/lip_gain")]
     ['max', 'min', 'last']

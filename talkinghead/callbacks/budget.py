@@ -1,4 +1,4 @@
-"""Says after a few steps how long the run will take, and keeps it within a number of minutes."""
+"""Estimates a run's duration after a few steps, and shortens the run to a number of minutes."""
 
 import math
 import time
@@ -14,9 +14,9 @@ VALIDATION_SHARE = 0.15  # of the time, before one was measured
 class TimeBudget(L.Callback):
     """Logs how long the run will take on this machine; with `minutes`, cuts it to the epochs that fit.
 
-    The estimate comes after `skip` + `steps` steps. A run that is cut ends as any other: at the end of an epoch, with
-    a validation, previews and checkpoints. An epoch that is too long by itself becomes shorter. The minutes are those
-    of one start: a run that goes on has them anew. Rank 0's clock counts.
+    The estimate is made after `skip` + `steps` steps. A shortened run ends as any other: at the end of an epoch, with
+    a validation, previews and checkpoints. An epoch that is too long by itself is shortened. The minutes count from
+    each start: a resumed run has all of them again. Rank 0's clock decides.
 
     Args:
         minutes: of training and validation together; None: only the estimate
@@ -78,16 +78,16 @@ class TimeBudget(L.Callback):
         return trainer.fit_loop.max_epochs == trainer.current_epoch + 1
 
     def _validate_after_last(self, trainer: L.Trainer) -> None:
-        """Let the last epoch of a run that was cut end with a validation."""
+        """Let the last epoch of a shortened run end with a validation."""
         if self._is_cut:
             trainer.check_val_every_n_epoch = 1 if self._is_last(trainer) else self._every
 
     def _training_share(self, trainer: L.Trainer) -> float:
-        """Of the time measured so far: 1 once a validation was part of it, or where there are none."""
+        """Training's share of the time measured so far; 1 if a validation is included, or if there are none."""
         return 1 - VALIDATION_SHARE if trainer.enable_validation and not self._validated else 1.0
 
     def _cut(self, trainer: L.Trainer, per_epoch: float, epoch: int, begun: float = 0.0) -> float:
-        """End the run after the whole epochs that fit, or give back some that a slow start has cost it.
+        """End the run after the whole epochs that fit, or restore some that were cut because of a slow start.
 
         Args:
             per_epoch: seconds

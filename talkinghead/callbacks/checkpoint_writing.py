@@ -1,4 +1,4 @@
-"""Writing a checkpoint whole or not at all, and never one of NaN weights."""
+"""Writes a checkpoint completely or not at all, and never one with NaN weights."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ MEGABYTE = 2**20
 
 
 def save_whole(trainer: L.Trainer, path: Path) -> None:
-    """Write a checkpoint beside its place, then move it there; every rank calls this. A debugging run writes none.
+    """Write a checkpoint under a temporary name beside its place, then rename it; all ranks must call this.
 
-    Lightning's own save goes through the folder for temporary files, and from another file system that is a copy,
-    which a killed run leaves half done.
+    A debugging run (`fast_dev_run`) writes none. Lightning's own save goes through the system's folder for temporary
+    files; if that is on another file system, the final move is a copy, which a killed run leaves incomplete.
 
     Raises:
         TrainingCollapsed: where weights are NaN or infinite: what was saved before stays.

@@ -19,8 +19,9 @@ class EMA(L.Callback):
     """Averages the learner's submodules named in `parts` after every training step; W and D are not averaged.
 
     Args:
-        decay: of the average; in the first steps less, (1 + n) / (10 + n) after n updates, so that short runs profit
-            too
+        decay: weight of the old average, in [0, 1); at most (1 + n) / (10 + n) after n updates, so that the average of
+            a short run is not dominated by its first weights
+        parts: names of the learner's submodules
 
     A checkpoint's `state_dict` holds the weights that are trained; `checkpoint["ema"]["state_dict"]` the averaged ones
     under the same names, so `{**checkpoint["state_dict"], **checkpoint["ema"]["state_dict"]}` is the model to use.
@@ -94,9 +95,10 @@ class EMA(L.Callback):
         get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
 
     def _settle(self) -> None:
-        """Once after each update, so that it does not matter how often the average is saved or validated.
+        """Update the average's singular vectors (spectral norm), once after each update of its weights.
 
-        The next update copies the trained weights' vectors over these: training sees nothing of it.
+        So the result does not depend on how often the average is saved or validated. The next update copies the trained
+        weights' vectors over these, so training is not affected.
         """
         if not self._settled:
             assert self._average is not None
@@ -105,7 +107,7 @@ class EMA(L.Callback):
 
     @torch.no_grad()
     def _swap(self, learner: L.LightningModule) -> None:
-        """Exchange the storages of the trained and the averaged weights; done twice, nothing has changed."""
+        """Exchange the storages of the trained and the averaged weights; a second call restores them."""
         assert self._average is not None
         self._settle()
         for trained, averaged in zip(
@@ -116,6 +118,6 @@ class EMA(L.Callback):
 
 
 def tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters, then buffers."""
+    """All parameters of a module, then all its buffers."""
     yield from module.parameters()
     yield from module.buffers()

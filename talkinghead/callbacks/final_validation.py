@@ -1,11 +1,11 @@
-"""A run ends with a validation, so that there is a table, a preview and a best checkpoint."""
+"""Ends a run with a validation, so that there is a table, a preview and a best checkpoint."""
 
 import pytorch_lightning as L
 from pytorch_lightning.callbacks import Timer
 
 
 class ValidateAtEnd(L.Callback):
-    """Validates after the last step, also where that is not a multiple of `trainer.check_val_every_n_epoch`."""
+    """Validates after the last epoch even if that is not a multiple of `trainer.check_val_every_n_epoch`."""
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
         late = any(isinstance(one, Timer) and one.time_remaining() <= 0 for one in trainer.callbacks)  # type: ignore[attr-defined,operator]

@@ -25,16 +25,16 @@ class TrainingCollapsed(RuntimeError):
 class CollapseGuard(L.Callback):
     """Looks at the losses `loss/*`, the scores and the learner's `last_output` after every `every`-th step.
 
-    A run that is bad to its end, and too short for the limits, ends with the error all the same.
+    A run that ends before a limit is reached, but is bad up to its end, raises the error at its end.
 
     Args:
-        dirpath: folder for `collapse-step=….pt`, the batch that did it
+        dirpath: folder for `collapse-step=….pt`, the batch at which training collapsed
         min_spread: outputs are flat, or all the same, where they vary less than this share of what the targets vary
-        flat_steps: so many steps of that in a row end the run
+        flat_steps: number of such steps in a row that ends the run
         saturated_loss: D has won where loss/dsc is below this and
         saturated_gap: score/real - score/fake above this (2 is enough for a hinge loss of zero)
-        saturated_steps: so many steps of that in a row end the run
-        every: looking makes a GPU wait, so not after each step; a NaN is seen that much later
+        saturated_steps: number of such steps in a row that ends the run
+        every: steps between two checks, each of which makes the host wait for the GPU; a NaN is seen that much later
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class CollapseGuard(L.Callback):
     def collapsed(
         self, values: Mapping[str, Tensor], x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]
     ) -> str | None:
-        """Counts bad steps in a row, and names what has lasted too long."""
+        """Count bad steps in a row; returns what has lasted too long, or None."""
         absent = torch.full((), torch.nan)
         scores = [values.get(name, absent).detach().float() for name in ("loss/dsc", "score/real", "score/fake")]
         numbers = [*spread(x_hat), *spread(x), *(score.to(x_hat.device) for score in scores)]
@@ -110,7 +110,7 @@ class CollapseGuard(L.Callback):
 
 
 def not_finite(values: Mapping[str, Tensor]) -> str | None:
-    """Names what is NaN or infinite."""
+    """The names of the values that are NaN or infinite; None if there are none."""
     sums = torch.stack([value.detach().float().sum() for value in values.values()]).cpu()
     bad = [f"{name} is {total}" for name, total in zip(values, sums.tolist(), strict=True) if not math.isfinite(total)]
     return ", ".join(bad) or None
@@ -126,7 +126,7 @@ def spread(x: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:
 
 
 def save_evidence(path: Path, reason: str, values: Mapping[str, Tensor], x_hat: Tensor, batch: Episode) -> Path:
-    """Batch, output and losses as one file for `torch.load`, whole or not at all; returns its path."""
+    """Write batch, output and losses as one file for `torch.load`, atomically; returns its path."""
     episode = {name: field.cpu() if isinstance(field, Tensor) else field for name, field in batch._asdict().items()}
     content = {"reason": reason, "values": {name: float(value) for name, value in values.items()}}
     buffer = io.BytesIO()

@@ -33,10 +33,10 @@ class LastCheckpoint(Checkpoint):
     """Saves `<dirpath>/last.ckpt` at each epoch's end, every `every_minutes` (null: never), and on three signals.
 
     SIGTERM and Ctrl-C stop the run; SIGUSR1, which SLURM sends before a job's time is up, also requeues the job.
-    A signal to any one rank stops all of them. The file is replaced whole, so a killed run always finds a complete one,
-    and always written between two training steps, so a run that goes on from it ends with the same weights. After a
-    step that a validation follows, it is written behind that. Signals therefore wait for the step (of several GPUs, up
-    to `ASK_EVERY` steps), and for a validation that is under way; a second Ctrl-C does not.
+    A signal to any rank stops all of them. The file is replaced atomically, so a killed run leaves a complete one, and
+    only between two training steps, so a resumed run ends with the same weights. After a step that is followed by a
+    validation, it is written after the validation. Signals therefore wait for the step (with several GPUs, for up to
+    `ASK_EVERY` steps) and for a validation in progress; a second Ctrl-C does not.
     Lightning calls checkpoint callbacks last, so every other callback's state is up to date in the file.
     """
 
@@ -77,10 +77,10 @@ class LastCheckpoint(Checkpoint):
         self._stop(trainer, received)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Training data that cannot be read ends a run between two steps: save what it has learned.
+        """Save what was learned if the run ends between two steps because training data cannot be read.
 
-        Of several ranks, the one that cannot read saves: all hold the same state after a step, and the others wait for
-        it in the next one. A run saved within a validation would go on without it, so there nothing is saved.
+        With several ranks, the one that cannot read saves: after a step all hold the same state, and the others wait
+        for it in the next one. Nothing is saved within a validation, which a resumed run would skip.
         """
         started = trainer.training and trainer.fit_loop.total_batch_idx >= 0
         if isinstance(exception, DataFault) and started:
@@ -91,7 +91,7 @@ class LastCheckpoint(Checkpoint):
 
     @staticmethod
     def _fault(trainer: L.Trainer) -> str | None:
-        """Why the data ends the run."""
+        """Why the data ends the run; None: it does not."""
         return getattr(getattr(trainer, "datamodule", None), "fault", None)
 
     def _received_anywhere(self, trainer: L.Trainer) -> list[signal.Signals]:
@@ -99,7 +99,7 @@ class LastCheckpoint(Checkpoint):
         return [name for name in STOP if trainer.strategy.reduce_boolean_decision(name in self._received, all=False)]
 
     def _stop(self, trainer: L.Trainer, received: list[signal.Signals]) -> None:
-        """End the run, on all ranks, where a signal or a fault of the data tells it so."""
+        """End the run on all ranks if a signal or a fault of the data demands it."""
         if signal.SIGINT in received:
             raise KeyboardInterrupt
         if signal.SIGUSR1 in received and trainer.is_global_zero:
@@ -126,10 +126,10 @@ class LastCheckpoint(Checkpoint):
 
 
 def validation_or_end_follows(trainer: L.Trainer) -> bool:
-    """Whether the step that ends now is its epoch's last one, or a validation comes after it.
+    """Whether the current step is the last of its epoch, or is followed by a validation.
 
-    From a checkpoint saved there Lightning (2.6.6) goes on with the next epoch, without the validation, and counts the
-    epochs wrong: a checkpoint of that epoch then repeats a step.
+    From a checkpoint saved there, Lightning (2.6.6) resumes with the next epoch, without the validation, and miscounts
+    the epochs: a checkpoint of that epoch then repeats a step.
     """
     loop, every = trainer.fit_loop.epoch_loop, trainer.val_check_batch or math.inf
     steps = 1 + (loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx)
@@ -138,20 +138,20 @@ def validation_or_end_follows(trainer: L.Trainer) -> bool:
 
 
 def logs_this_step(trainer: L.Trainer) -> bool:
-    """Whether Lightning logs the losses of the step that has just been taken, at its end."""
+    """Whether Lightning will log the losses of the current step at its end."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return (trainer.fit_loop.total_batch_idx + 1) % max(1, every) == 0
 
 
 def log_step(trainer: L.Trainer, loggers: Iterable[Logger]) -> None:
-    """Log the step that has just been taken, as Lightning does after this, where the run lives on."""
+    """Log the current step as Lightning would after the callbacks, which a run that ends now does not reach."""
     values = {name: float(value) for name, value in trainer.logged_metrics.items() if not name.startswith("val/")}
     for logger in loggers:
         logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=trainer.fit_loop.total_batch_idx)
 
 
 def requeue() -> None:
-    """Ask SLURM to run this job again; outside SLURM nothing happens. A refusal is logged, for the run stops anyway."""
+    """Ask SLURM to run this job again; does nothing outside SLURM. A refusal is logged: the run stops anyway."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return

@@ -1,4 +1,4 @@
-"""A csv of metrics that goes on where it was: Lightning's own deletes what it finds in its folder."""
+"""A csv of metrics that a resumed run continues; Lightning's own deletes the files in its folder."""
 
 import csv
 import io
@@ -17,10 +17,10 @@ Row = dict[str, str]
 
 
 class AppendingWriter(ExperimentWriter):
-    """Adds rows to the `metrics.csv` that is there; steps that a run does again replace what they had logged."""
+    """Appends rows to an existing `metrics.csv`; the rows of steps that a resumed run repeats are replaced."""
 
     def _check_log_dir_exists(self) -> None:
-        """Keep the file, and know its columns. A last row that a kill left half is dropped."""
+        """Keep the file and read its columns; an incomplete last row of a killed run is dropped."""
         self._begun, self._latest = False, set[str | int | None]()
         path = Path(self.metrics_file_path)
         if path.is_file():
@@ -31,14 +31,14 @@ class AppendingWriter(ExperimentWriter):
             self.metrics_keys = next(csv.reader(io.StringIO(whole, newline="")), [])
 
     def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
-        """Record them, unless this step has just been recorded: `callbacks.last` does so before it saves."""
+        """Record the metrics, unless the same step was just recorded: `callbacks.last` does that before it saves."""
         names = {*metrics_dict, step}
         if names != self._latest:
             super().log_metrics(metrics_dict, step)
         self._latest = names
 
     def save(self) -> None:
-        """Append the recorded rows; what a killed run wrote of the same steps is dropped before the first of them."""
+        """Append the recorded rows; before the first of them, drop a killed run's rows of the same steps."""
         path = Path(self.metrics_file_path)
         if self.metrics and not self._begun and path.is_file():
             rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
@@ -49,7 +49,7 @@ class AppendingWriter(ExperimentWriter):
         super().save()
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        """Whole or not at all: a run may be killed meanwhile."""
+        """Rewrite the file with new columns, atomically, because a run may be killed meanwhile."""
         self._replace(
             list(csv.DictReader(io.StringIO(Path(self.metrics_file_path).read_text(), newline=""))), fieldnames
         )
@@ -63,7 +63,7 @@ class AppendingWriter(ExperimentWriter):
 
 
 def position(row: Mapping[str, Any]) -> tuple[int, bool]:
-    """Of a row in the run: its step, and behind the step's own row that of its validation."""
+    """Sort key of a row: its step; the row of a validation comes after the row of the step itself."""
     try:
         step = int(row.get("step") or -1)
     except ValueError:  # not ours to judge
@@ -72,12 +72,12 @@ def position(row: Mapping[str, Any]) -> tuple[int, bool]:
 
 
 class MetricsLogger(CSVLogger):
-    """`CSVLogger` that keeps the rows of the run it goes on from."""
+    """`CSVLogger` that keeps the rows of the run that it resumes."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> _ExperimentWriter:
-        """The writer, made at its first use."""
+        """The writer, created on first use."""
         if self._experiment is None:
             Path(self.root_dir).mkdir(parents=True, exist_ok=True)
             self._experiment = AppendingWriter(log_dir=self.log_dir)

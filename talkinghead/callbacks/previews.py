@@ -29,9 +29,9 @@ Row = dict[str, Tensor]  # column name -> image [3, H, W]
 class PreviewGrid(L.Callback):
     """Writes `<dirpath>/epoch=…-step=….png` and `<dirpath>/latest.png` after each validation, and logs the picture.
 
-    The rows are the first validation episodes of `num_rows` different clips (of fewer, where there are not so many);
-    `shots` are the shot counts T of the output columns, those an episode has no frames for are left out. The learner's
-    `reenact(episode, num_shots)` makes the outputs.
+    The rows are validation episodes of `num_rows` different clips (several of a clip if there are fewer clips). `shots`
+    are the shot counts T of the output columns; those for which an episode has too few frames are left out. The
+    outputs are the learner's `reenact(episode, num_shots)`.
     """
 
     def __init__(self, dirpath: Path | str, num_rows: int = 8, shots: Sequence[int] = (1, 8, 32)) -> None:
@@ -63,7 +63,7 @@ class PreviewGrid(L.Callback):
                 self._rows.setdefault(batch.key[index], []).append(row)
 
     def _wants(self, key: str, before: list[str]) -> bool:
-        """A clip that is not there yet, while rows are missing; or a further episode of one, as long as few are."""
+        """Whether rows are missing and this is a new clip, or a further episode of one because there are few clips."""
         clips = {*self._rows, *before}
         total = sum(len(rows) for rows in self._rows.values()) + len(before)
         return len(clips) < self.num_rows if key not in clips else total < self.num_rows
@@ -124,6 +124,6 @@ def draw_column(name: str, images: Float[Tensor, "B 3 H W"], cell: int) -> UInt8
 
 
 def write_png(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
-    """Write an RGB picture, whole or not at all; it says that there are generated parts in it."""
+    """Write an RGB picture atomically; its metadata state that it contains generated parts."""
     _, content = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     write_atomic(path, marked(content.tobytes(), OriginStatement(composite=True)))

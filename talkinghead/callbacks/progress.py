@@ -1,4 +1,4 @@
-"""Progress: a Rich bar with s/it, time left and the losses; without a terminal, a line from time to time."""
+"""Progress: a Rich bar with s/it, time left and the losses; without a terminal, a line every few seconds."""
 
 import math
 import time
@@ -21,7 +21,7 @@ SMOOTHING = 0.9  # of the step time that a line shows
 
 
 class SpeedColumn(ProgressColumn):
-    """Seconds per iteration; iterations per second where there are several."""
+    """Seconds per iteration, or iterations per second if there is more than one in a second."""
 
     def render(self, task: Task) -> Text:
         return Text(describe_speed(1 / task.speed if task.speed else math.nan))
@@ -55,7 +55,7 @@ class Progress(RichProgressBar):
         self._done_before, self._step_seconds = 0, math.nan
 
     def enable(self) -> None:
-        """Lightning switches bars on; a log file gets none."""
+        """Enable the bar, unless the output is no terminal."""
         if not self.plain:
             super().enable()
 
@@ -103,7 +103,7 @@ class Progress(RichProgressBar):
             print(self.line(trainer, pl_module, batch_idx), flush=True)
 
     def line(self, trainer: L.Trainer, pl_module: L.LightningModule, batch_idx: int) -> str:
-        """`epoch 3/75  12/400  0.52 s/it  run 0:12:34 left  cnt 1.234 …`"""
+        """One line for a log file: `epoch 3/75  12/400  0.52 s/it  run 0:12:34 left  cnt 1.234 …`"""
         losses = "  ".join(f"{name} {float(value):.3f}" for name, value in self.get_metrics(trainer, pl_module).items())
         return (
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {batch_idx + 1}/{trainer.num_training_batches}  "
@@ -111,7 +111,7 @@ class Progress(RichProgressBar):
         )
 
     def seconds_left(self) -> float:
-        """Of the whole run, from the wall-clock time so far, validations included; infinite where it has no end."""
+        """Time left of the whole run, validations included, from its pace so far; infinite if it has no end."""
         steps = self._done(self.trainer) - self._done_before
         epochs = self.trainer.max_epochs if self.trainer.max_epochs is not None else -1
         total = epochs * self.trainer.num_training_batches if epochs >= 0 else math.inf
@@ -126,12 +126,12 @@ class Progress(RichProgressBar):
 
 
 def describe_speed(seconds: float) -> str:
-    """`0.52 s/it` or `12.3 it/s`."""
+    """Speed as text: `0.52 s/it` or `12.3 it/s`."""
     if not math.isfinite(seconds) or seconds <= 0:
         return "-- s/it"
     return f"{seconds:.2f} s/it" if seconds >= 0.1 else f"{1 / seconds:.1f} it/s"
 
 
 def describe_seconds(seconds: float) -> str:
-    """`0:12:34`, or dashes where it is not known."""
+    """A duration as text: `0:12:34`; dashes if it is unknown."""
     return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "-:--:--"

@@ -1,4 +1,4 @@
-"""Several ranks: how long they wait for each other, and what is said when one of them does not answer."""
+"""Several ranks: how long they wait for each other, and the error if one of them does not answer."""
 
 import re
 import signal
@@ -14,11 +14,11 @@ LOST = re.compile(r"gloo|nccl|timed? ?out|closed by peer|connection (was )?(clos
 
 
 class RankLost(RuntimeError):
-    """Another rank has died, or does not answer; the message says how long it was waited for."""
+    """Another rank has died or does not answer; the message says how long this one has waited."""
 
 
 def time_limit(minutes: float | int) -> timedelta:
-    """How long a rank waits for the others, at most. Raises ValueError where that is no time."""
+    """The longest time that a rank waits for the others. Raises ValueError unless `minutes` is above 0."""
     if not minutes > 0:
         raise ValueError(f"trainer.strategy.timeout.minutes={minutes}: more than 0, please")
     return timedelta(minutes=minutes)
@@ -41,9 +41,9 @@ def gradients_as(dtype: str | None) -> Callable[..., Any] | None:
 
 @contextmanager
 def ranks_answer(trainer: L.Trainer) -> Iterator[None]:
-    """Raise RankLost for what the process group says where a rank is gone or silent; end the ranks started here.
+    """Raise RankLost for errors of the process group about a lost rank, and end the ranks started by this process.
 
-    A silent one would outlive the run: it hangs, or waits for a disk.
+    A rank that hangs, or waits for a disk, would otherwise outlive the run.
     """
     try:
         yield

@@ -12,10 +12,11 @@ class Schedule(L.Callback):
 
     Args:
         warmup: steps in which the rate rises to its full value
-        hold: share of the run at full rate; then half a cosine falls to `floor` of it at the run's end
-        fading: losses that are absent at first, and rise from the share `fade_from` of the run to `fade_to`
+        hold: share of the run, in [0, 1), after which the rate falls along half a cosine
+        floor: the rate falls no lower than this share of the full rate
+        fading: losses whose weights are 0 up to the share `fade_from` of the run, and full from `fade_to` on
 
-    The run is `max_epochs` of its batches: a run that is cut to a number of minutes ends its cosine where it is cut.
+    The run is `max_epochs` epochs long. `TimeBudget` lowers that number, so the cosine of a shortened run ends with it.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Schedule(L.Callback):
         learner.weights |= {name: weight * share for name, weight in self._weights.items()}
 
     def rate(self, step: int, done: float) -> float:
-        """The factor of all rates at a step, `done` of the run."""
+        """The factor of all learning rates at `step`, when the share `done` of the run is over."""
         falling = max(0.0, (min(1.0, done) - self.hold) / (1 - self.hold))
         cosine = 0.5 * (1 + math.cos(math.pi * falling))
         return min(1.0, step / max(1, self.warmup)) * max(self.floor, cosine)

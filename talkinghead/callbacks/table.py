@@ -1,4 +1,4 @@
-"""The validation table: each shot count T, the method beside the nearest-frame baseline, as csv and on the terminal."""
+"""The validation table: the method and the nearest-frame baseline at each shot count T, as csv and on the terminal."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +36,7 @@ class ValidationTable(L.Callback):
 
 
 def validation_rows(metrics: Mapping[str, Tensor]) -> list[dict[str, str]]:
-    """One row per T and method, T rising, the learner before its baselines."""
+    """One row per T and method, sorted by T, the learner before its baselines."""
     rows: dict[tuple[int, bool, str], dict[str, str]] = {}
     for name, value in metrics.items():
         parts = name.split("/")
@@ -49,9 +49,9 @@ def validation_rows(metrics: Mapping[str, Tensor]) -> list[dict[str, str]]:
 
 
 def append_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    """Add rows to a csv file, which is replaced whole; new columns are added to the old rows, empty.
+    """Add rows to a csv file, which is replaced atomically; old rows get empty cells in new columns.
 
-    Rows of the same step or of later ones go: a killed run wrote them, and the one that goes on does these steps again.
+    Old rows of the same or later steps are dropped: a killed run wrote them, and the resumed run repeats these steps.
     """
     old = read_csv(path)
     first = min((int(row["step"]) for row in rows if "step" in row), default=None)
@@ -62,7 +62,7 @@ def append_csv(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def as_table(rows: list[dict[str, str]]) -> Table:
-    """For the terminal, where epochs count from one as in the progress bar; in the csv file from zero."""
+    """The rows as a table for the terminal; epochs count from one as in the progress bar, in the csv from zero."""
     title = f"validation after epoch {int(rows[0]['epoch']) + 1}, step {rows[0]['step']}"
     table = Table(title=title, min_width=len(title) + 4)
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in ("epoch", "step")]

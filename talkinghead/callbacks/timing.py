@@ -1,4 +1,4 @@
-"""How fast the run goes: seconds per step, the share of it spent waiting for data, frames per second."""
+"""The speed of a run: seconds per step, the share of it spent waiting for data, frames per second."""
 
 import time
 from typing import Any

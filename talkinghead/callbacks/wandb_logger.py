@@ -13,17 +13,17 @@ OBJECTIVE = "objective"  # what a sweep of Weights & Biases optimises: its own m
 
 
 class WandbLogger(loggers.WandbLogger):
-    """Lightning's logger, and what a run of this project has to show beyond curves.
+    """Lightning's logger with separate step axes for validations and tables, best values as summaries, and artifacts.
 
-    - `val/*` has a step of its own, `val/step`: how many training steps were taken before, as in validation.csv. The
+    - The step of `val/*` is `val/step`, the number of training steps before the validation, as in validation.csv. The
       summary of each metric is its best value: `val/T=8/ssim.max`, `val/T=8/nme.min`.
-    - `table/*` has the number of shots T as its step.
+    - The step of `table/*` is the number of shots T.
 
     Args:
         log_model: keep checkpoints as artifacts, see `log_checkpoints`. Lightning's own option of this name sees only
             its own ModelCheckpoint.
-        objective: the log name of the metric that a sweep optimises, which is logged as `objective` too
-        options: further ones of Lightning's logger and of wandb.init
+        objective: log name of the metric that a sweep optimises; it is also logged as `objective`
+        options: further arguments of Lightning's logger and of wandb.init
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class WandbLogger(loggers.WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """As Lightning's, with the steps of `val/*` and `table/*`."""
+        """Log metrics, with the steps of `val/*` and `table/*`."""
         steps = {"val/": "val/step", "table/": "T"}
         used = {axis for prefix, axis in steps.items() if any(name.startswith(prefix) for name in metrics)}
         self._define([name for name in metrics if name.startswith("val/")], used)
@@ -48,7 +48,7 @@ class WandbLogger(loggers.WandbLogger):
         super().log_metrics(values, None if "T" in used else step)
 
     def _define(self, names: Sequence[str], axes: set[str]) -> None:
-        """Tell Weights & Biases of metrics that it has not met: their step, and which value of them is the best."""
+        """Define the step and the summary of metrics that were not logged before."""
         run = self.experiment
         for axis, pattern in (("val/step", "val/*"), ("T", "table/*")):
             if axis in axes and axis not in self._defined:
@@ -60,9 +60,9 @@ class WandbLogger(loggers.WandbLogger):
 
     @rank_zero_only
     def log_checkpoints(self, files: Sequence[Path]) -> None:
-        """Keep these files, where `log_model` says so: versions of the artifact `model-<run>`, each by its file's name.
+        """Log these files as versions of the artifact `model-<run>`, if `log_model` says so.
 
-        `best.ckpt` is `model-<run>:best`, and the last one of the list `model-<run>:latest`.
+        The alias of each is its file's name: `best.ckpt` is `model-<run>:best`; the last one is also `latest`.
         """
         for file in files if self.keeps_checkpoints else ():
             self.experiment.log_artifact(
@@ -71,7 +71,7 @@ class WandbLogger(loggers.WandbLogger):
 
     @rank_zero_only
     def close(self, status: int) -> None:
-        """End the run, if it has begun: what comes next in this process, as the next job of a sweep, is another one."""
+        """End the run if it has begun, so that the next job of a sweep in this process starts a new one."""
         if self._experiment is not None:
             self._experiment.finish(exit_code=status)
 

@@ -1,4 +1,4 @@
-"""Animate: `python animate.py source=portrait.jpg driving=clip.mp4 model=FILE`: a portrait moved by a driving video."""
+"""Animate: `python animate.py source=portrait.jpg driving=clip.mp4 checkpoint=FILE`: a portrait moved by a video."""
 
 import sys
 from dataclasses import fields
@@ -28,13 +28,13 @@ from talkinghead.storage import in_one_line
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="animate")
 def main(cfg: DictConfig) -> None:
-    """Make the video."""
+    """Entry point of `animate.py`: make the video that the config describes."""
     terminate_cleanly()  # a cluster's time limit triggers the same cleanup as Ctrl-C
     run_or_exit(cfg)
 
 
 def run_or_exit(cfg: DictConfig) -> None:
-    """Make the video; errors that the user can fix end the program with one line."""
+    """Make the video; an error that the user can fix ends the program with one line."""
     try:
         run(cfg)
     except KeyboardInterrupt as stop:
@@ -46,11 +46,11 @@ def run_or_exit(cfg: DictConfig) -> None:
 
 
 def run(cfg: DictConfig) -> Path:
-    """Run all phases; returns the path of the video."""
+    """Run all phases, and return the path of the video."""
     set_weights_folder(cfg.paths.weights_dir)
     asked, phases = cfg.files, Phases()
     folder = Path(cfg.paths.outputs_dir) / "animate"
-    given = check_files(names_of(asked.source), asked.driving, asked.model, asked.output, folder)
+    given = check_files(names_of(asked.source), asked.driving, asked.checkpoint, asked.output, folder)
     look = Look(**plain(cfg.look))
     check_targets(given.inputs, given.output, look.sheet > 0, None if given.is_person else asked.save_person)
     if given.is_shipped:
@@ -71,7 +71,7 @@ def run(cfg: DictConfig) -> Path:
     except (KeyboardInterrupt, InputError) as stop:
         saved = Path(asked.save_person).with_suffix(".safetensors") if asked.save_person else None
         kept = [f"{given.output} is whole"] if stamp(given.output) not in (None, before) else []
-        kept += [f"the person is kept: model={saved}"] if saved and saved.is_file() else []
+        kept += [f"the person is kept: checkpoint={saved}"] if saved and saved.is_file() else []
         if isinstance(stop, InputError):
             for one in kept:
                 stop.add_note(one)
@@ -82,7 +82,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def loaded(cfg: DictConfig, given: Files, phases: Phases) -> Model | Person:
-    """The model or the person, with the options of the config."""
+    """Load the model or the person, with the options of the config."""
     numbers = {name: value for name, value in plain(cfg.finetune).items() if name != "steps"}
     return load(
         given.model, settings=Settings(**{field.name: cfg[field.name] for field in fields(Settings)}),
@@ -94,7 +94,7 @@ def loaded(cfg: DictConfig, given: Files, phases: Phases) -> Model | Person:
 
 
 def check_method(cfg: DictConfig, given: Files) -> None:
-    """Raise ValueError for options of fine-tuning where there will be none: they would be passed over in silence."""
+    """Raise ValueError for options of fine-tuning that would be ignored because nothing is fine-tuned."""
     name, steps = str(next(iter(cfg.method))), cfg.finetune.steps
     if name not in ("ff", "ft"):
         raise ValueError(f"method={name}: choose ff (feed-forward) or ft (fine-tuned)")
@@ -102,7 +102,7 @@ def check_method(cfg: DictConfig, given: Files) -> None:
     asked = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     unused = [one for one in asked if one.lstrip("+").startswith(of_learning)]
     if given.is_person and unused:
-        raise ValueError(f"{unused[0]}: model={given.model} is a person who has been learned; leave it out")
+        raise ValueError(f"{unused[0]}: checkpoint={given.model} is a person who has been learned; leave it out")
     if name == "ff" and unused:
         raise ValueError(f"{unused[0]} is for fine-tuning, and method=ff does none: add method=ft, or leave it out")
     if name == "ft" and steps is not None and steps < 1:

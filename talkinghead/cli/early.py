@@ -1,4 +1,4 @@
-"""What a verb can answer before slow imports: --help, --cfg, and mistakes in the overrides."""
+"""Answers before the slow imports: --help, --cfg, and errors in the overrides."""
 
 import os
 import re
@@ -43,12 +43,12 @@ PLUGINS = {  # launchers and sweepers of Hydra
 
 
 def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Print what is asked for and exit, or exit with one line that says which override is wrong; else return.
+    """Print what was asked for and exit, or exit with a line that names the wrong override; else return.
 
     Args:
-        name: of the file in conf/ that the verb composes
-        command: how the verb is called, for the help text: `python train.py`
-        offers: for a group of which this verb takes only some choices, those choices
+        name: the file in conf/ that the verb composes
+        command: how the verb is called, for the help text, for example `python train.py`
+        offers: choices per group, where the verb accepts only some of a group
     """
     if {"-m", "--multirun"} & set(sys.argv[2:]):  # wherever it stands; the parser wants it before the overrides
         sys.argv[1:] = ["-m", *(one for one in sys.argv[1:] if one not in ("-m", "--multirun"))]
@@ -85,7 +85,7 @@ def answer(name: str, command: str, offers: Mapping[str, Sequence[str]] | None =
 
 
 def mistaken(name: str, arguments: Any, offers: Mapping[str, Sequence[str]]) -> str | None:
-    """What is wrong with the flags, or with groups and sections that are given nothing; None: neither."""
+    """What is wrong with flags, or with groups and sections without a value; None: nothing."""
     empty = (one.split("=")[0] for one in arguments.overrides if one.lower().endswith(("=null", "=none", "=")))
     for key in empty:
         there = list(offers.get(key, sorted(path.stem for path in (CONF / key).glob("*.yaml"))))

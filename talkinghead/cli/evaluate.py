@@ -42,7 +42,7 @@ PEOPLE = {"num_people": Range(1, optional=True)}
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> float | None:
-    """Test the chosen methods."""
+    """Entry point of `evaluate.py`: check all options, then evaluate."""
     without_noise()
     with errors_in_one_line("evaluate.py", DataFault, RankLost):
         check_options(cfg)

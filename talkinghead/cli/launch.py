@@ -28,18 +28,18 @@ class Verb(NamedTuple):
 
 VERBS = {
     "animate": Verb("a portrait moved by a driving video", "animate",
-                    ("source", "driving", "output", "model", "save_person"), {"method": ("ff", "ft")}),
+                    ("source", "driving", "output", "checkpoint", "save_person"), {"method": ("ff", "ft")}),
     "prepare": Verb("raw video to shards", "prepare"),
     "train": Verb("meta-learning, fine-tuning, the baselines", "config"),
     "evaluate": Verb("methods on new people, for T shots: rows and tables", "evaluate"),
-    "studio": Verb("pages in the browser", "studio", ("model", "study")),
+    "studio": Verb("pages in the browser", "studio", ("checkpoint", "study")),
     "provenance": Verb("what a file says about how it was made"),
     "pretrained": Verb("pretrained networks: list, check, download"),
 }  # fmt: skip
 
 
 def main() -> None:
-    """`talkinghead VERB …`."""
+    """Entry point of the installed command: `talkinghead VERB …`."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("--help", "-h", "help"):
         sys.exit(print(overview()))

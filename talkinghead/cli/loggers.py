@@ -27,10 +27,10 @@ def build_loggers(cfg: DictConfig, resumed: Path | None = None) -> list[Logger]:
 
 
 def identity(cfg: DictConfig, section: DictConfig, resumed: Path | None) -> dict[str, Any]:
-    """Name, group and id of a run of Weights & Biases, where the config leaves them open.
+    """Name, group and id of a Weights & Biases run, where the config leaves them open.
 
-    A run is called by its folder, jobs of a sweep are grouped by the sweep's, and a run that goes on in its own folder
-    is the same run as before. An id that is given for a sweep gets the number of the job.
+    The name is the run's folder, the group of a sweep's jobs is the sweep's folder, and a run that is resumed in its
+    own folder keeps its id. An id that is given for a sweep is extended by the number of the job.
     """
     folder, job = Path(cfg.paths.output_dir), HydraConfig.get()
     sweeps = job.mode == RunMode.MULTIRUN
@@ -44,7 +44,7 @@ def identity(cfg: DictConfig, section: DictConfig, resumed: Path | None) -> dict
 
 
 def below(folder: Path, root: str) -> str:
-    """The path of a folder from `root` on; of one that is elsewhere from the working directory on."""
+    """The path of a folder relative to `root` or, if it is outside, to the working directory."""
     try:
         return str(folder.absolute().relative_to(Path(root).absolute()))
     except ValueError:
@@ -53,7 +53,7 @@ def below(folder: Path, root: str) -> str:
 
 @contextmanager
 def closing(loggers: Sequence[Logger]) -> Iterator[None]:
-    """End the run of Weights & Biases with the block; it has failed where the block ends with an exception."""
+    """End the runs of Weights & Biases after the block, as failed if it raises an exception."""
     status = 1
     try:
         yield

@@ -1,4 +1,4 @@
-"""The studio: `python -m talkinghead.studio [model=FILE] [port=7860] [host=127.0.0.1]`, pages in the browser."""
+"""The studio: `python -m talkinghead.studio [checkpoint=FILE] [port=7860] [host=127.0.0.1]`, pages in the browser."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def run_or_exit(cfg: DictConfig) -> None:
-    """Serve; errors that the user can fix end the program with one line."""
+    """Serve; an error that the user can fix ends the program with one line."""
     try:
         serve(cfg)
     except InstantiationException as error:
@@ -54,7 +54,7 @@ def run_or_exit(cfg: DictConfig) -> None:
 
 
 def serve(cfg: DictConfig) -> None:
-    """Build the app and serve it; all files of visitors are in one folder, which is deleted at the end."""
+    """Build the app and serve it; all visitors' files are in one folder, which is deleted at the end."""
     from talkinghead.studio.animate_page import Examples  # noqa: PLC0415, Gradio is an extra
     from talkinghead.studio.app import build_app, launch  # noqa: PLC0415
 
@@ -88,10 +88,10 @@ def find_examples() -> dict[str, dict[str, Path]]:
 
 
 def build_animator(cfg: DictConfig) -> Animator:
-    """The networks, loaded once, with all settings."""
-    checkpoint, device, limits = find_model(cfg.files.model), find_device(cfg.device), Limits(**cfg.limits)
+    """Load the networks once, with all settings. Raises ValueError or OSError for options that do not fit."""
+    checkpoint, device, limits = find_model(cfg.files.checkpoint), find_device(cfg.device), Limits(**cfg.limits)
     if not checkpoint.is_file():
-        raise FileNotFoundError(f"model={checkpoint}: there is no such checkpoint")
+        raise FileNotFoundError(f"checkpoint={checkpoint}: there is no such checkpoint")
     numbers = plain(cfg.finetune)
     loss = (instantiate(cfg.loss.content), plain(cfg.loss.weights)) if cfg.get("loss") else None
     detector, framing, settings = instantiate(cfg.detector), Framing(**cfg.framing), Settings(**cfg.settings)
@@ -100,7 +100,7 @@ def build_animator(cfg: DictConfig) -> Animator:
         certificate=None if cfg.certificate is None else Path(cfg.certificate), finetune=numbers, loss=loss,
     )  # fmt: skip
     if isinstance(model, Person):
-        raise ValueError(f"model={checkpoint} is a person; the studio wants a checkpoint, which learns people")
+        raise ValueError(f"checkpoint={checkpoint} is a person; the studio needs networks that learn people")
     model.method(limits.steps)  # a loss with a missing network is reported now, not to the first visitor
     detector.check()
     return Animator(
@@ -110,14 +110,14 @@ def build_animator(cfg: DictConfig) -> Animator:
 
 
 def about_model(cfg: DictConfig, animator: Animator) -> str:
-    """The text about the model and its limits."""
-    if cfg.files.model is None:
+    """The text at the top of the page: which model it is, and its limits."""
+    if cfg.files.checkpoint is None:
         return (
             f"The model behind this page ships with the project: {animator.size} px, trained on synthetic heads only. "
             "**It has never seen a real face**: teeth, glasses and turns beyond 30 degrees come out wrong. A model of "
-            "your own, trained on real video such as VoxCeleb, is used with `model=FILE`."
+            "your own, trained on real video such as VoxCeleb, is used with `checkpoint=FILE`."
         )
-    return f"Model: `{Path(cfg.files.model).name}`, {animator.size} px."
+    return f"Model: `{Path(cfg.files.checkpoint).name}`, {animator.size} px."
 
 
 def plain(node: DictConfig) -> Any:

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    """Fit, or learn test people (`stage`); returns what a sweep optimises."""
+    """Fit, or learn test people (`stage`); returns the metric that a sweep optimises."""
     without_noise()
     with errors_in_one_line("train.py", TrainingCollapsed, DataFault, RankLost):
         check_options(cfg)
@@ -58,7 +58,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def alone_in(folder: Path) -> AbstractContextManager[None]:
-    """Keep other runs out of this folder, on the first rank; raises ValueError if one is at work there."""
+    """Lock this folder on the first rank. Raises ValueError if another run is using it."""
     first = not getattr(rank_zero_only, "rank", 0)
     return locked(folder, "training") if first else nullcontext()
 
@@ -101,7 +101,7 @@ def rehearse(cfg: DictConfig) -> None:
 
 
 def with_videos(cfg: DictConfig, num_videos: int) -> DictConfig:
-    """A copy of the config with so many rows of W; a copy because `instantiate` resolves interpolations in place."""
+    """A copy of the config with this number of rows of W; a copy, because `instantiate` resolves it in place."""
     cfg = copy.deepcopy(cfg)
     cfg.num_videos = num_videos
     return cfg
@@ -154,7 +154,7 @@ def run(trainer: L.Trainer, learner: Any, data: Any, ckpt_path: str | Path | Non
 
 
 def conclude(cfg: DictConfig, folder: Path, loss: dict[str, Any] | None, loggers: Sequence[Logger]) -> None:
-    """Make what is wanted of a finished run beyond its checkpoints, and hand it all to loggers that keep files."""
+    """Write the optional files of a finished run, and log checkpoints and the example to Weights & Biases."""
     checkpoints, example = folder / "checkpoints", folder / "example.mp4"
     if cfg.portable:
         write_portable(checkpoints / "last.ckpt", checkpoints / cfg.portable, loss)
@@ -193,7 +193,7 @@ def animate(checkpoint: Path, output: Path, *options: str) -> int:
     """Animate Anna with the lively driver, side by side, in a separate process; returns its exit status."""
     files = {
         "source": SHIPPED.parent / "portraits" / "anna.jpg", "driving": SHIPPED.parent / "drivers" / "lively.mp4",
-        "model": checkpoint, "output": output,
+        "checkpoint": checkpoint, "output": output,
     }  # fmt: skip
     given = [f"{name}={path}" for name, path in files.items()]
     command = [sys.executable, "-m", "talkinghead", "animate", *given, "method=ff", "look.side_by_side=true"]

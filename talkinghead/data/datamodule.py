@@ -339,7 +339,7 @@ class EpisodeDataModule(L.LightningDataModule):
         return (0 if overfit else self.trainer.current_epoch), done
 
     def _move(self, done: int, batches: int, batches_before: int) -> None:
-        """Count the batches done in the epoch as this start does; Lightning has those of the start before."""
+        """Convert Lightning's count of batches done from those of the run before to this run's."""
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         over = progress.total.ready - progress.current.ready  # batches of the epochs before this one

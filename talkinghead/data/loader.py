@@ -54,7 +54,7 @@ class SkipReport:
             self.fault = self.fault or self._told(self.max_share)
 
     def _told(self, max_share: float | int) -> str:
-        """What to say of an epoch of which too much was skipped: most of all why."""
+        """The message for an epoch with too many skipped clips: the causes, and an example of the commonest one."""
         most, _ = self._epoch.most_common(1)[0]
         return (
             f"more than {max_share:.1%} of an epoch's {self._episodes} episodes could not be read "
@@ -65,7 +65,7 @@ class SkipReport:
 
 
 class Resumed(NamedTuple):
-    """Where a run goes on: batch `batch` of epoch `epoch` begins with visit `visit` of that epoch."""
+    """Where a resumed run continues: batch `batch` of epoch `epoch` begins with visit `visit` of that epoch."""
 
     epoch: int
     batch: int
@@ -122,7 +122,7 @@ class EpochBatches(Sampler[list[Request]]):
 
     def visits(self, epoch: int, batch: int) -> int:
         """Visits of the epoch before this batch."""
-        begun = self.resumed
+        begun = self.resumed  # batches before it may have had another size, so they cannot be multiplied out
         if epoch == begun.epoch and batch >= begun.batch:
             return begun.visit + (batch - begun.batch) * self.step
         return batch * self.step
@@ -132,7 +132,7 @@ class EpochBatches(Sampler[list[Request]]):
 
     def __iter__(self) -> Iterator[list[Request]]:
         for batch in range(self.start, self.num_batches):
-            if self.lanes:
+            if self.lanes:  # as DataLoader gives batch b to worker b mod num_workers: each worker reads one lane
                 turn, lane = divmod(batch, self.lanes)
                 lane, first = self.rank * self.lanes + lane, turn * self.batch_size
             else:
@@ -168,8 +168,8 @@ class TrainLoader(EpisodeLoader):
     Args:
         position: returns the epoch and the number of its batches already done. Called for the first batch, not at
             `iter()`, which Lightning calls before it knows the position of a resumed run
-        moved: called where a resumed epoch has another number of batches than before, as ranks or episodes per batch
-            are others: with the batches done of it, its batches, and those before
+        moved: called if a resumed epoch has another number of batches than before, because the number of ranks or the
+            batch size has changed; arguments: batches done of it, its batches, its batches before
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class TrainLoader(EpisodeLoader):
         yield from checked(self.loader, self.report)
 
     def state_dict(self) -> dict:
-        """The visits done of the epoch, and the numbers that decide the order."""
+        """The number of visits done in the epoch, and all numbers that determine the order."""
         batches, order = self.batches, self.loader.dataset.order  # type: ignore[attr-defined]
         epoch, done = self.position()
         return {
@@ -207,8 +207,9 @@ class TrainLoader(EpisodeLoader):
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on after the visits done, by whatever number of ranks; warn where the order is another than before."""
+        """Resume after the visits done, with any number of ranks; warn if the order has changed."""
         here, batches = self.state_dict(), self.batches
+        # One sequence for all ranks continues from the visits done, however they are grouped into batches from here on.
         elastic = batches.lanes is None and state.get("lanes") == here["lanes"] and "visits" in state
         may_differ = {"epoch", "visits", *(("num_batches", "batch_size") if elastic else ())}
         changed = [
@@ -224,6 +225,8 @@ class TrainLoader(EpisodeLoader):
             )
         if not elastic:
             return
+        # Lightning restores the batches done, counted in the batch size and ranks of the run before. An epoch that was
+        # over stays over.
         _, done = self.position()
         is_over = done >= state["num_batches"]
         now = batches.num_batches if is_over else batches.resume(state["epoch"], state["visits"])
@@ -232,7 +235,7 @@ class TrainLoader(EpisodeLoader):
 
 
 def checked(batches: Iterable[tuple[Episode | str, list[Skipped]]], report: SkipReport) -> Iterator[Episode]:
-    """The episodes of these batches, what was skipped for them reported; DataFault where the data have failed."""
+    """Yield the episodes of these batches, and report skipped clips. Raises DataFault if the data cannot be read."""
     late = 0
     for episode, skipped in batches:
         report.add(skipped)
@@ -245,7 +248,7 @@ def checked(batches: Iterable[tuple[Episode | str, list[Skipped]]], report: Skip
 
 
 class EndlessLoader(EpisodeLoader):
-    """As many batches an epoch as there should be, of a data set that never ends and has no order to resume.
+    """A fixed number of batches per epoch from an endless data set, whose order cannot be resumed.
 
     Args:
         position: returns the epoch and the number of its batches already done
@@ -274,7 +277,7 @@ class EndlessLoader(EpisodeLoader):
         self._batches = None
 
     def state_dict(self) -> dict:
-        """That there is nothing to go on from."""
+        """Only the name of the reader: there is no position to resume."""
         return {"reader": "webdataset"}
 
     def load_state_dict(self, state: dict) -> None:
@@ -315,7 +318,7 @@ def prepare_worker(_: int) -> None:
     """
 
     def leave_later(*_: object) -> None:
-        signal.alarm(30)
+        signal.alarm(30)  # seconds; SIGALRM, if nobody handles it, ends the process
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     cv2.setNumThreads(0)

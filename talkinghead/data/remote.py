@@ -95,7 +95,7 @@ def tries(url: str, done: str = "read") -> Iterator["Try"]:
 
 
 class Try(AbstractContextManager):
-    """One attempt, see `tries`."""
+    """A context manager for one attempt of `tries`: retries, raises or gives up by the kind of error."""
 
     def __init__(self, url: str, last: bool, done: str) -> None:
         self.url, self.last, self.done = url, last, done

@@ -92,7 +92,7 @@ class DatasetInfo:
         return self.splits["train"].videos if "train" in self.splits else 0
 
     def save(self, directory: Path) -> None:
-        """Write `dataset.json` atomically."""
+        """Write `dataset.json` into the directory, atomically."""
         text = json.dumps({**asdict(self), "num_videos": self.num_videos}, indent=1)
         write_atomic(directory / DATASET_FILE, text.encode())
 
@@ -180,13 +180,13 @@ class ShardIndex(NamedTuple):
 
 @dataclass(frozen=True)
 class Videos:
-    """names: of the training videos, row 0 of W first; clips: of each split, the video's number of each clip."""
+    """The videos of a data set: `names` of the rows of W, in order; `clips`: each split's video index per clip."""
 
     names: list[str]
     clips: dict[str, list[int]]
 
     def save(self, directory: Path) -> None:
-        """Write `videos.json` atomically."""
+        """Write `videos.json` into the directory, atomically."""
         write_atomic(directory / VIDEOS_FILE, json.dumps(asdict(self), separators=(",", ":")).encode())
 
 

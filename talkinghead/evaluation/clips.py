@@ -17,12 +17,11 @@ from talkinghead.video.writer import VideoWriter
 class MovingClips(PeopleFiles):
     """Writes `<dirpath>/<data>/T8/<person>.mp4`: first shot | driving landmarks | target | each method.
 
-    The hold-out frames are shown in order of time, each for as long as the others. Loggers that take videos have them
-    as `clips/T=8`.
+    The hold-out frames are shown in order of time, each equally long. Weights & Biases gets the videos as `clips/T=8`.
 
     Args:
-        num_people: of the first so many people of each rank
-        frames_per_second: of the video
+        num_people: number of people per rank, the first ones
+        frames_per_second: rate of the videos
     """
 
     suffix = ".mp4"
@@ -34,11 +33,11 @@ class MovingClips(PeopleFiles):
         self.num_people, self.rate = num_people, frames_per_second
 
     def wanted(self, number: int) -> bool:
-        """The first people only."""
+        """Whether this is one of the first `num_people` people of the rank."""
         return number < self.num_people
 
     def write(self, path: Path, person: Person, outputs: Mapping[str, Tensor]) -> None:
-        """A frame for each hold-out frame."""
+        """Write a video with a frame for each hold-out frame; `outputs`: method -> [F, 3, H, W] in [-1, 1]."""
         shown = {
             "shot": person.shots.images[:1].expand_as(person.target.images),
             "driving": person.driving.landmarks,
@@ -57,5 +56,5 @@ class MovingClips(PeopleFiles):
                 video.write(frame, n)
 
     def show(self, logger: WandbLogger, prefix: str, paths: Sequence[Path]) -> None:
-        """As videos."""
+        """Log the videos of one shot count as `clips/T=8`."""
         logger.log_video(f"clips/{prefix}", [str(path) for path in paths], caption=[path.stem for path in paths])

@@ -15,7 +15,7 @@ from talkinghead.types import Person
 
 
 class PeopleFiles(L.Callback):
-    """Abstract: a file for each test person and shot count, `<dirpath>/<data>/T8/<person>`, which wandb is shown."""
+    """Abstract: writes a file per test person and shot count, `<dirpath>/<data>/T8/<person>`, and logs it to wandb."""
 
     suffix = ""
 
@@ -41,22 +41,22 @@ class PeopleFiles(L.Callback):
             self._written.setdefault(prefix, []).append(path)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show those of the first rank."""
+        """Log the files of the first rank."""
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, WandbLogger):
                 for prefix, paths in self._written.items():
                     self.show(logger, prefix, paths)
 
     def wanted(self, number: int) -> bool:
-        """Whether the `number`-th person of this rank gets files."""
+        """Whether person `number` of this rank gets files."""
         return True
 
     def write(self, path: Path, person: Person, outputs: Mapping[str, Tensor]) -> None:
-        """Write the file of a person for one shot count; `outputs`: method -> [F, 3, H, W] in [-1, 1]."""
+        """Write the file of one person and shot count; `outputs`: method -> [F, 3, H, W] in [-1, 1]."""
         raise NotImplementedError
 
     def show(self, logger: WandbLogger, prefix: str, paths: Sequence[Path]) -> None:
-        """Log the files of one shot count, `T=8`."""
+        """Log the files of one shot count; `prefix` is `T=8`, for example."""
         raise NotImplementedError
 
 
@@ -65,7 +65,7 @@ class ContactSheets(PeopleFiles):
 
     Args:
         num_rows: number of hold-out frames shown, evenly spaced
-        num_logged: so many people are shown to loggers that take pictures, as `people/T=8`
+        num_logged: number of people whose sheets are logged to Weights & Biases, as `people/T=8`
     """
 
     suffix = ".png"
@@ -75,11 +75,11 @@ class ContactSheets(PeopleFiles):
         self.num_rows, self.num_logged = num_rows, num_logged
 
     def write(self, path: Path, person: Person, outputs: Mapping[str, Tensor]) -> None:
-        """A row for each of a few hold-out frames."""
+        """Write a sheet with `num_rows` hold-out frames; `outputs`: method -> [F, 3, H, W] in [-1, 1]."""
         write_png(path, draw_grid(self._columns(person, outputs)))
 
     def show(self, logger: WandbLogger, prefix: str, paths: Sequence[Path]) -> None:
-        """As pictures."""
+        """Log the sheets of one shot count as pictures, `people/T=8`."""
         shown = paths[: self.num_logged]
         logger.log_image(f"people/{prefix}", [str(path) for path in shown], caption=[path.stem for path in shown])
 

@@ -1,4 +1,4 @@
-"""Around a method in a few-shot evaluation: taking T shots, seeding, timing, autocast without its cache."""
+"""Helpers around a method in a few-shot evaluation: T shots, seeds, timing, autocast without its cache."""
 
 import hashlib
 import time

@@ -1,4 +1,4 @@
-"""Outputs stored losslessly (but for 8 bits): one PNG per person, its frames stacked vertically.
+"""Lossless storage of outputs, rounded to 8 bits: one PNG per person, its frames stacked vertically.
 
 Generated pictures state so in their metadata; targets and copied frames do not.
 """

@@ -68,7 +68,7 @@ def boxes_of(images: Sequence[UInt8[np.ndarray, "_ _ 3"]], detector: Detector) -
 def landmarks_of(
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]], boxes: Sequence[Float[np.ndarray, " 4"]], detector: Detector
 ) -> list[Float[np.ndarray, "68 2"]]:
-    """The landmarks of the face in the box of each picture, likewise."""
+    """The landmarks of the face in each picture's box, pixels; together, where the detector takes several pictures."""
     if images and isinstance(detector, BatchDetector):
         return detector.landmarks_of(images, boxes)
     return [detector.landmarks(image, box) for image, box in zip(images, boxes, strict=True)]

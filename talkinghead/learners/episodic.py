@@ -83,7 +83,7 @@ class EpisodicLearner(L.LightningModule):
         """Collect named losses, then step on their weighted sum and log them; all other parameters are frozen.
 
         Args:
-            share: of the batch that the losses are of: the step is taken with the last one
+            share: part of the batch that the losses are from; the step is taken after the last part
         """
         with (
             nullcontext() if share.first else without_power_iterations(self),
@@ -93,7 +93,7 @@ class EpisodicLearner(L.LightningModule):
         self.log_mean({f"loss/{name}": value.detach() for name, value in losses.items()}, share)
 
     def log_mean(self, values: Mapping[str, Tensor], share: Share) -> None:
-        """Log the means over the parts of a batch, with the last one."""
+        """Sum up the means over the parts of a batch, and log them with the last part."""
         means = {name: value * share.of for name, value in values.items()}
         if not share.first:
             means = {name: value + self._means[name] for name, value in means.items()}

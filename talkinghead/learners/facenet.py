@@ -122,11 +122,11 @@ class FaceNetLearner(L.LightningModule):
         return torch.stack([self.weights[name] * value for name, value in loss.items()]).sum()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the random states, from which crops and backgrounds are drawn."""
+        """Store the random states, from which crops and backgrounds are drawn."""
         save_random_state(checkpoint, self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the random states."""
+        """Restore the random states that `on_save_checkpoint` stored."""
         restore_random_state(checkpoint, self.device)
 
     def on_validation_epoch_start(self) -> None:

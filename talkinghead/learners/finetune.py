@@ -123,7 +123,7 @@ class FeedForward(nn.Module):
 
 
 def first_of(*rates: float | None) -> float:
-    """The first of these that is given; 0 is a rate, of weights that stay as they are."""
+    """The first value that is not None. 0 counts: a learning rate of 0 leaves weights unchanged."""
     return next(rate for rate in rates if rate is not None)
 
 

@@ -40,9 +40,9 @@ class MetaLearner(AdversarialLearner):
         betas: of all Adams
         eps: of all Adams
         lr_w: of W; None: lr_discriminator
-        accumulate: in so many parts, one after the other, a batch passes: less memory for the same update, and a second
-            pass of E and G
-        checkpoint_embedder: E's activations inside its blocks are computed again in backward, and not kept
+        accumulate: number of parts in which a batch is processed one after the other: the same update with less
+            memory, for a second pass of E and G
+        checkpoint_embedder: recompute the activations inside E's blocks in the backward pass instead of storing them
         gradient_clip_norm: of E and G together, of theta, w0 and b together, and of W's rows; None: no clipping
         compile_with: backend of `torch.compile` for E, G, V and L_CNT in training, e.g. "inductor"; None: as they are
     """

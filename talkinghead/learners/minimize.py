@@ -36,12 +36,12 @@ def _align_strides(optimizer: Optimizer, args: object, kwargs: object) -> None:
 
 
 class Share(NamedTuple):
-    """Which part of a batch an update's losses are of, where the gradients of several parts add up.
+    """The part of a batch that an update's losses are from, where the gradients of several parts add up.
 
     Attributes:
-        of: the batch, in (0, 1]
-        first: no part came before
-        last: no part follows: the optimizers step
+        of: size of the part relative to the batch, in (0, 1]
+        first: whether it is the first part
+        last: whether it is the last part, after which the optimizers step
     """
 
     of: float = 1.0
@@ -67,7 +67,7 @@ def minimize(
         parameters: of all players
         weights: by the names of the losses
         backward: computes the gradients of the weighted sum; a LightningModule passes `manual_backward`
-        share: of the batch whose means the losses are; but for the last one, gradients are kept and no step is taken
+        share: part of the batch that the losses are means of; before the last part, gradients add up without a step
 
     >>> g, d = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(1.0))
     >>> with minimize([torch.optim.SGD([g], lr=0.1)], [g, d], {"fm": 10}) as loss:

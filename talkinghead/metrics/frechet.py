@@ -215,7 +215,7 @@ def network_hash(network: nn.Module) -> str:
 
 
 def everyone(flag: bool) -> bool:
-    """Whether `flag` is true on all ranks."""
+    """Whether `flag` is true on every rank."""
     if not torch.distributed.is_initialized():
         return flag
     flags: list[bool] = [False] * torch.distributed.get_world_size()

@@ -66,11 +66,11 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> list[Tensor]: ...
 
     def freeze(self) -> "Backbone":
-        """Itself, in eval mode, channels last, with weights that require no gradient."""
+        """Set eval mode, channels last, and weights without gradient; returns the backbone itself."""
         return self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Itself, in eval mode whatever `mode` is: a parent's `train()` must not change it."""
+        """Stay in eval mode whatever `mode` is, because a parent's `train()` must not change it; returns itself."""
         return super().train(False)
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from talkinghead.models.layers import resample
 
 HEAD_POINTS = Path(__file__).with_name("head_points.json")
-CELL = 4  # pixels between the nodes at which the splines are evaluated
-# Of the splines at each kind of control point: 0 would interpolate exactly, more smooths.
+CELL = 4  # pixels between the nodes at which the splines are evaluated: they are smooth between control points
+# Of the splines at each kind of control point: 0 would interpolate exactly, more lets the spline pass beside the point.
 STIFFNESS = {"landmarks": 1e-4, "skull": 2e-2, "hidden": 2.0, "border": 5e-2}
 # Of the 68 landmarks. Slices, because indexing by a list would copy the index to the GPU in every step.
 LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
@@ -79,6 +79,7 @@ def guide(shot: Float[Tensor, "B 3 H W"], source: Float[Tensor, "B 68 2"], drivi
     movement, and what the lids cover is not known.
     """
     size = shot.shape[-1]
+    # In fp32: bfloat16 places a point of a 256 px picture only to half a pixel, and `linalg.solve` does not take it.
     with torch.autocast(shot.device.type, enabled=False):
         source, driving = (normalized(points.float(), size) for points in (source, driving))
         eyes = [unclosed(source, driving, part) for part in (LEFT_EYE, RIGHT_EYE)]
@@ -111,7 +112,8 @@ def project(points: Float[Tensor, "B 68 2"], head: HeadPoints) -> tuple[Float[Te
     """
     space = F.pad(rigid(head.landmarks), (0, 1), value=1.0)  # homogeneous: x, y, z, 1
     camera = torch.linalg.pinv(space) @ rigid(points)  # least squares, [B, 4, 2]: three rows of axes, one of the shift
-    # The axes of picture x and y in space span the image plane; their cross product is the viewing direction.
+    # The axes of picture x and y in space span the image plane; their cross product is the viewing direction,
+    # which points away from the camera as z does: a normal against it faces the camera.
     toward = F.normalize(torch.linalg.cross(camera[:, :3, 0], camera[:, :3, 1], dim=1), dim=1)
     facing = -(head.outward @ toward[:, :, None])[..., 0]
     return head.skull @ camera[:, :3] + camera[:, 3:], facing
@@ -149,6 +151,8 @@ def splines(driving: Float[Tensor, "B 68 2"], source: Float[Tensor, "B 68 2"], s
          hidden.new_full(edge.shape[:2], STIFFNESS["border"])], 1,
     )  # fmt: skip
     affine = F.pad(at, (1, 0), value=1.0)  # [B, P, 3]: 1, x, y
+    # The rows P^T w = 0 leave the affine part to (t, A). On such w, K is positive definite; the positive diagonal keeps
+    # the solution unique where control points coincide, as on shut lids.
     top = torch.cat([kernel(at, at) + torch.diag_embed(stiffness), affine], 2)
     bottom = F.pad(affine.transpose(1, 2), (0, 3))
     weights = torch.linalg.solve(torch.cat([top, bottom], 1), F.pad(move, (0, 0, 0, 3)))
@@ -166,7 +170,7 @@ def kernel(a: Float[Tensor, "B P 2"], b: Float[Tensor, "B Q 2"]) -> Float[Tensor
 def centres(count: int, device: torch.device) -> Float[Tensor, "N 2"]:
     """Centres of count x count cells of the picture, x and y in [-1, 1], row by row."""
     steps = (torch.arange(count, device=device) * 2 + 1) / count - 1
-    return torch.cartesian_prod(steps, steps).flip(1)
+    return torch.cartesian_prod(steps, steps).flip(1)  # the product is (y, x), its second factor runs fastest
 
 
 def upsampled(nodes: Float[Tensor, "B n n 2"], size: int) -> Float[Tensor, "B H W 2"]:
@@ -181,7 +185,7 @@ def upsampled(nodes: Float[Tensor, "B n n 2"], size: int) -> Float[Tensor, "B H 
 
 def inner_masks(driving: Float[Tensor, "B 68 2"], size: int) -> Float[Tensor, "B 3 h w"]:
     """1 inside each of `OPENINGS`, at half the picture's size."""
-    half = size // 2
+    half = size // 2  # a quarter of the work; `full_size` softens the edges
     pixels = centres(half, driving.device)
     return torch.stack([inside(pixels, driving[:, part]) for part in OPENINGS], 1).unflatten(2, (half, half))
 
@@ -213,6 +217,7 @@ def unclosed(source: Float[Tensor, "B 68 2"], driving: Float[Tensor, "B 68 2"], 
     eye, driven = source[:, part], driving[:, part]
     middle, along, across = axes(eye)
     to_middle, to_along, to_across = axes(driven)
+    # Across the eye, lengths scale as the nose does when the head moves: the eye's own height is what must not count.
     was, now = ((points[:, 33] - points[:, 27]).norm(dim=-1) for points in (source, driving))  # length of the nose
     taller = (now / was.clamp(min=1e-6))[:, None, None]
     offset = eye - middle
@@ -277,7 +282,7 @@ def inside(pixels: Float[Tensor, "N 2"], polygon: Float[Tensor, "B P 2"]) -> Flo
     """1 inside the polygon, 0 outside: a ray to the right crosses an odd number of edges."""
     a, b = polygon[:, None], polygon.roll(-1, 1)[:, None]
     x, y = pixels[None, :, None, 0], pixels[None, :, None, 1]
-    crosses = (a[..., 1] > y) != (b[..., 1] > y)
+    crosses = (a[..., 1] > y) != (b[..., 1] > y)  # strict at both ends: a corner on the ray counts for one edge only
     rise = b[..., 1] - a[..., 1]
     rise = torch.where(rise.abs() < 1e-9, torch.full_like(rise, 1e-9), rise)
     right = x < (b[..., 0] - a[..., 0]) * (y - a[..., 1]) / rise + a[..., 0]
@@ -290,6 +295,7 @@ def unfolded(nodes: Float[Tensor, "B n n 2"], size: int) -> Float[Tensor, "B 1 H
     # Determinant of the flow's Jacobian by differences; one cell is 2 / n wide. Negative: folded.
     stretch = (dx[..., 0] * dy[..., 1] - dx[..., 1] * dy[..., 0]) * (nodes.shape[1] / 2) ** 2
     fine = ((stretch > STRETCH[0]) & (stretch < STRETCH[1])).to(nodes.dtype)[:, None]
+    # One difference fewer than nodes: the last row and column are repeated.
     return F.interpolate(F.pad(fine, (0, 1, 0, 1), mode="replicate"), size=(size, size), mode="bilinear")
 
 

@@ -45,7 +45,7 @@ class DivideByNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         normal, sigma, u, v = ctx.saved_tensors
         gradient = as_matrix(gradients[0])
-        along = torch.dot(gradient.flatten(), as_matrix(normal).flatten())
+        along = torch.dot(gradient.flatten(), as_matrix(normal).flatten())  # <G, W / sigma>
         to_weight = torch.addr(gradient, u * -along, v).div_(sigma)
         return to_weight.unflatten(1, (*normal.shape[2:], -1)).movedim(-1, 1), None, None, None
 
@@ -88,6 +88,7 @@ class SpectralNorm(nn.Module):
 
     def singular(self, matrix: Float[Tensor, "out fan_in"], num_inputs: int) -> tuple[Tensor, Tensor, Tensor]:
         """The largest singular value and its vectors u and v, after a power iteration if in training."""
+        # Copies: the next power iteration overwrites the buffers, which the backward pass of this use still needs.
         u, v = self.u.clone(), self.v.view(num_inputs, -1).T.flatten()  # v is stored in torch's order, inputs first
         if self.training and self.iterates:
             v = F.normalize(matrix.T @ u, dim=0, eps=self.eps)
@@ -126,12 +127,12 @@ class RowNorm(nn.Module):
         if self.training and self.iterates:
             with torch.autocast(table.device.type, enabled=False):
                 self.iterate(table.detach())
-        return rows / self.sigma.clone()
+        return rows / self.sigma.clone()  # a copy, because the next use overwrites the buffer before backward
 
 
 @contextmanager
 def without_power_iterations(*modules: nn.Module) -> Iterator[None]:
-    """Inside the block, spectrally normalised weights are what they were at their last use, also in training."""
+    """Inside the block, spectrally normalised weights keep their last values, also in training."""
     norms = [one for module in modules for one in module.modules() if isinstance(one, SpectralNorm | RowNorm)]
     before = [norm.iterates for norm in norms]
     for norm in norms:
@@ -145,12 +146,12 @@ def without_power_iterations(*modules: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def settle_spectral_norm(module: nn.Module) -> None:
-    """Update the singular vectors that spectral norm keeps to weights that were set, as averaged ones."""
+    """Recompute spectral norm's singular vectors after weights were replaced, for example by averages."""
     for part in module.modules():
         parametrizations = part.parametrizations if parametrize.is_parametrized(part) else None
         if isinstance(parametrizations, nn.ModuleDict):
             training = part.training
-            part.train()
+            part.train()  # only then a use iterates
             for name in parametrizations:
                 for _ in range(POWER_ITERATIONS):
                     getattr(part, name)  # one power iteration each
@@ -218,6 +219,7 @@ class NormalizeInstancesOnCPU(torch.autograd.Function):
         eps: float,
     ) -> Float[Tensor, "B C H W"]:  # fmt: skip
         scales, shifts = (part.flatten(1).expand(len(x), -1) for part in (scale, shift))
+        # Over a batch of one picture, batch norm is instance norm.
         parts = [
             torch.native_batch_norm(image, one_scale, one_shift, None, None, True, 0.0, eps)
             for image, one_scale, one_shift in zip(x.split(1), scales, shifts, strict=True)
@@ -302,7 +304,7 @@ class DownBlock(nn.Module):
         h = self.conv2(F.relu(self.norm2(self.conv1(h))))
         if not self.downsample:
             return h + self.skip(x)
-        return F.avg_pool2d(h, 2) + self.skip(F.avg_pool2d(x, 2))  # they commute; this order is cheaper
+        return F.avg_pool2d(h, 2) + self.skip(F.avg_pool2d(x, 2))  # 1 x 1 and pooling commute; this order is cheaper
 
 
 class AdaptiveBlock(nn.Module):
@@ -323,7 +325,7 @@ class AdaptiveBlock(nn.Module):
         h = F.relu(self.norm1(x, psi[0]))
         h = self.conv1(F.interpolate(h, scale_factor=2.0, mode="nearest") if self.upsample else h)
         h = self.conv2(F.relu(self.norm2(h, psi[1])))
-        skip = self.skip(x)  # conv1 and upsampling commute; this order is cheaper
+        skip = self.skip(x)  # a 1 x 1 convolution and upsampling commute; this order is cheaper
         return h + (F.interpolate(skip, scale_factor=2.0, mode="nearest") if self.upsample else skip)
 
 
@@ -361,7 +363,7 @@ def resample(
     """`F.grid_sample`, bilinear; NaN where the grid is not finite.
 
     On CPUs, PyTorch 2.11's backward pass reads beyond the picture for NaN, and ends the process with a segmentation
-    fault, where a collapsing training ought to be told as that.
+    fault, where `callbacks.guard` should report a collapsed training.
     """
     safe = grid.nan_to_num(nan=0.0).clamp(-FAR, FAR)
     moved = F.grid_sample(x, safe, padding_mode=padding_mode, align_corners=align_corners)

@@ -73,12 +73,15 @@ class WarpGuidedSynthesizer(nn.Module):
         self.norm = InstanceNorm(first, affine=False)
         # For each 2 x 2 pixels of full size: 3 colours and 3 masks each; and one correction (x, y) at half size.
         self.to_parts = conv(first, 4 * (3 + 3) + 2, 3, sn)
+        # `pixel_shuffle` makes output c of channels 4 c to 4 c + 3: 0 to 11 are the colours, then come four for each
+        # mask, of warp, shot and picture; 24 and 25 are the correction.
         with torch.no_grad():  # starts mostly as the warp (mask logits 1.5, 0, -0.5), uncorrected
             parametrized_weight(self.to_parts)[24:].zero_()
             bias = self.to_parts.bias
             assert isinstance(bias, Tensor)
             bias.zero_()
             bias[12:16], bias[20:24] = 1.5, -0.5
+        # In the order in which the modules were made above: `synthesize` uses them in the same order.
         self.psi_sizes = [
             2 * m.channels for m in self.modules() if isinstance(m, InstanceNorm) and m.scale_shift is None
         ]
@@ -110,6 +113,7 @@ class WarpGuidedSynthesizer(nn.Module):
         correction = F.interpolate(REACH * torch.tanh(parts[:, 24:]), scale_factor=2.0, mode="bilinear")
         move = offset / OFFSET_SCALE + (correction if self.preset.corrected else 0)
         moved = resample(shot, identity_flow(shot) + move.movedim(1, -1))
+        # Nothing is copied where the shot is not known. The picture's own mask stays, so the sum below is never 0.
         masks = logits.softmax(1) * torch.cat(
             [known, known if self.preset.unwarped else 0 * known, torch.ones_like(known)], 1
         )
@@ -158,6 +162,7 @@ class WarpGuidedGenerator(WarpGuidedSynthesizer):
     def personalize(self, e_hat: Float[Tensor, "1 N"], shots: Frames) -> "PersonalWarpGuidedGenerator":
         """G' for this embedding and these shots; at first it draws what G draws (Sec. 3.3)."""
         person = PersonalWarpGuidedGenerator(len(shots.images), **self.preset._asdict())
+        # P is not in the person's state and stays behind; `assign`, as the person's modules are on the meta device.
         own = {name: value.clone() for name, value in self.state_dict().items() if name in set(person.state_dict())}
         psi, points = self.project(e_hat).clone(), shots.points.clone()
         person.load_state_dict({**own, "psi": psi, "shots": shots.images.clone(), "points": points}, assign=True)
@@ -201,7 +206,7 @@ class PersonalWarpGuidedGenerator(WarpGuidedSynthesizer):
         distance = (batch.points[:, None] - self.points[None]).float().norm(dim=-1).mean(-1)
         eyes = (batch.points[:, 36] - batch.points[:, 45]).float().norm(dim=-1, keepdim=True)
         distance = distance.masked_fill(distance < SAME * eyes, float("inf"))
-        nearest, alone = distance.argmin(1), distance.isinf().all(1)
+        nearest, alone = distance.argmin(1), distance.isinf().all(1)  # where alone, argmin is 0, and unused
         itself = resample(batch.images.float(), landmark_flow(batch.points, moved, batch.images.shape[-1]))
         shot = torch.where(alone[:, None, None, None], itself, self.shots[nearest])
         return shot, torch.where(alone[:, None, None], moved, self.points[nearest])
@@ -235,6 +240,8 @@ def shot_shares(
     >>> [round(float(share), 2) for share in shares[:, 1]]
     [0.0, 0.0, 0.0, 0.33, 0.67, 1.0, 1.0, 1.0, 1.0]
     """
+    # cost[t]: of the best sequence up to this frame that ends with shot t. A change to t is cheapest from the best shot
+    # of all, so a step compares two predecessors of t, not T.
     cost, before = distances[0], []
     for row in distances[1:]:
         stays = cost <= cost.min() + change
@@ -243,7 +250,7 @@ def shot_shares(
     path = [int(cost.argmin())]
     for previous in reversed(before):
         path.append(int(previous[path[-1]]))
-    chosen = F.one_hot(torch.tensor(path[::-1]), distances.shape[1]).float()
+    chosen = F.one_hot(torch.tensor(path[::-1]), distances.shape[1]).float()  # averaged over time: a cross-fade
     return F.avg_pool1d(F.pad(chosen.T, (fade // 2, fade // 2), mode="replicate"), 2 * (fade // 2) + 1, 1).T
 
 
@@ -292,6 +299,7 @@ def surrounding_colour(lack: Float[Tensor, "B 3 H W"], known: Float[Tensor, "B 1
     both = F.avg_pool2d(torch.cat([lack * known, known], 1), cell)
     for _ in range(SPREAD):
         both = without_grid(both)
+    # blur(lack * known) / blur(known): a mean over known places only. Far from all of them it fades to no correction.
     colour, weight = both.split([3, 1], dim=1)
     return F.interpolate(colour / (weight + 0.01), size=lack.shape[-2:], mode="bilinear", align_corners=False)
 

@@ -141,7 +141,7 @@ class SlurmCluster:
             raise RuntimeError(f"{len(left)} clips are left after {self.ROUNDS} arrays of tasks; their logs: {logs}")
 
     def _array(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
-        """Submit one array and wait for it; a task that fails is told."""
+        """Submit one array and wait for it; a task that fails is logged."""
         parts = share_out(jobs, self.max_tasks)
         executor = self._executor(work, workers or len(parts))
         with executor.batch():
@@ -180,7 +180,7 @@ class SlurmCluster:
 
 
 class Task:
-    """What one task of an array does; started again, it goes on after the jobs that are done."""
+    """The work of one task of an array; if it is started again, it skips the jobs that are done."""
 
     def __init__(self, work: Work, jobs: list[Job]) -> None:
         self.work, self.jobs = work, jobs
@@ -196,14 +196,14 @@ class Task:
         return self.work(job)
 
     def checkpoint(self) -> Any:
-        """Submitted again when the time is up (see submitit)."""
+        """Tells submitit to submit the same task again when its time is up."""
         from submitit.helpers import DelayedSubmission  # noqa: PLC0415
 
         return DelayedSubmission(self)
 
 
 def share_out(jobs: Iterable[Job], count: int) -> list[list[Job]]:
-    """At most `count` parts of whole shards, as equal as can be, neighbours together."""
+    """At most `count` parts of whole shards, of nearly equal size; neighbouring shards stay together."""
     shards: dict[str, list[Job]] = {}
     for job in jobs:
         shards.setdefault(job.shard, []).append(job)

@@ -54,7 +54,7 @@ class Pictures(Sequence[Image]):
         self._items = list(items)
 
     def add(self, item: Image | Path) -> None:
-        """Append a picture."""
+        """Append a picture, or the path of one that is decoded when it is accessed."""
         self._items.append(item)
 
     def take(self, chosen: Iterable[int]) -> "Pictures":

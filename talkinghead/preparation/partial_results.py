@@ -153,7 +153,7 @@ def quarantine(output: Path, job: Job) -> None:
 
 
 def done(output: Path, job: Job) -> bool:
-    """Whether one job has a result, alone or in its shard; `scan` tells of all of them."""
+    """Whether one job has a result, alone or in its shard; `scan` finds those of all jobs at once."""
     return block_file(output, job).exists() or (folder(output, job) / f"{job.position:06d}.json").exists()
 
 

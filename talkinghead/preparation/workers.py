@@ -77,10 +77,10 @@ Results = Generator[tuple[Job, Counts], None, None]
 
 @runtime_checkable
 class Cluster(Protocol):
-    """Runs jobs on workers."""
+    """Runs preparation jobs on workers: processes of this machine, a Ray cluster or SLURM."""
 
     def results(self, work: Work, jobs: list[Job], workers: int | None) -> Results:
-        """Finished jobs with their counts; their results are stored by then. Closing the iterator ends the workers.
+        """Yield finished jobs and their counts; results are stored by then. Closing the iterator ends the workers.
 
         Args:
             workers: number of workers; None: one per CPU

@@ -117,6 +117,7 @@ def step(model: FaceModel, fit: Fit, points: Float[np.ndarray, "F 68 2"], *, sha
     """One Gauss-Newton step for the frames and, where `shared`, for identity and perspective."""
     own, common, residual = linearised(model, fit, points, shared)
     num_own = own.shape[-1]
+    # The prior |e|^2 adds 1 to the diagonal and pulls e towards 0. The pose has none, only a little damping.
     prior = np.concatenate([np.full(6, 1e-3, np.float32), np.ones(num_own - 6, np.float32)])
     toward = np.concatenate([np.zeros((len(fit), 6), np.float32), -fit.expression], 1)
     h = own.transpose(0, 2, 1) @ own + np.diag(prior)  # normal equations of each frame, [F, own, own]
@@ -129,6 +130,7 @@ def step(model: FaceModel, fit: Fit, points: Float[np.ndarray, "F 68 2"], *, sha
     solved = np.linalg.solve(h, np.concatenate([cross, g[..., None]], -1))
     eliminated = np.einsum("fic,fij->cj", cross, solved)
     sigma = DISTANCE[1]
+    # Priors of a, N(0, 1), and of q. Each frame counts WORTH / F: else many correlated frames would silence the priors.
     prior_common = np.concatenate([np.ones(len(fit.identity)), [1 / sigma**2]])
     toward_common = np.concatenate([-fit.identity, [(DISTANCE[0] - fit.perspective) / sigma**2]])
     worth = min(1.0, WORTH / len(fit))
@@ -136,6 +138,7 @@ def step(model: FaceModel, fit: Fit, points: Float[np.ndarray, "F 68 2"], *, sha
     h_common = worth * (flat.T @ flat - eliminated[:, :-1]) + np.diag(prior_common)
     g_common = worth * (flat.T @ residual.ravel() - eliminated[:, -1]) + toward_common
     change = np.linalg.solve(h_common, g_common).astype(np.float32)
+    # Back into the frames' equations: their change for the shared change that was found.
     return moved(fit, solved[..., -1] - solved[..., :-1] @ change, change)
 
 
@@ -144,7 +147,7 @@ def linearised(
 ) -> tuple[Float[np.ndarray, "F 136 own"], Float[np.ndarray, "F 136 common"], Float[np.ndarray, "F 136"]]:
     """Derivatives of the 136 coordinates by the variables of the frame (3 turns, log s, 2 of t, e) and by a and q, and
     the residuals; all in noise levels and with Huber's weights, lengths in units of the model."""
-    yaw, count = fit.yaw, len(fit)
+    yaw, count = fit.yaw, len(fit)  # the jaw's sliding with the yaw is constant within a step
     still = model.at(model.mean + model.identity @ fit.identity, yaw)
     move = model.at(model.expression, yaw)
     turned = (still + (move @ fit.expression[:, None, :, None])[..., 0]) @ fit.rotation.transpose(0, 2, 1)
@@ -152,6 +155,7 @@ def linearised(
     flat = turned[..., :2] * depth[..., None]
     residual = (points - fit.place[:, None]) / fit.scale[:, None, None] - flat
     far = np.linalg.norm(residual, axis=-1) / NOISE
+    # Reweighted least squares: w r^2 with w = HUBER / far grows like |r|. The root, because w r^2 = (sqrt(w) r)^2.
     weight = np.sqrt(np.minimum(1, HUBER / np.maximum(far, 1e-6))) / NOISE
     by_turned = np.zeros((count, 68, 2, 3), np.float32)  # d flat / d turned, weighted
     by_turned[..., 0, 0] = by_turned[..., 1, 1] = depth * weight
@@ -159,13 +163,14 @@ def linearised(
     own = np.empty((count, 68, 2, 6 + move.shape[-1]), np.float32)
     for axis in range(3):  # a small turn w moves Y by w x Y
         own[..., axis] = (by_turned @ np.cross(np.eye(3, dtype=np.float32)[axis], turned)[..., None])[..., 0]
-    own[..., 3] = flat * weight[..., None]
+    own[..., 3] = flat * weight[..., None]  # d(s flat) / d log s = s flat, and lengths are in units of s
     own[..., 4:6] = np.eye(2, dtype=np.float32) * weight[..., None, None]
     by_head = by_turned @ fit.rotation[:, None]
     own[..., 6:] = by_head @ move
     common = np.empty((count, 68, 2, len(fit.identity) + 1 if shared else 0), np.float32)
     if shared:
         common[..., :-1] = by_head @ model.at(model.identity, yaw)
+        # d flat / d q = -Y_xy Y_z / (1 + q Y_z)^2
         common[..., -1] = -flat * (turned[..., 2] * depth * weight)[..., None]
     return (
         own.reshape(count, 136, -1),

@@ -15,7 +15,7 @@ MODELS = {name: _FOLDER / f"{name}.ckpt" for name in ("warp_256", "fsth_64")}  #
 SHIPPED = MODELS["warp_256"]  # the default
 LONGEST_NAME = 225  # bytes of a result's name: a file system takes 255, and while it is written its name is longer
 MOST_CAMERAS = 1000
-_ALSO = {"checkpoint": "model"}  # synonyms; evaluate.py has this one
+_ALSO = {"model": "checkpoint"}  # synonyms
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def check_files(sources: Sequence[str], driving: Any, model: Any, output: Any, f
         FileNotFoundError: that names a missing file.
         ValueError: that names a wrong one.
     """
-    for name, value in (("driving", driving), ("model", model), ("output", output)):
+    for name, value in (("driving", driving), ("checkpoint", model), ("output", output)):
         if not isinstance(value, str | int | None):
             raise ValueError(f"{name}={as_line(value, 80)}: one file, please; only source= takes a list")
     if isinstance(driving, int) and not 0 <= driving < MOST_CAMERAS:
@@ -75,7 +75,7 @@ def check_files(sources: Sequence[str], driving: Any, model: Any, output: Any, f
         raise ValueError(f"driving={number}: there is no such camera; a file of that name is driving=./{number}")
     model = str(find_model(model))
     if not is_person(Path(model)):
-        check_file("model", model, f"; {' and '.join(MODELS)} ship with the project")
+        check_file("checkpoint", model, f"; {' and '.join(MODELS)} ship with the project")
     if driving is None:
         raise ValueError("driving=FILE is needed: a video, or the number of a camera")
     if not isinstance(driving, int):
@@ -134,12 +134,12 @@ def file_arguments(given: Sequence[str], names: Sequence[str]) -> list[str]:
     """Command line for Hydra, in which options with these names set `files.<name>`, not config groups of the same name.
 
     File names are taken literally, also in lists, with blanks, brackets, commas and digits. A number is a camera as
-    `driving`, else a name. `checkpoint` is a synonym of `model`.
+    `driving`, else a name. `model` is a synonym of `checkpoint`, where that is among `names`.
     """
     changed = []
     for argument in given:
         key, separator, value = argument.partition("=")
-        key = _ALSO.get(key, key) if _ALSO.get(key) in names else key
+        key = _ALSO[key] if _ALSO.get(key) in names else key
         changed.append(f"files.{key}={written(value, key)}" if separator and key in names else argument)
     return changed
 
@@ -206,7 +206,7 @@ def dashed(given: Sequence[str], names: Sequence[str]) -> str | None:
     """Advice for a command line with `--source FILE` in place of `source=FILE`; None where there is nothing like it."""
     for n, argument in enumerate(given):
         key, separator, value = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and (name := key.replace("-", "_")) in names:
+        if argument.startswith("--") and (name := key.replace("-", "_")) in {*names, *_ALSO}:
             value = value if separator else next(iter(given[n + 1 :]), "FILE")
             return f"{argument}: options are written without dashes, {name}={value}"
     return None

@@ -1,8 +1,8 @@
-"""How sure a mean over people is: intervals that cover at the few people in use, and Holm's correction of many claims.
+"""Confidence intervals of means over a few people, of shares of answers, and Holm's correction for many claims.
 
-Two intervals are made, and the wider bound of either is taken: Student's t, right for a few normal values, and the
-bootstrap-t (Efron 1982; Hall 1988: second-order correct), right for skewed ones. The percentile bootstrap covers 80 %
-at four people and 88 % at eight where it says 95. And how sure a share of answers is: Wilson's interval (1927).
+Of two intervals, the wider bound on each side is used: Student's t, which is right for a few normal values, and the
+bootstrap-t (Efron 1982; Hall 1988: second-order correct), which is right for skewed ones. (The percentile bootstrap's
+nominal 95 % cover 80 % for four people and 88 % for eight.) Shares of answers get Wilson's interval (1927).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ SMALLEST_SPREAD = 0.1  # of a resample, in spreads of the values: one of equal v
 
 
 class Interval(NamedTuple):
-    """A mean over units, and the bounds in which it lies with the given confidence. NaN: not known."""
+    """A mean over units, and the bounds of its confidence interval. NaN: unknown."""
 
     mean: float
     low: float
@@ -29,10 +29,10 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: Values, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval:
-    """The mean of one value per unit, and where it would lie for other units of the same kind.
+    """The mean of one value per unit, with a confidence interval for the mean over other such units.
 
-    Units without a value (NaN) are left out. One unit says nothing of others: both bounds are NaN. The same values and
-    seed give the same bounds. `p` is the smallest 1 - level at which 0 is outside.
+    Units without a value (NaN) are left out. For a single unit, both bounds are NaN. Equal values and seed give equal
+    bounds. `p` is the smallest 1 - level whose interval excludes 0.
 
     >>> interval = mean_interval([0.61, 0.55, 0.58, 0.64, float("nan")])
     >>> print(f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f}) over {interval.units}")
@@ -63,24 +63,24 @@ def bootstrap_t(known: Float[np.ndarray, " K"], resamples: int, seed: int) -> Fl
 
 
 def p_value(statistic: float, count: int, statistics: Float[np.ndarray, " R"]) -> float:
-    """Two-sided: the larger of Student's and the bootstrap's, as the wider bound is the interval's."""
+    """Two-sided p: the larger of Student's and the bootstrap's, in keeping with the wider of both intervals."""
     extreme = (statistics >= statistic) if statistic > 0 else (statistics <= statistic)
     resampled = 2 * (extreme.sum() + 1) / (len(statistics) + 1)
     return float(min(1.0, max(resampled, 2 * student.sf(abs(statistic), count - 1))))
 
 
 def difference_interval(a: Values, b: Values, resamples: int = 10_000, seed: int = 0, level: float = 0.95) -> Interval:
-    """The mean of a - b over units, `a[n]` and `b[n]` two methods' values of one unit.
+    """The mean of a - b over units, where `a[n]` and `b[n]` are the values of two methods for one unit.
 
-    Far narrower than two intervals side by side, because an easy person is easy for both. Several such differences in
-    one table are judged by `holm` of their `p`.
+    It is far narrower than the intervals of a and b, because an easy person is easy for both methods. If a table has
+    several such differences, correct their `p` by `holm`.
 
     >>> difference = difference_interval([0.61, 0.32, 0.88, 0.47], [0.58, 0.30, 0.84, 0.45])
     >>> print(f"{difference.mean:.4f} ({difference.low:.4f} to {difference.high:.4f})")
     0.0275 (0.0123 to 0.1025)
 
     Raises:
-        ValueError: where the two do not have as many units.
+        ValueError: `a` and `b` differ in length.
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape:
@@ -89,9 +89,10 @@ def difference_interval(a: Values, b: Values, resamples: int = 10_000, seed: int
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): of those then below 0.05, one or more is chance alone in 5 % of tables.
+    """Holm's step-down correction (1979): if no claim is true, 5 % of tables have a corrected p below 0.05.
 
-    The k-th smallest of m is multiplied by m - k + 1, and is never smaller than one before it. NaN stays, uncounted.
+    The k-th smallest of m is multiplied by m - k + 1, then made no smaller than its predecessor. NaN stays NaN and is
+    not counted in m.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -105,10 +106,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Bounds of a probability of which `successes` in `trials` is known; within [0, 1], also for none and for all.
+    """Wilson's interval of a probability after `successes` in `trials`; within [0, 1], also for none and for all.
 
     With p = successes / trials and z the quantile of the normal distribution at (1 + level) / 2:
-    (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n). No trials say nothing: both bounds are NaN.
+    (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n). Without trials, both bounds are NaN.
 
     >>> [round(bound, 3) for bound in wilson_interval(20, 60)]  # chance among three pictures
     [0.227, 0.459]
@@ -126,6 +127,6 @@ def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[f
 
 
 def with_value(values: Values) -> Float[np.ndarray, " K"]:
-    """Those that are not NaN."""
+    """The values that are not NaN."""
     known = np.asarray(values, np.float64)
     return known[~np.isnan(known)]

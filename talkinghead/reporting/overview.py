@@ -1,4 +1,4 @@
-"""The table of any rows, made up by what is in them: what a run or a sweep ends with, and what a csv holds."""
+"""Tables of any result rows, laid out by the columns in them: the end of a run or sweep, and the contents of a csv."""
 
 from collections.abc import Iterable, Sequence
 
@@ -22,7 +22,7 @@ COLUMNS = ("data", "T", "method", "seeds", "identities", "metric", "mean", "low"
 
 
 def build_overview(rows: Sequence[Row]) -> Overview:
-    """Per data set the methods at each T: means over identities with intervals, and which seeds they are of."""
+    """A table per data set, of methods by T: means over identities with intervals, and the seeds they are from."""
     found = []
     for data in dict.fromkeys(row["data"] for row in rows):
         mine = [row for row in rows if row["data"] == data]
@@ -32,7 +32,7 @@ def build_overview(rows: Sequence[Row]) -> Overview:
 
 
 def find_methods(rows: Sequence[Row]) -> list[Method]:
-    """The methods of rows, each with a label of its own."""
+    """The methods in the rows, each with a unique label."""
     found = []
     for method, variant in dict.fromkeys((row["method"], row["variant"]) for row in rows):
         mine = [row for row in rows if (row["method"], row["variant"]) == (method, variant)]
@@ -45,7 +45,7 @@ def find_methods(rows: Sequence[Row]) -> list[Method]:
 
 
 def needed(rows: Sequence[Row]) -> list[str]:
-    """The columns that tell rows of one method apart: its config, and as many settings as it takes."""
+    """The columns needed to distinguish rows of one method: its config, and as few settings as possible."""
     fields = ["config"] if len({row.get("config") for row in rows}) > 1 else []
     for name in SETTINGS:
         groups: dict[tuple[str, ...], list[Row]] = {}
@@ -57,7 +57,7 @@ def needed(rows: Sequence[Row]) -> list[str]:
 
 
 def find_names(rows: Iterable[Row]) -> list[str]:
-    """Declared metrics that some row has, in the order of `METRICS`, families at their end, times last."""
+    """The declared metrics that any row has: in the order of `METRICS`, then families, then times."""
     there = dict.fromkeys(name for row in rows for name, text in row.items() if text and name not in (*HEAD, *TAIL))
     known = [name for name in METRICS if name in there and name not in TIMES]
     families = [name for name in there if name not in METRICS and is_declared(name)]
@@ -65,7 +65,7 @@ def find_names(rows: Iterable[Row]) -> list[str]:
 
 
 def explain_missing(rows: Sequence[Row]) -> str:
-    """Which metrics are in no table, in one line; nothing where all are."""
+    """A line that names the metrics that no table shows because they are not declared; empty if there are none."""
     there = dict.fromkeys(name for row in rows for name, text in row.items() if text and name not in (*HEAD, *TAIL))
     bounds = ("_low", "_high", "_answers")
     missing = [name for name in there if not name.endswith(bounds) and not is_declared(name)]
@@ -81,7 +81,7 @@ def is_declared(name: str) -> bool:
 
 
 def flatten(overview: Overview) -> list[Row]:
-    """A row for each data set, T, method and metric: what a plot groups by T."""
+    """A row per data set, T, method and metric, as plotting programs take it."""
     return [
         print_row(table.data, shots, label, name, value)
         for table, lines in overview
@@ -91,7 +91,7 @@ def flatten(overview: Overview) -> list[Row]:
 
 
 def print_row(data: str, shots: int, label: str, metric: str, value: Estimate) -> Row:
-    """`COLUMNS`."""
+    """One number as a row with the columns `COLUMNS`, six significant digits."""
     low, high = value.interval or ("", "")
     numbers = [f"{one:.6g}" if one != "" else "" for one in (value.mean, low, high)]
     seeds = " ".join(value.seeds)

@@ -1,8 +1,7 @@
-"""Does one method beat another on the same people? Paired differences, judged together, as a Markdown table.
+"""Does one method beat another on the same people? Paired differences, corrected together, as a Markdown table.
 
-A claim is answered where all of this is so, and is not clear otherwise: at least `MIN_IDENTITIES` identities and
-`MIN_SEEDS` seeds, a difference of the same sign with each seed, and p below 5 % after Holm's correction for all claims
-of the table.
+The answer to a claim is yes or no only with at least `MIN_IDENTITIES` identities and `MIN_SEEDS` seeds, a difference of
+the same sign for every seed, and p below 5 % after Holm's correction for all claims of the table; else "not clear".
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +28,7 @@ class Side(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """`better` is better than `worse` in these metrics, by log name."""
+    """The claim that `better` is better than `worse` in these metrics (log names)."""
 
     better: Side
     worse: Side
@@ -37,7 +36,7 @@ class Claim(NamedTuple):
 
 
 class Orderings(NamedTuple):
-    """Claims about one data set, and the block of README.md they stand in."""
+    """Claims about one data set; `name` is that of their block in README.md."""
 
     name: str
     data: str
@@ -45,21 +44,21 @@ class Orderings(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """How much better a claim's first side is, positive where the claim holds; over identities."""
+    """How much better the first side of a claim is, over identities; positive if the claim holds."""
 
     interval: Interval
-    by_seed: dict[str, float]  # its mean with each seed
+    by_seed: dict[str, float]  # mean for each seed
 
 
 def find_rows(rows: Iterable[Row], data: str, side: Side, metric: str) -> dict[tuple[str, str], Row]:
-    """(clip, seed) -> row; those without a number are left out."""
+    """The rows of a side that have the metric, by (clip, seed)."""
     chosen = [row for row in rows if row["data"] == data and side.method.matches(row) and shots_of(row) == side.shots]
     known = [row for row in chosen if row["clip"] != ALL_CLIPS and number_in(row, metric) == number_in(row, metric)]
     return {(row["clip"], row.get("seed", "-")): row for row in known}
 
 
 def find_gain(rows: Sequence[Row], data: str, claim: Claim, metric: str) -> Gain | None:
-    """Over what both were measured on; None where there is nothing."""
+    """The gain over all clips and seeds that both sides were measured on; None if there are none."""
     better, worse = (find_rows(rows, data, side, metric) for side in (claim.better, claim.worse))
     both = sorted(better.keys() & worse.keys())
     if not both:
@@ -75,7 +74,7 @@ def find_gain(rows: Sequence[Row], data: str, claim: Claim, metric: str) -> Gain
 
 
 def judge(gain: Gain, adjusted: float) -> str:
-    """The answer to a claim, from its p after Holm's correction."""
+    """The answer to a claim: `yes`, `**no**` or `not clear`. `adjusted`: p after Holm's correction."""
     signs = {mean > 0 for mean in gain.by_seed.values()}
     enough = gain.interval.units >= MIN_IDENTITIES and len(gain.by_seed) >= MIN_SEEDS
     if not enough or len(signs) > 1 or not adjusted < LEVEL:
@@ -84,7 +83,7 @@ def judge(gain: Gain, adjusted: float) -> str:
 
 
 def build_orderings(orderings: Orderings, rows: Sequence[Row]) -> str:
-    """One line for each claim and metric that was measured on two identities at least."""
+    """The Markdown table: a line per claim and metric measured on at least two identities."""
     found = [
         (claim, name, gain)
         for claim in orderings.claims
@@ -105,7 +104,7 @@ def build_orderings(orderings: Orderings, rows: Sequence[Row]) -> str:
 
 
 def print_gain(claim: Claim, name: str, gain: Gain, adjusted: float) -> str:
-    """A line of the table."""
+    """One line of the table."""
     metric, interval = find_metric(name), gain.interval
     numbers = [f"{value:+.{metric.digits}f}" for value in interval[:3]]
     better = f"{numbers[0]} ({numbers[1]} to {numbers[2]})"

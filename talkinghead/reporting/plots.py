@@ -7,7 +7,7 @@ from talkinghead.reporting.summary import Column, Lines, Table, find_metric
 
 
 def draw(table: Table, lines: Lines) -> Figure | None:
-    """Each measured metric over T: means with 95 % intervals over identities. None where nothing was measured."""
+    """A plot of each measured metric over T, with 95 % intervals over identities. None if nothing was measured."""
     names = [name for name in table.metrics if any(("measured", name) in line for line in lines.values())]
     if not names:
         return None
@@ -31,7 +31,7 @@ def draw(table: Table, lines: Lines) -> Figure | None:
 
 
 def draw_line(axis: Axes, lines: Lines, column: Column, label: str, number: int) -> None:
-    """One method; methods are set a little apart so that their intervals can be told from each other."""
+    """Draw one method, slightly shifted so that its intervals do not cover another method's."""
     points = sorted((shots, line[column]) for (shots, name), line in lines.items() if name == label and column in line)
     if not points:
         return

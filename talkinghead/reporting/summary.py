@@ -1,8 +1,8 @@
 """From rows to numbers: means over people with intervals, and the paper's own (arXiv 1905.08233, Table 1).
 
-Rows are those of the few-shot protocol: one per data set, method, variant, T, seed and person (a clip, a video or a
-folder of pictures), one column per metric. Means and intervals are over identities: what is measured of several clips
-of somebody, or with several seeds, is averaged first. Metrics of a whole test set (fid) stand in rows of clip `*`.
+Rows are those of the few-shot protocol: one per data set, method, variant, T, seed and clip (or video, or folder of
+pictures), one column per metric. Means and intervals are over identities: values of several clips of one person, or of
+several seeds, are averaged first. Metrics of a whole test set (fid) are in rows of clip `*`.
 """
 
 import math
@@ -17,7 +17,7 @@ from talkinghead.storage import Row
 
 
 class Metric(NamedTuple):
-    """How a metric is printed, and between which bounds it lies: intervals end there."""
+    """How a metric is printed, and its bounds, at which intervals are cut."""
 
     title: str
     higher_is_better: bool
@@ -42,7 +42,7 @@ FAMILIES = {"pd_": Metric("perceptual distance", False), "fd_": Metric("Frechet 
 
 
 def find_metric(name: str) -> Metric:
-    """How the metric of this log name is printed; ValueError for a name nobody declared."""
+    """The metric with this log name. Raises ValueError if it is not declared in `METRICS`."""
     if name in METRICS:
         return METRICS[name]
     for prefix, family in FAMILIES.items():
@@ -52,7 +52,7 @@ def find_metric(name: str) -> Metric:
 
 
 class Method(NamedTuple):
-    """One line of a table at each T; which rows it stands for."""
+    """One line of a table at each T, and the rows that belong to it."""
 
     label: str
     method: str
@@ -64,7 +64,7 @@ class Method(NamedTuple):
     protocol: str | None = None
 
     def matches(self, row: Row) -> bool:
-        """Whether the row is of this method."""
+        """Whether a row belongs to this method."""
         names = ("method", "variant", "config", "checkpoint", "config_hash", "protocol")
         return all(getattr(self, name) in (None, row.get(name)) for name in names)
 
@@ -74,11 +74,12 @@ class Table:
     """What to print: `methods` x T of one data set.
 
     Attributes:
-        name: of the block in README.md, and of the files
-        data: column `data` of the rows
-        metrics: columns, by log name; one without any number is left out
-        paper_metrics: columns of the paper's numbers, by log name
-        counts: columns of seeds and identities
+        name: name of the block in README.md, and of the files
+        data: value of the rows' column `data`
+        methods: lines at each T, in this order
+        metrics: columns, by log name; columns without numbers are left out
+        paper_metrics: columns with the paper's numbers, by log name
+        counts: whether to add columns with seeds and number of identities
     """
 
     name: str
@@ -90,7 +91,7 @@ class Table:
 
 
 class Estimate(NamedTuple):
-    """A number to print."""
+    """One number of a table, with its interval and what it was measured on."""
 
     mean: float
     interval: tuple[float, float] | None = None  # 95 %, over identities, or Wilson's over answers
@@ -107,7 +108,7 @@ Lines = dict[tuple[int, str], dict[Column, Estimate]]  # T, label -> column -> n
 
 
 def measure(table: Table, rows: Iterable[Row]) -> Lines:
-    """Means over identities with intervals, or the value of the set; ValueError where a person was counted twice."""
+    """The numbers of a table, by (T, label). Raises ValueError if a method has several rows of one clip and seed."""
     rows = [row for row in rows if row["data"] == table.data]
     lines: Lines = {}
     for method in table.methods:
@@ -122,13 +123,13 @@ def measure(table: Table, rows: Iterable[Row]) -> Lines:
 
 
 def counted_twice(rows: Iterable[Row]) -> list[str]:
-    """Those with more than one row of a seed."""
+    """The clips with more than one row of a seed."""
     people = [(row["clip"], row.get("seed", "-")) for row in rows if row["clip"] != ALL_CLIPS]
     return sorted({person for person, seed in people if people.count((person, seed)) > 1})
 
 
 def estimate(rows: Iterable[Row], metric: str) -> Estimate | None:
-    """Of the rows of one method and T. A person without a number (nme where no face was found) does not count."""
+    """The mean of one method at one T over identities; those without a number (nme without a face) are left out."""
     rows = list(rows)
     of_the_set = estimate_set(rows, metric)
     if of_the_set is not None:
@@ -144,9 +145,9 @@ def estimate(rows: Iterable[Row], metric: str) -> Estimate | None:
 
 
 def estimate_set(rows: Sequence[Row], metric: str) -> Estimate | None:
-    """A metric of the set: of just the people in the rows where there is such a row, else of the largest set.
+    """A metric of the whole set: the row of exactly these clips if there is one, else of the largest set.
 
-    It may have its bounds in columns `<metric>_low` and `<metric>_high` (user).
+    Its bounds, if any, are in the columns `<metric>_low` and `<metric>_high` (user).
     """
     sets = [row for row in rows if row["clip"] == ALL_CLIPS and not math.isnan(number_in(row, metric))]
     if not sets:
@@ -165,7 +166,7 @@ def estimate_set(rows: Sequence[Row], metric: str) -> Estimate | None:
 
 
 def by_identity(rows: Iterable[Row], metric: str) -> dict[str, float]:
-    """identity -> the mean over its clips and over seeds; those without a number are left out."""
+    """Identity -> mean over its clips and seeds; rows without a number are left out."""
     values: dict[str, list[float]] = {}
     for row in rows:
         if row["clip"] != ALL_CLIPS and not math.isnan(value := number_in(row, metric)):
@@ -174,7 +175,7 @@ def by_identity(rows: Iterable[Row], metric: str) -> dict[str, float]:
 
 
 def number_in(row: Row, name: str) -> float:
-    """NaN where a cell is empty. Raises ValueError where it is no number."""
+    """The number in a cell; NaN if it is empty. Raises ValueError for text."""
     text = row.get(name) or "nan"
     try:
         return float(text)
@@ -183,7 +184,7 @@ def number_in(row: Row, name: str) -> float:
 
 
 def shots_of(row: Row) -> int:
-    """T, the number of shots of a row. Raises ValueError where there is none."""
+    """T, the number of shots of a row. Raises ValueError if it is not a number."""
     text = row["T"]
     if not (text.isascii() and text.isdigit() and len(text) < 7):
         raise ValueError(f"row of {row.get('clip', row.get('method'))}: T is {text[:20]!r}, not a number of shots")
@@ -191,20 +192,20 @@ def shots_of(row: Row) -> int:
 
 
 def seeds_of(rows: Iterable[Row]) -> tuple[str, ...]:
-    """In order; `-` stands for rows that do not say it."""
+    """The seeds of the rows, sorted; `-` for rows without one."""
     seeds = {row.get("seed") or "-" for row in rows}
     return tuple(sorted(seeds, key=lambda seed: (len(seed), seed)))
 
 
 def split_of(row: Row) -> str:
-    """`parts` or `mixed`, which all rows are that do not say it; nothing where the two are of different clips."""
+    """How shots and hold-out frames were split: one of `SPLITS`; `mixed` for old rows, empty for cross-reenactment."""
     if row["data"].endswith("/cross"):
         return ""
     return next((split for split in SPLITS if split in row.get("protocol", "").split("_")), "mixed")
 
 
 def publish(table: Table, paper: Iterable[Row]) -> Lines:
-    """The paper's numbers, from paper.csv; verified are those whose column `<metric>_verified` says yes."""
+    """The paper's numbers from paper.csv; a number is verified if its column `<metric>_verified` is `yes`."""
     lines: Lines = {}
     if not table.paper_metrics:
         return lines
@@ -220,6 +221,6 @@ def publish(table: Table, paper: Iterable[Row]) -> Lines:
 
 
 def merge(*parts: Lines) -> Lines:
-    """One line for each T and label."""
+    """Merge several sets of numbers, by (T, label)."""
     keys = {key for part in parts for key in part}
     return {key: {column: value for part in parts for column, value in part.get(key, {}).items()} for key in keys}

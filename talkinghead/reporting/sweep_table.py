@@ -1,4 +1,4 @@
-"""What an evaluation and a sweep of them end with: one table grouped by T, on the terminal, as csv and logged."""
+"""The table at the end of an evaluation or a sweep of them: grouped by T, on the terminal, as csv and logged."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +21,13 @@ WORDS = ("data", "method", "variant", "clip", "identity", "checkpoint", "config"
 
 
 class SweepTable:
-    """A Hydra callback: after all jobs, the table of what each left in its folder.
+    """A Hydra callback that prints, after all jobs, one table of the results in their folders.
 
-    Evaluations leave `rows.csv`, which become `table.csv`; training runs `validation.csv`, see `sweep_validations`.
+    The `rows.csv` of evaluations become `table.csv`; for the `validation.csv` of training runs see `sweep_validations`.
     """
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
-        """Print it, and write it into the sweep's folder; jobs without rows are passed over."""
+        """Print the table, and write it into the sweep's folder; jobs without rows are skipped."""
         folder = Path(config.hydra.sweep.dir)
         rows: dict[tuple[str, ...], Row] = {}
         for path in sorted(folder.glob(f"*/{ROWS}")):
@@ -52,7 +52,7 @@ class SweepTable:
 
 
 def key_of(row: Row) -> tuple[str, ...]:
-    """What a row is about: a later job's takes its place."""
+    """The key of a row; a row of a later job replaces an earlier one with the same key."""
     names = ("data", "method", "variant", "T", "seed", "clip", "checkpoint", "config", "config_hash", "protocol")
     return (*(row.get(name, "-") for name in names), row.get("clips", "-"))
 
@@ -73,7 +73,7 @@ def finish(rows: Sequence[Row], folder: Path, of: str, loggers: Sequence[Logger]
 
 
 def draw(table: Table, lines: Lines) -> RichTable:
-    """For the terminal: under each mean its 95 % interval over identities."""
+    """The table for the terminal: each mean, and below it its 95 % interval over identities."""
     shown = RichTable(title=f"{table.data}: mean over identities, 95 % interval")
     names = [name for name in table.metrics if any(("measured", name) in line for line in lines.values())]
     for name in ("T", "method", "seeds", "identities"):
@@ -92,7 +92,7 @@ def draw(table: Table, lines: Lines) -> RichTable:
 
 
 def cell(value: Estimate | None, name: str) -> str:
-    """The mean, and below it from where to where."""
+    """A mean, and on the next line the bounds of its interval."""
     if value is None:
         return ""
     digits = find_metric(name).digits
@@ -101,7 +101,7 @@ def cell(value: Estimate | None, name: str) -> str:
 
 
 def log(logger: Logger, overview: Overview) -> None:
-    """`table/<data>/<method>/<metric>` at step T, so that one panel shows it over T."""
+    """Log `table/<data>/<method>/<metric>` with T as the step, so that loggers plot it over T."""
     for table, lines in overview:
         for shots in sorted({shots for shots, _ in lines}):
             values = {
@@ -114,7 +114,7 @@ def log(logger: Logger, overview: Overview) -> None:
 
 
 def log_tables(logger: Logger, overview: Overview, flat: Sequence[Row], rows: Sequence[Row]) -> None:
-    """Three tables, where the logger has tables (wandb): means by T and method, their intervals, and all rows."""
+    """Log three tables, if the logger has tables (wandb): means by T and method, their intervals, and all rows."""
     if hasattr(logger, "log_table"):
         means = spread(overview)
         for key, lines in (("table", means), ("table_intervals", flat), ("results", rows)):
@@ -124,7 +124,7 @@ def log_tables(logger: Logger, overview: Overview, flat: Sequence[Row], rows: Se
 
 
 def spread(overview: Overview) -> list[Row]:
-    """A row for each data set, T and method, with a column for each metric: its mean."""
+    """A row per data set, T and method, with the mean of each metric in a column."""
     found = []
     for table, lines in overview:
         for shots, method in sorted(lines, key=lambda one: one[0]):
@@ -136,7 +136,7 @@ def spread(overview: Overview) -> list[Row]:
 
 
 def typed(name: str, texts: Sequence[str]) -> Sequence[str | float | None]:
-    """A column as numbers, None where it is empty; as it is where it holds words."""
+    """A column as numbers, None for empty cells; unchanged if it contains text."""
     try:
         return texts if name in WORDS else [float(text) if text else None for text in texts]
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a sweep of training runs ends with: the last validation of each, beside what the run was given."""
+"""The table at the end of a sweep of training runs: the last validation of each job, beside its overrides."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ VALIDATION, TABLE = "validation.csv", "validation_table.csv"
 
 
 def show_validations(folder: Path) -> None:
-    """Print it, and write it as `validation_table.csv`; runs without a validation are named."""
+    """Print the table, and write it as `validation_table.csv`; jobs without a validation are named."""
     jobs = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
     given = own_overrides([overrides_of(job) for job in jobs])
     last = [last_validation(job / VALIDATION) for job in jobs]
@@ -35,7 +35,7 @@ def show_validations(folder: Path) -> None:
 
 
 def overrides_of(job: Path) -> dict[str, str]:
-    """What a job was given, by key; nothing where its folder does not say."""
+    """The overrides of a job by key; empty if its folder does not record them."""
     path = job / ".hydra/overrides.yaml"
     found = yaml.safe_load(path.read_text()) if path.is_file() else []
     pairs = [str(one).partition("=") for one in found] if isinstance(found, list) else []
@@ -43,7 +43,7 @@ def overrides_of(job: Path) -> dict[str, str]:
 
 
 def own_overrides(jobs: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Of each job the overrides that some other job has otherwise."""
+    """The overrides of each job whose values differ between jobs."""
     keys = dict.fromkeys(key for job in jobs for key in job)
     differing = [key for key in keys if len({job.get(key) for job in jobs}) > 1]
     return [{key: job.get(key, "") for key in differing} for job in jobs]
@@ -56,7 +56,7 @@ def last_validation(path: Path) -> list[Row]:
 
 
 def draw(rows: Sequence[Row], columns: Sequence[str]) -> RichTable:
-    """For the terminal."""
+    """The rows as a table for the terminal, with a rule between jobs."""
     shown = RichTable(title="last validation of each job")
     for name in columns:
         shown.add_column(name, justify="left" if name == "method" else "right")

@@ -1,6 +1,6 @@
-"""The tables of experiments/: Markdown and LaTeX, the best of each T in bold, the paper's numbers beside ours.
+"""The tables of experiments/: Markdown and LaTeX, the best value at each T in bold, the paper's numbers beside ours.
 
-`python -m talkinghead.reporting.tables results.csv …` prints those of any rows.
+`python -m talkinghead.reporting.tables results.csv …` prints tables of any result rows.
 """
 
 from talkinghead.processes import interruptible, program
@@ -34,14 +34,14 @@ from talkinghead.storage import Row, in_one_line, read_csv, write_atomic
 
 
 def find_best(lines: Lines, shots: int, column: Column) -> float | None:
-    """The best number of a column at this T, rounded as printed; None where it has no rival."""
+    """The best number of a column at this T, rounded as printed; None if the column has only one."""
     metric = find_metric(column[1])
     means = [line[column].mean for (number, _), line in lines.items() if number == shots and column in line]
     return round((max if metric.higher_is_better else min)(means), metric.digits) if len(means) > 1 else None
 
 
 class Style(NamedTuple):
-    """The signs of a table's language."""
+    """How a markup language writes bold numbers, intervals and signs."""
 
     bold: str
     interval: str
@@ -62,7 +62,7 @@ LATEX = Style(r"\textbf{{{}}}", r" {{\scriptsize ({} to {})}}", r"$^\dagger$", "
 
 
 def build_cells(table: Table, lines: Lines, style: Style) -> list[list[str]]:
-    """Header and lines as text: T, method, then the columns that have numbers; T by T, methods in the table's order."""
+    """Header and rows as text: T, method, then the columns with numbers; sorted by T, methods in the table's order."""
     wanted = [("measured", name) for name in table.metrics] + [("paper", name) for name in table.paper_metrics]
     columns = [column for column in wanted if any(column in line for line in lines.values())]
     header = list(COUNTS if table.counts else COUNTS[:2])
@@ -81,13 +81,13 @@ def build_cells(table: Table, lines: Lines, style: Style) -> list[list[str]]:
 
 
 def print_counts(line: dict[Column, Estimate]) -> list[str]:
-    """Which seeds a line is of, and of how many identities."""
+    """The seeds of a line, and its number of identities, as cells."""
     seeds = sorted({seed for value in line.values() for seed in value.seeds}, key=lambda seed: (len(seed), seed))
     return [", ".join(seeds), str(max((value.people for value in line.values()), default=0))]
 
 
 def print_cell(value: Estimate | None, column: Column, best: float | None, style: Style) -> str:
-    """`**0.712** (0.690 to 0.731)`, `43.0†`."""
+    """A number as a cell: `**0.712** (0.690 to 0.731)`, `43.0†`; `best` is set in bold."""
     if value is None:
         return style.missing
     digits = find_metric(column[1]).digits
@@ -100,7 +100,7 @@ def print_cell(value: Estimate | None, column: Column, best: float | None, style
 
 
 def explain(lines: Lines) -> str:
-    """What the signs in a table mean: one sentence each, where they occur."""
+    """What the signs in a table mean: a sentence for each that occurs."""
     values = [value for line in lines.values() for value in line.values()]
     counts = {value.people for value in values if value.interval is not None and value.people}
     answers = {value.answers for value in values if value.answers}
@@ -120,7 +120,7 @@ def explain(lines: Lines) -> str:
 
 
 def build_markdown(table: Table, lines: Lines) -> str:
-    """A Markdown table, the best of each T in bold, and what its signs mean."""
+    """A Markdown table with the best value at each T in bold, and a note that explains its signs."""
     if not lines:
         return "*Not run yet.*\n"
     header, *body = build_cells(table, lines, MARKDOWN)
@@ -131,7 +131,7 @@ def build_markdown(table: Table, lines: Lines) -> str:
 
 
 def build_latex(table: Table, lines: Lines) -> str:
-    """The same as a `tabular` for booktabs, with a rule between shot counts."""
+    """The same table as a `tabular` for booktabs, with a rule between shot counts."""
     header, *body = build_cells(table, lines, LATEX)
     escaped = [[text.replace("%", r"\%").replace("_", r"\_") for text in row] for row in (header, *body)]
     text = rf"\begin{{tabular}}{{rl{'r' * (len(header) - 2)}}}" + "\n\\toprule\n" + " & ".join(escaped[0]) + " \\\\\n"
@@ -142,7 +142,7 @@ def build_latex(table: Table, lines: Lines) -> str:
 
 
 def fill_block(text: str, name: str, body: str) -> str:
-    """Put a generated table between its marks; ValueError where the marks are not there."""
+    """Put a generated table between its markers. Raises ValueError if the markers are missing."""
     block = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- end of table -->)", re.DOTALL)
     if not block.search(text):
         raise ValueError(f"no block '<!-- table: {name} -->' ... '<!-- end of table -->' to put the table in")
@@ -150,7 +150,7 @@ def fill_block(text: str, name: str, body: str) -> str:
 
 
 def keep_numbers(text: str, table: Table, lines: Lines) -> None:
-    """Raises ValueError where a block has measured numbers and would get none."""
+    """Raise ValueError if a block has measured numbers and would lose them."""
     block = re.search(rf"<!-- table: {re.escape(table.name)} -->\n(\|.*)\n", text)
     before = [cell.strip() for cell in block[1].split("|")[1:-1]] if block else []
     measured = [cell for cell in before if cell not in COUNTS and not cell.startswith("paper: ")]
@@ -162,17 +162,17 @@ def keep_numbers(text: str, table: Table, lines: Lines) -> None:
 
 
 def summarize(folder: Path, table: Table, rows: Sequence[Row]) -> Lines:
-    """The numbers of one table, and those of the folder's paper.csv if it has one."""
+    """The numbers of one table, with those of the folder's paper.csv if there is one."""
     return merge(publish(table, read_csv(folder / "paper.csv", ("method", "T"))), measure(table, rows))
 
 
 def read_rows(results: Sequence[Path]) -> list[Row]:
-    """The rows of several results.csv; of those that are there."""
+    """The rows of several results.csv; missing files are skipped."""
     return [row for path in results for row in Results(path).rows()]
 
 
 def build_readme(folder: Path, blocks: Sequence[Table | Orderings], results: Sequence[Path]) -> str:
-    """README.md of an experiment with its tables filled in."""
+    """The text of an experiment's README.md with its tables filled in."""
     text, rows = (folder / "README.md").read_text(), read_rows(results)
     for block in blocks:
         if isinstance(block, Orderings):
@@ -185,7 +185,7 @@ def build_readme(folder: Path, blocks: Sequence[Table | Orderings], results: Seq
 
 
 def write_tables(folder: Path, blocks: Sequence[Table | Orderings], results: Sequence[Path]) -> None:
-    """Write README.md of an experiment, and `<name>.tex` and `<name>.png` of each table that has numbers."""
+    """Write an experiment's README.md, and `<name>.tex` and `<name>.png` of each table with numbers."""
     rows, readme = read_rows(results), build_readme(folder, blocks, results)
     for table in (block for block in blocks if isinstance(block, Table)):
         lines = summarize(folder, table, rows)
@@ -197,7 +197,7 @@ def write_tables(folder: Path, blocks: Sequence[Table | Orderings], results: Seq
 
 
 def main(files: Sequence[str]) -> None:
-    """Print the tables of some results.csv as Markdown."""
+    """Print the tables of these results.csv as Markdown."""
     if not files or files[0] in ("-h", "--help"):
         sys.exit("usage: python -m talkinghead.reporting.tables results.csv [more.csv …]")
     try:

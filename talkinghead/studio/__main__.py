@@ -1,4 +1,4 @@
-"""The studio: `python -m talkinghead.studio [model=FILE] [port=7860] [host=127.0.0.1]`, pages in the browser."""
+"""The studio: `python -m talkinghead.studio [checkpoint=FILE] [port=7860] [host=127.0.0.1]`, pages in the browser."""
 
 from talkinghead.cli.launch import launch
 

@@ -30,27 +30,27 @@ CONSENT = (
 
 @dataclass(frozen=True)
 class Examples:
-    """Files to try things on: name -> file."""
+    """The portraits and drivers that the page offers to try, by name."""
 
     portraits: dict[str, Path]
     drivers: dict[str, Path]
 
 
 class AnimatePage:
-    """What the page's buttons do, without the page: testable without a browser.
+    """What the page's buttons do, without Gradio's components, so that it can be tested without a browser.
 
-    Each answer is (panel, video, sheet, file of the video, file of the sheet, may run, may stop).
+    `run` and `stop` return updates of the outputs: panel, video, contact sheet, a download of each, and two buttons.
     """
 
     def __init__(self, animator: Animator, queue: JobQueue, examples: Examples) -> None:
         self.animator, self.queue, self.examples = animator, queue, examples
 
     def enter(self, visitor: str) -> str:
-        """A turn to wait for."""
+        """Put the visitor into the queue, and return the turn to wait for; an earlier turn is given up."""
         return self.queue.enter(visitor)
 
     def run(self, turn: str, asked: AnimateRequest) -> Iterator[tuple[Any, ...]]:
-        """Do it, and show how it goes; nothing where it was stopped before it began."""
+        """Run the job of this turn, and yield its progress and result; yields nothing if the turn was given up."""
         names: dict[Path, str] = {}
         job = self.queue.begin(turn, lambda reports, folder: self.animator(asked, names, reports, folder))
         try:
@@ -68,18 +68,18 @@ class AnimatePage:
             self.queue.end(turn)
 
     def stop(self, visitor: str) -> tuple[Any, ...]:
-        """End it."""
+        """Stop the visitor's job, whether it runs or waits."""
         self.queue.stop(visitor)
         return answer(draw_message(STOPPED))
 
     def look_at_portraits(self, given: Sequence[Path]) -> tuple[str, list[str]]:
-        """What is wrong with these files, at once; and the visitor's own pictures without the example before."""
+        """Check new portraits: the message if one is unusable, and the files without the example shown before."""
         names = {path.name for path in self.examples.portraits.values()}
         own = [path for path in given if path.name not in names] or given
         return self._look_at(own, check_picture), [str(path) for path in own]
 
     def look_at_driver(self, given: Path) -> tuple[str, Path | None]:
-        """Likewise; and a copy to show in its place, beside it, where browsers would not play it."""
+        """Check a new driver: the message if it is unusable, and a copy to show where browsers cannot play the file."""
         told = self._look_at([given], check_video)
         preview = given.with_name(f"{PREVIEW}{secrets.token_hex(8)}.mp4")
         try:
@@ -88,7 +88,7 @@ class AnimatePage:
             return told, None
 
     def take_driver(self, given: str) -> tuple[Any, ...]:
-        """An upload: what is wrong with it, the choice, what is shown, and of which file that is a copy."""
+        """Handle an upload: the message, the choice "my own", the video to show, and {copy: original}."""
         told, preview = self.look_at_driver(Path(given))
         return told, OWN, str(preview or given), {} if preview is None else {preview.name: given}
 
@@ -102,7 +102,7 @@ class AnimatePage:
 
 
 def answer(panel: str, result: Video | None = None, *, busy: bool = False) -> tuple[Any, ...]:
-    """For the outputs of the page."""
+    """Updates of the page's outputs for a panel and, when the job is done, its result."""
     video, sheet = (None, None) if result is None else (str(result.video), str(result.sheet) if result.sheet else None)
     return (
         panel, gr.Video(video, visible=video is not None), gr.Image(sheet, visible=sheet is not None),
@@ -113,7 +113,7 @@ def answer(panel: str, result: Video | None = None, *, busy: bool = False) -> tu
 
 
 def build_animate(page: gr.Blocks, animator: Animator, queue: JobQueue, examples: Examples, about_model: str) -> None:
-    """Put it on a page; call it inside `with page:`."""
+    """Build the page's components; call it inside `with page:`."""
     gr.Markdown(f"# Bring a portrait to life\n{about_model}", elem_id="intro")
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=420):
@@ -131,7 +131,7 @@ def build_animate(page: gr.Blocks, animator: Animator, queue: JobQueue, examples
 
 
 def build_portraits(examples: Examples) -> gr.Gallery:
-    """Where pictures are dropped, and examples to click."""
+    """Build the gallery for portraits, and the examples below it."""
     paths = [str(path) for path in examples.portraits.values()]
     with gr.Column(min_width=220):
         gr.Markdown("**Portraits** one, or several of the same person", elem_classes="heading")
@@ -153,7 +153,7 @@ def build_portraits(examples: Examples) -> gr.Gallery:
 
 
 def build_drivers(animator: Animator, examples: Examples) -> tuple[gr.Video, gr.Radio]:
-    """Where a video is dropped, and examples to choose."""
+    """Build the video component for the driver, and the choice of examples below it."""
     names = list(examples.drivers)
     with gr.Column(min_width=220):
         gr.Markdown(f"**Driver** a video of a face, up to {animator.limits.seconds:g} s", elem_classes="heading")
@@ -173,7 +173,7 @@ def build_drivers(animator: Animator, examples: Examples) -> tuple[gr.Video, gr.
 
 
 def build_options(animator: Animator) -> list[Any]:
-    """Steps, motion and what the video shows."""
+    """Build the controls: fine-tuning steps, kind of adaptation, contents of the video."""
     steps = gr.Slider(
         0, animator.limits.steps, value=min(animator.steps, animator.limits.steps), step=1, label="Steps of learning",
         elem_id="steps", info="0: at once, from a first impression of the person. More: slower, and more alike",
@@ -191,7 +191,7 @@ def build_options(animator: Animator) -> list[Any]:
 
 
 def build_results() -> list[Any]:
-    """Panel, video, contact sheet and their files."""
+    """Build the outputs: panel, video, contact sheet, and a download button for each file."""
     panel = gr.HTML(draw_message("Drop a portrait or click an example, then press **Animate**."), elem_id="panel")
     video = gr.Video(
         label="Result",
@@ -218,7 +218,7 @@ def build_results() -> list[Any]:
 
 
 def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: list[Any], chosen: gr.Radio) -> None:
-    """What happens on which click."""
+    """Connect the page's events to their handlers."""
     portraits, driver, *_ = inputs
     go, stop = outputs[-2:]
 
@@ -256,10 +256,10 @@ def connect(page: gr.Blocks, behind: AnimatePage, inputs: list[Any], outputs: li
 
 
 def original_of(shown: str | None, originals: Mapping[str, str]) -> Path | None:
-    """The video that was uploaded, where a copy of it is shown."""
+    """The uploaded file behind the video that is shown, which may be a copy."""
     return Path(originals.get(Path(shown).name, shown)) if shown else None
 
 
 def files_of(given: Any) -> list[Path]:
-    """The files of a gallery."""
+    """The files in the value of a gallery."""
     return [Path(item[0]) for item in given or []]

@@ -1,4 +1,4 @@
-"""Makes the videos of the page: one at a time, with networks that are loaded once and never changed."""
+"""Makes the videos of the page "Animate", one at a time, with networks that are loaded once and never changed."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ Points = Float[np.ndarray, "F 68 2"]
 
 @dataclass(frozen=True)
 class AnimateRequest:
-    """What a visitor asks for; the files are as they came."""
+    """What a visitor asks for; the files are as uploaded, not yet checked."""
 
     portraits: tuple[Path, ...]
     driver: Path | None
@@ -38,7 +38,7 @@ class AnimateRequest:
 
 
 class Video(NamedTuple):
-    """What a visitor gets."""
+    """The files of a result: the video, and its contact sheet if one was asked for."""
 
     video: Path
     sheet: Path | None
@@ -46,15 +46,16 @@ class Video(NamedTuple):
 
 @final
 class Animator:
-    """From asked to video.
+    """Makes a video from a visitor's request.
 
     Args:
-        method: a few-shot method that takes so many steps; 0: feed-forward
-        size: of its pictures, pixels
-        settings: how faces are found and followed; `adapt` is the visitor's
-        moments: of the driver that previews show
+        method: number of fine-tuning steps -> few-shot method; 0: feed-forward
+        size: side of the method's pictures, pixels
+        settings: how faces are found and followed; the request overrides `adapt`
+        limits: of files and of steps
+        moments: driving frames that previews show
         every: seconds between two previews
-        steps: of learning, for who does not care
+        steps: the default number of steps on the page
     """
 
     def __init__(
@@ -68,20 +69,22 @@ class Animator:
         self._alone = threading.Lock()
 
     def __call__(self, asked: AnimateRequest, names: dict[Path, str], reports: JobProgress, folder: Path) -> Video:
-        """Make the video in the folder.
+        """Make the video in `folder`.
 
         Args:
-            names: is filled with what the visitor calls the files, for messages
+            names: filled with the visitor's name of each file, for messages
 
         Raises:
-            Refused: for what cannot be used, ValueError of the pipeline, and Stopped.
+            Refused: a file or a number is beyond the limits or unusable.
+            ValueError: as the pipeline does, for example where no face is found.
+            Stopped: the visitor has stopped the job.
         """
         if not 0 <= asked.steps <= self.limits.steps:
             raise Refused(f"{asked.steps} steps: choose 0 to {self.limits.steps}.")
         names |= admit_pictures(list(asked.portraits), folder, self.limits)
         portraits = list(names)
         names |= (driver := admit_video(asked.driver, folder, self.limits))
-        with self._alone:  # one who has been stopped may still be at its last step
+        with self._alone:  # a job that was stopped may still be in its last step
             reports.check()
             method = self.method(asked.steps)
             person = NewPerson(
@@ -98,28 +101,30 @@ class Animator:
 
 
 class CancellableDetector(WrappedDetector):
-    """A detector before every use of which the work can be stopped."""
+    """A detector that calls `check`, which may raise Stopped, before each use."""
 
     def __init__(self, detector: Detector, check: Callable[[], None]) -> None:
         super().__init__(detector)
         self._check = check
 
     def boxes(self, image: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N 4"]:
-        """As the detector's."""
+        """The detector's boxes (x0, y0, x1, y1), pixels. Raises what `check` raises."""
         self._check()
         return self.detector.boxes(image)
 
     def landmarks(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"]) -> Float[np.ndarray, "68 2"]:
-        """As the detector's."""
+        """The detector's landmarks, pixels. Raises what `check` raises."""
         self._check()
         return self.detector.landmarks(image, box)
 
 
 class PreviewCallback:
-    """Pictures of a fine-tuning on the way: some moments of the driver, as the person would do them now.
+    """Previews of a fine-tuning: a few driving frames as the person's generator draws them at this step.
 
     Args:
-        show: is given a strip of the moments, 128 px high
+        moments: driving frames to draw, evenly spaced
+        every: seconds between two previews
+        show: called with the pictures side by side, 128 px high
     """
 
     def __init__(self, moments: int, every: float, show: Callable[[UInt8[np.ndarray, "H W 3"]], None]) -> None:
@@ -128,7 +133,7 @@ class PreviewCallback:
 
     @torch.no_grad()
     def __call__(self, state: Any, driving: Points) -> None:
-        """Called after each step with its `Progress`."""
+        """Called after each step with its `finetune.Progress` and the driving landmarks."""
         now = time.monotonic()
         if now - self._last < self.every and state.step != state.num_steps:
             return
@@ -143,12 +148,12 @@ class PreviewCallback:
 
 
 def frames_of(driving: Points, moments: int, size: int) -> Frames:
-    """The landmarks of some moments, from the first to the last; their images are not known."""
+    """Evenly spaced driving frames, from the first to the last, as landmark images; also in place of their pictures."""
     chosen = driving[np.linspace(0, len(driving) - 1, min(moments, len(driving))).round().astype(int)]
     y = landmark_images(chosen, size)
     return Frames(y, y, torch.from_numpy(chosen).float())
 
 
 def strip(pictures: Sequence[Any] | UInt8[np.ndarray, "M S S 3"], side: int = 128) -> UInt8[np.ndarray, "H W 3"]:
-    """The pictures in a row."""
+    """The pictures in a row, each resized to `side` pixels."""
     return np.concatenate([cv2.resize(one, (side, side), interpolation=cv2.INTER_CUBIC) for one in pictures], axis=1)

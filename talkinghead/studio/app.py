@@ -1,4 +1,4 @@
-"""The studio: its pages in one Gradio app that calls nobody and keeps nothing."""
+"""The studio: its pages in one Gradio app that contacts no other server and deletes uploads and results."""
 
 import os
 import socket
@@ -44,12 +44,16 @@ def build_app(
     animator: Animator, queue: JobQueue, examples: Examples, about_model: str, folder: Path, *,
     keep: float | int = 3600, study: Study | None = None,
 ) -> gr.Blocks:  # fmt: skip
-    """The pages.
+    """Build the Gradio app with the page "Animate" and, if there is a study, the page of the study.
 
     Args:
+        animator: makes the videos
+        queue: assigns turns to visitors
+        examples: portraits and drivers to try
+        about_model: Markdown about the model, shown at the top
         folder: for uploads and results
         keep: seconds after which uploads and results are deleted
-        study: a user study at /study
+        study: a user study, shown at /study; None: no such page
     """
     os.environ["GRADIO_TEMP_DIR"] = str(folder)  # Gradio asks for it when components are made
     every = max(1, round(keep / 6))
@@ -70,12 +74,12 @@ def build_app(
 def launch(
     app: gr.Blocks, host: str, port: int | None, megabytes: float | int, names: Sequence[str] = (), **more: Any
 ) -> str:
-    """Serve the app; returns its address. Raises OSError where the port cannot be had."""
-    plain = ["ui-sans-serif", "system-ui", "sans-serif"]  # no font of anybody else's server
+    """Serve the app; returns its URL. Raises OSError if the port is in use."""
+    plain = ["ui-sans-serif", "system-ui", "sans-serif"]  # fonts of the visitor's system: none is fetched
     theme = gr.themes.Default(primary_hue="orange", font=plain, font_mono=["ui-monospace", "monospace"])
     if port is not None and not is_free(host, port):
         raise OSError(f"port={port} is taken: choose another, or port=null for the first that is free")
-    for name in ("NO_PROXY", "no_proxy"):  # Gradio asks itself whether it is there, and must not ask a proxy
+    for name in ("NO_PROXY", "no_proxy"):  # Gradio requests its own page to see whether it is up; not through a proxy
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), host, "localhost", "127.0.0.1"]))
     guard = Middleware(Guard, host=host, functions=app.fns.keys, names=names)
     _, url, _ = app.launch(
@@ -88,7 +92,7 @@ def launch(
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether this address can be listened on."""
+    """Whether this address and port can be bound."""
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

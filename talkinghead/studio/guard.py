@@ -1,8 +1,8 @@
-"""What reaches the studio's pages: requests that a page of its own would send. All else is refused with one line.
+"""A filter in front of the studio: only requests that its own pages send pass; all others are refused with one line.
 
-Gradio fetches addresses for whoever asks (a file route with a URL, a file given by a URL, a proxy), answers to any
-host name, and fails with status 500 on calls that no page makes. Here nothing is sent anywhere, a page of somebody
-else's cannot speak to the studio by a name that leads here (DNS rebinding), and an odd call is the caller's fault.
+Gradio fetches URLs for anyone who asks (a file route with a URL, a file given by its URL, a proxy route), answers to
+any host name, and fails with status 500 on malformed calls. Behind this filter no URL is fetched, a foreign page cannot
+reach the studio by a host name that points here (DNS rebinding), and malformed calls get status 4xx.
 """
 
 import ipaddress
@@ -24,12 +24,13 @@ CLOSED = ("/gradio_api/api/", "/gradio_api/call/", "/gradio_api/component_server
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware that refuses foreign host names, foreign origins, URLs to fetch, and malformed calls.
 
     Args:
-        host: that the studio listens on
-        functions: the numbers of the functions that the pages call
-        names: further ones it answers to, such as that of the server before it
+        app: the ASGI app behind the filter
+        host: address that the studio listens on
+        functions: returns the numbers (`fn_index`) of the functions that the pages call
+        names: further host names that it answers to, for example that of a reverse proxy
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Guard:
         self.app, self.host, self.functions, self.names = app, host, functions, {name.lower() for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass it on, or answer."""
+        """Pass the request on to the app, or answer with a refusal."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -57,7 +58,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008, "reason": refusal[1]})
 
     def refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
-        """Status and reason, by where it comes from and what it asks for; None where it may pass."""
+        """Status and reason, judged by host, origin and path; None: the request may pass."""
         host = headers.get("host", "")
         if not self.is_mine(host):
             return 421, "the studio does not answer to this name"
@@ -72,7 +73,7 @@ class Guard:
         return None
 
     def is_mine(self, host: str) -> bool:
-        """Whether a Host header names this computer: localhost, its name, or a number; never a name of elsewhere."""
+        """Whether a Host header names this computer: localhost, its own name, one of `names`, or an IP address."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -86,7 +87,7 @@ class Guard:
         return number.is_loopback or not is_loopback(self.host)
 
     def refusal_of_call(self, path: str, body: bytes | None) -> tuple[int, str] | None:
-        """Status and reason, by the content of a call; None where it may pass."""
+        """Status and reason, judged by the body of a call; None: the call may pass."""
         if body is None:
             return 413, f"a call has at most {LARGEST_CALL} bytes"
         try:
@@ -108,17 +109,17 @@ class Guard:
 
 
 def upload(scope: Scope) -> bool:
-    """The route for files."""
+    """Whether the request is an upload, which has its own size limit."""
     return str(scope["path"]).rstrip("/").endswith(UPLOAD)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this computer reaches it."""
+    """Whether an address is reachable from this computer only."""
     return host == "localhost" or (host.replace(".", "").isdigit() and host.startswith("127.")) or host == "::1"
 
 
 def names_elsewhere(node: Any) -> bool:
-    """Whether a file in nested dicts and lists is to be fetched by its address."""
+    """Whether a file in nested dicts and lists is given by a URL, which Gradio would fetch."""
     waiting = [node]
     while waiting:
         one = waiting.pop()
@@ -133,7 +134,7 @@ def names_elsewhere(node: Any) -> bool:
 
 
 async def whole(receive: Receive) -> bytes | None:
-    """The body of a request; None where it is too large."""
+    """The body of a request; None if it exceeds `LARGEST_CALL` bytes."""
     parts, size = [], 0
     while True:
         message = await receive()
@@ -148,7 +149,7 @@ async def whole(receive: Receive) -> bytes | None:
 
 
 def again(body: bytes, receive: Receive) -> Receive:
-    """A body that has been read, to be read again; after it, the request goes on as it was."""
+    """A receive channel that first replays a body that was already read, then continues with the original one."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def received() -> Message:

@@ -1,4 +1,4 @@
-"""Work that a visitor has asked for: in a thread of its own, with a state to show, and an end when it is asked for."""
+"""A visitor's job: it runs in its own thread, shows its state, and can be stopped at every progress report."""
 
 import shutil
 import threading
@@ -18,12 +18,12 @@ PATIENCE = 0.25  # seconds between two looks at the state
 
 
 class Stopped(BaseException):
-    """The visitor does not want it any more. No Exception: nobody on the way takes it for a failure."""
+    """The visitor has stopped the job. A BaseException, so that no `except Exception` on the way catches it."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One part of the work; times in seconds of the monotonic clock."""
+    """One phase of a job; times are in seconds of the monotonic clock."""
 
     name: str
     start: float
@@ -32,7 +32,7 @@ class Phase:
     end: float | None = None
 
     def left(self, now: float) -> float | None:
-        """Seconds that the rest will take, at the pace so far."""
+        """Estimated seconds to the end, at the pace so far; None before the first step."""
         if not self.total or not self.done:
             return None
         return (now - self.start) / self.done * (self.total - self.done)
@@ -40,7 +40,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class State:
-    """What there is to show."""
+    """What the page shows of a job."""
 
     phases: tuple[Phase, ...] = ()
     notes: tuple[str, ...] = ()
@@ -51,39 +51,39 @@ class State:
 
 
 class JobProgress:
-    """A `Reporter` that keeps a state; every report is also the moment at which the work can be stopped."""
+    """A `Reporter` that keeps the job's state; every report is also a point at which the job can be stopped."""
 
     def __init__(self) -> None:
         self.state = State()
         self._stop, self._changed = threading.Event(), threading.Condition()
 
     def stop(self) -> None:
-        """The next report raises Stopped."""
+        """Make the next report raise Stopped."""
         self._stop.set()
 
     @property
     def stopped(self) -> bool:
-        """It has been asked to stop."""
+        """Whether `stop` was called."""
         return self._stop.is_set()
 
     def check(self) -> None:
-        """Raises Stopped after `stop`."""
+        """Raise Stopped if `stop` was called."""
         if self.stopped:
             raise Stopped
 
     def tell(self, text: str) -> None:
-        """A note."""
+        """Add a line to the notes on the page. Raises Stopped after `stop`."""
         self.check()
         self.change(notes=(*self.state.notes, text))
 
     def show(self, preview: UInt8[np.ndarray, "H W 3"]) -> None:
-        """What it looks like now."""
+        """Replace the preview picture. Raises Stopped after `stop`."""
         self.check()
         self.change(preview=preview)
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Counter]:
-        """A part of the work, from here to the end of the block."""
+        """Open a phase that ends with the block, and yield the counter of its steps. Raises Stopped after `stop`."""
         self.check()
         before = self.state.phases
         self.change(phases=(*before, Phase(name, time.monotonic(), total=total)))
@@ -91,20 +91,20 @@ class JobProgress:
         self.change(phases=(*before, replace(self.state.phases[-1], end=time.monotonic())))
 
     def change(self, **parts: Any) -> None:
-        """Another state."""
+        """Replace these fields of the state, and wake all threads that `wait`."""
         with self._changed:
             self.state = replace(self.state, **parts)
             self._changed.notify_all()
 
     def wait(self, seen: State | None, seconds: float) -> State:
-        """The state as soon as it is another than this one, or after a while."""
+        """Wait until the state is no longer `seen`, or for this many seconds; returns the current state."""
         with self._changed:
             self._changed.wait_for(lambda: self.state is not seen, seconds)
             return self.state
 
 
 class Steps:
-    """Counts the steps of the last phase."""
+    """Counts the steps of the phase that was opened last."""
 
     def __init__(self, reports: JobProgress) -> None:
         self._reports = reports
@@ -114,7 +114,7 @@ class Steps:
         self._change(done=self._reports.state.phases[-1].done + 1)
 
     def of(self, total: int) -> "Steps":
-        """There will be so many."""
+        """Set the total number of steps."""
         self._reports.check()
         self._change(total=total)
         return self
@@ -125,10 +125,11 @@ class Steps:
 
 
 class Job:
-    """Does the work in a folder of its own, which goes away with it.
+    """Runs `work` in a thread, with a folder that is deleted together with the job.
 
     Args:
-        work: is given the reports and the folder; what it returns is the result
+        work: called with the progress reporter and the folder; returns the result
+        folder: created when the job starts
     """
 
     def __init__(self, work: Callable[[JobProgress, Path], Any], folder: Path) -> None:
@@ -136,7 +137,7 @@ class Job:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def states(self) -> Iterator[State]:
-        """Start, and yield states at a readable pace until it is over; the last one says how it ended."""
+        """Start the job and yield its state, at most every `PATIENCE` seconds; the last one has the result."""
         self._thread.start()
         seen = None
         while seen is None or not seen.over:
@@ -145,17 +146,17 @@ class Job:
             yield seen
 
     def stop(self) -> None:
-        """End the work at its next report."""
+        """Stop the work at its next report."""
         self.reports.stop()
 
     def close(self) -> None:
-        """Stop, and leave nothing: the folder goes now, or as soon as the work has stopped."""
+        """Stop, and delete the folder: now, or as soon as the work has ended."""
         self.stop()
         if self.reports.state.over:
             self._clear()
 
     def join(self, seconds: float | int) -> bool:
-        """Wait for the end of the work; False where it takes longer."""
+        """Wait for the work to end; False if it takes longer than this many seconds."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: one job for each visitor, who may stop it while it waits and while it runs."""
+"""The queue of the studio: one job per visitor, who may stop it while it waits and while it runs."""
 
 import threading
 import uuid
@@ -10,10 +10,10 @@ from talkinghead.studio.job import Job, JobProgress
 
 
 class JobQueue:
-    """Gives out turns. A visitor has one at most: who takes another gives up the one before.
+    """Assigns turns. A visitor has at most one; a new turn cancels the one before.
 
     Args:
-        folder: of the jobs' folders
+        folder: in which each job gets a folder
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,14 +23,14 @@ class JobQueue:
         self._lock = threading.Lock()
 
     def enter(self, visitor: str) -> str:
-        """A turn to wait for."""
+        """Cancel the visitor's turn, if any, and return a new one to wait for."""
         self.stop(visitor)
         with self._lock:
             self._turns[visitor] = turn = uuid.uuid4().hex
         return turn
 
     def begin(self, turn: str, work: Callable[[JobProgress, Path], Any]) -> Job | None:
-        """The job of this turn; None where the visitor has stopped or left while it waited."""
+        """Make the job of this turn; None if the visitor has stopped or left while it waited."""
         with self._lock:
             if turn not in self._turns.values():
                 return None
@@ -38,14 +38,14 @@ class JobQueue:
         return job
 
     def end(self, turn: str) -> None:
-        """Stop the job of this turn if it still runs, and remove its files."""
+        """Stop the job of this turn if it still runs, and delete its files."""
         with self._lock:
             job = self._jobs.pop(turn, None)
         if job:
             job.close()
 
     def close(self, seconds: float = 20.0) -> None:
-        """End everything, and wait for the job that runs."""
+        """Cancel all turns, stop all jobs, and wait up to this many seconds for each to end."""
         with self._lock:
             jobs = list(self._jobs.values())
             self._turns.clear()
@@ -54,7 +54,7 @@ class JobQueue:
             job.join(seconds)
 
     def stop(self, visitor: str) -> None:
-        """End what the visitor waits for or has running."""
+        """Cancel the visitor's turn, and stop its job if it runs."""
         with self._lock:
             turn = self._turns.pop(visitor, None)
         if turn:

@@ -1,4 +1,4 @@
-"""What went wrong, in words that a visitor of the page understands."""
+"""Error messages in words that a visitor of the page understands."""
 
 import logging
 import re
@@ -63,10 +63,10 @@ OUT_OF_MEMORY = "The computer has run out of memory. Try a shorter or smaller vi
 
 
 def explain(error: BaseException, names: Mapping[Path, str]) -> str:
-    """One or two sentences. What was not foreseen is logged with all details, and told as that.
+    """One or two sentences about an error. An unforeseen one is logged with its traceback.
 
     Args:
-        names: the visitor's names of the files in the error's text
+        names: the visitor's name of each file that the error may mention
     """
     if isinstance(error, Refused):
         return str(error)
@@ -81,7 +81,7 @@ def explain(error: BaseException, names: Mapping[Path, str]) -> str:
 
 
 def translate(text: str, names: Mapping[Path, str]) -> str | None:
-    """A line of the pipeline for visitors; None where there is no sentence for it."""
+    """The sentence for a line of the pipeline, in which files have the visitor's names; None if there is none."""
     name = next((known for path, known in names.items() if str(path) in text), "the file")
     for pattern, sentence in SENTENCES:
         if found := re.search(pattern, text):

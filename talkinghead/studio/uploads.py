@@ -1,4 +1,4 @@
-"""What visitors give: judged by its content, size and length before it is used, and copied under a plain name."""
+"""Checks of uploads: by content, size and length, before they are used and copied under a plain name."""
 
 import shutil
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ NUMBERS = {
 
 
 class Refused(ValueError):
-    """Tells a visitor what is wrong with what they gave, and what would be right."""
+    """An upload or a request is unusable; the message tells the visitor why, and what would be accepted."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a visitor may give, and ask for."""
+    """Limits of what a visitor may upload and ask for. Raises InputError for numbers out of range."""
 
     megabytes: float | int = 50  # of a file
     megapixels: float | int = 40  # of a picture
@@ -48,7 +48,7 @@ class Limits:
 
 
 def admit_pictures(given: list[Path], folder: Path, limits: Limits) -> dict[Path, str]:
-    """Copies of the pictures, and what the visitor calls them. Raises Refused."""
+    """Copy the pictures into the folder; returns {copy: the visitor's name}. Raises Refused."""
     if not given:
         raise Refused("Give at least one portrait: drop a picture, or take one of the examples.")
     if len(given) > limits.pictures:
@@ -61,7 +61,7 @@ def admit_pictures(given: list[Path], folder: Path, limits: Limits) -> dict[Path
 
 
 def admit_video(given: Path | None, folder: Path, limits: Limits) -> dict[Path, str]:
-    """A copy of the video, and what the visitor calls it. Raises Refused."""
+    """Copy the video into the folder; returns {copy: the visitor's name}. Raises Refused."""
     if given is None:
         raise Refused("Choose a driver: drop a video of a face, or take one of the examples.")
     suffix = check_video(given, limits)
@@ -69,7 +69,7 @@ def admit_video(given: Path | None, folder: Path, limits: Limits) -> dict[Path, 
 
 
 def check_picture(path: Path, limits: Limits) -> str:
-    """The suffix that its content deserves. Raises Refused; nothing but the header is decoded."""
+    """The suffix by the picture's content. Raises Refused; only the header is decoded."""
     head = read_head(path, limits)
     suffix = find(PICTURES, head)
     if suffix is None:
@@ -88,9 +88,9 @@ def check_picture(path: Path, limits: Limits) -> str:
 
 
 def check_video(path: Path, limits: Limits) -> str:
-    """The suffix that its content deserves. Raises Refused; nothing is decoded.
+    """The suffix by the video's content. Raises Refused; no frame is decoded.
 
-    Playlists and the like, which would make FFmpeg open other files, are no videos here.
+    Playlists and scripts, which would make FFmpeg open other files, are refused.
     """
     head = read_head(path, limits)
     suffix = None if head[8:12] in NO_PICTURES else find(VIDEOS, head)
@@ -119,14 +119,14 @@ def check_video(path: Path, limits: Limits) -> str:
 
 
 def playable(path: Path) -> bool:
-    """Whether browsers play this video as it is: H.264, VP8, VP9 or AV1 in MP4 or WebM."""
+    """Whether all browsers play this file: H.264, VP8, VP9 or AV1 in MP4 or WebM."""
     with open_media(path) as container:
         context = find_video(container, path).codec_context
         return (context.codec.canonical_name, context.pix_fmt) in PLAYED and path.suffix.lower() in PLAYED_IN
 
 
 def write_preview(path: Path, preview: Path) -> Path:
-    """A small copy of a video, H.264 with its sound, which every browser plays; the video itself stays as it is."""
+    """Write a small H.264 copy with sound, at most `PREVIEW_HEIGHT` pixels high; returns its path."""
     with Video(path) as video:
         times = video.timeline
         height, width = next(video.read([0]))[1].shape[:2]
@@ -141,7 +141,7 @@ def write_preview(path: Path, preview: Path) -> Path:
 
 
 def read_head(path: Path, limits: Limits) -> bytes:
-    """The first bytes. Raises Refused where the file is too large or empty."""
+    """The first 16 bytes. Raises Refused if the file is empty or too large."""
     size = path.stat().st_size
     if size > limits.megabytes * 1e6:
         raise Refused(f"{path.name} has {size / 1e6:.0f} MB: {limits.megabytes:g} MB are the limit.")
@@ -152,5 +152,5 @@ def read_head(path: Path, limits: Limits) -> bytes:
 
 
 def find(kinds: tuple[tuple[int, bytes, str], ...], head: bytes) -> str | None:
-    """The suffix of the first kind whose bytes are at their place."""
+    """The suffix of the first kind whose signature is in the header; None if there is none."""
     return next((suffix for place, magic, suffix in kinds if head[place : place + len(magic)] == magic), None)

@@ -1,4 +1,4 @@
-"""What the page shows while it works: phases with their time left, a preview, messages. HTML out of plain values."""
+"""HTML of the panel that shows a running job: phases with their time left, a preview, messages."""
 
 import base64
 import time
@@ -38,7 +38,7 @@ STYLE = """
 
 
 def draw_message(text: str, *, wrong: bool = False) -> str:
-    """One message; `**bold**` is allowed in it. An empty one is no panel."""
+    """A panel with one message, in which `**bold**` is allowed; nothing for an empty message."""
     if not text:
         return ""
     parts = escape(text).split("**")
@@ -48,7 +48,7 @@ def draw_message(text: str, *, wrong: bool = False) -> str:
 
 
 def draw_state(state: State, notes: Sequence[str]) -> str:
-    """Phases, preview and notes."""
+    """The panel of a running job: a row per phase, the preview, and the notes."""
     now = time.monotonic()
     begun = [phase.name for phase in state.phases]
     rows = [draw_phase(phase, now, state.over) for phase in state.phases]
@@ -61,7 +61,7 @@ def draw_state(state: State, notes: Sequence[str]) -> str:
 
 
 def draw_phase(phase: Phase, now: float, over: bool) -> str:
-    """A line, and a bar below it while it goes on."""
+    """The row of a phase, with a progress bar below it while the phase runs."""
     title = TITLES.get(phase.name, phase.name.capitalize())
     if phase.end is not None or over:
         return draw_row("done", "✓", title, f"{(phase.end or now) - phase.start:.1f} s")
@@ -79,7 +79,7 @@ def draw_phase(phase: Phase, now: float, over: bool) -> str:
 
 
 def draw_row(kind: str, mark: str, title: str, right: str) -> str:
-    """Mark, title, and what stands at the right."""
+    """A row: mark, title, and the text at the right."""
     return (
         f'<div class="row {kind}"><span aria-hidden="true">{mark}</span><span>{escape(title)}</span>'
         f'<span class="time">{escape(right)}</span></div>'
@@ -87,6 +87,6 @@ def draw_row(kind: str, mark: str, title: str, right: str) -> str:
 
 
 def picture_url(picture: UInt8[np.ndarray, "H W 3"]) -> str:
-    """A JPEG in the page itself, so that no file is left; it says that it was generated."""
+    """The picture as a data URL, so that no file is written; the JPEG states that it was generated."""
     _, content = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return "data:image/jpeg;base64," + base64.b64encode(marked(content.tobytes(), OriginStatement())).decode()

@@ -1,4 +1,4 @@
-"""The one folder in which a studio keeps what visitors leave: it goes with the studio, a killed one's with the next."""
+"""The temporary folder of a studio: deleted when the studio ends; that of a killed one, when the next one starts."""
 
 import os
 import shutil
@@ -17,9 +17,10 @@ YOUNG = 60.0  # seconds in which a studio that starts may not have locked its fo
 
 @contextmanager
 def workplace(root: Path | None = None) -> Iterator[Path]:
-    """A new folder below `root` (the system's for temporary files), removed at the end. Removes those of killed ones.
+    """A new folder below `root` (default: the system's temporary folder), deleted at the end of the block.
 
-    Its lock is held by this process as long as it lives, so that the next studio knows whether anybody is there.
+    Folders of killed studios are deleted first. This process locks its folder as long as it lives, so that the next
+    studio can tell whether it is in use.
     """
     root = Path(root or tempfile.gettempdir())
     sweep(root)
@@ -33,7 +34,7 @@ def workplace(root: Path | None = None) -> Iterator[Path]:
 
 
 def sweep(root: Path) -> list[Path]:
-    """Remove folders of studios that are no more; only this user's, and no links."""
+    """Delete the folders of killed studios, only those of this user, following no links; returns their paths."""
     gone = [path for path in root.glob(f"{PREFIX}*") if is_abandoned(path)]
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
@@ -41,7 +42,7 @@ def sweep(root: Path) -> list[Path]:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """A folder of ours whose lock nobody holds."""
+    """Whether a folder is this user's and no process holds its lock."""
     try:
         about = folder.lstat()
         if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():

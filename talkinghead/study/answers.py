@@ -1,4 +1,4 @@
-"""Answers of a user study: one csv, a row per answer, whole at every moment, whoever else is answering."""
+"""The answers of a user study: one csv, a row per answer, replaced atomically; several people can answer at once."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,23 +16,23 @@ NEWER = {"seed": "-", "protocol": "-"}  # columns that older files do not have
 
 
 class Answers:
-    """The rows of one `answers.csv`; `position` is where the fake was, `answer` where it was seen, both 1, 2 or 3."""
+    """The rows of one `answers.csv`; `position` is the place of the fake, `answer` the choice, both 1, 2 or 3."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def rows(self) -> list[Row]:
-        """All rows as text; none where there is no file yet."""
+        """All rows as text; none if there is no file yet."""
         required = [name for name in COLUMNS if name not in NEWER]
         return [{**NEWER, **row} for row in read_csv(self.path, required, RENAMED)]
 
     def of(self, study: str, participant: str) -> dict[str, Row]:
-        """A participant's rows by triplet."""
+        """The rows of one participant, by triplet."""
         mine = (row for row in self.rows() if (row["study"], row["participant"]) == (study, participant))
         return {row["triplet"]: row for row in mine}
 
     def add(self, study: str, participant: str, triplet: Triplet, answer: int, seconds: float) -> bool:
-        """Write one answer under a lock; False where this participant has answered this triplet before."""
+        """Write one answer under a lock; False if this participant has already answered this triplet."""
         if answer not in (1, 2, 3):
             raise ValueError(f"answer {answer}: the pictures are 1, 2 and 3")
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,15 +36,20 @@ def make_study(
     evaluation: Path, folder: Path, methods: Sequence[str] | None = None, shots: Sequence[int] | None = None,
     data: str | None = None, per_condition: int | None = None, seed: int = 0, videos: bool = False,
 ) -> Study:  # fmt: skip
-    """Triplets from what evaluate.py has written with `keep_frames=true`, balanced over methods, T and position.
+    """Make a study from the output of evaluate.py with `keep_frames=true`, balanced over methods, T and position.
 
     Args:
-        methods: `ours/FF`, `ours/FT`, `x2face` …; None: all but copied frames
+        evaluation: output folder of evaluate.py, with results.csv and frames/
+        folder: the study, which is created
+        methods: `ours/FF`, `ours/FT`, `x2face` …; None: all but those that copy frames
         shots: T; None: all
-        data: data set and split, as in the rows; None: there is but one
-        per_condition: triplets of each method and T; None: one of each clip
-        videos: the real frames are of two other clips of the same person, whose name is what stands before the first
-            `_` in the column `clip`; else all three are of one clip
+        data: data set and split, as in the rows; None: there is only one
+        per_condition: triplets of each method and T; None: one per clip
+        videos: take the real frames from two other clips of the same person, whose name is the part of the column
+            `clip` before the first `_`; False: all three frames are from one clip
+
+    Raises:
+        ValueError: there are no such outputs, they are of several settings, or the folder already has answers.
     """
     if (folder / ANSWERS_FILE).exists():
         raise ValueError(f"{folder} has answers already: make another study in another folder")
@@ -70,7 +75,7 @@ def make_study(
 def find_conditions(
     rows: Sequence[Row], kept: FrameStore, methods: Sequence[str] | None, shots: Sequence[int] | None, data: str | None
 ) -> dict[ResultKey, list[str]]:
-    """The people of each method and T of whom there are pictures."""
+    """The clips with stored outputs, by method and T. Raises ValueError for several data sets or settings."""
     found: dict[ResultKey, list[str]] = {}
     for row in rows:
         key = key_of(row)
@@ -94,7 +99,7 @@ def find_conditions(
 def make_triplets(
     condition: ResultKey, clips: Sequence[str], count: int, seed: int, kept: FrameStore, videos: bool
 ) -> list[Triplet]:
-    """Of one method and T: each clip and each position as often as another."""
+    """The triplets of one method and T; each clip and each position of the fake occur equally often."""
     random = Random(repr((seed, condition)))
     order = islice(cycle(random.sample(clips, len(clips))), count)
     positions = [1, 2, 3] * (count // 3) + random.sample([1, 2, 3], count % 3)
@@ -114,7 +119,7 @@ def make_triplets(
 
 
 def spread(total: int, clip: str, random: Random) -> list[int]:
-    """One frame of each third of the hold-out frames, which are in order of time: no two are neighbours."""
+    """One frame from each third of the hold-out frames, in random order, so that they are far apart in time."""
     if total < 3:
         raise ValueError(f"{clip} has {total} hold-out frames, a triplet needs 3: raise frame_choice.num_targets")
     bounds = [total * part // 3 for part in range(4)]
@@ -122,12 +127,12 @@ def spread(total: int, clip: str, random: Random) -> list[int]:
 
 
 def name_in(clip: str) -> str:
-    """Who is in a clip: `id10270` of `id10270_5r0dWxy17C8_00001`."""
+    """The person in a clip: `id10270` of `id10270_5r0dWxy17C8_00001`."""
     return clip.partition("_")[0]
 
 
 def with_other_videos(clips: Sequence[str]) -> list[str]:
-    """The clips of people of whom there are at least three."""
+    """The clips of people with at least three clips. Raises ValueError if there are none."""
     count = Counter(name_in(clip) for clip in clips)
     found = [clip for clip in clips if count[name_in(clip)] >= 3]
     if not found:
@@ -136,7 +141,7 @@ def with_other_videos(clips: Sequence[str]) -> list[str]:
 
 
 def draw_triplet(triplet: Triplet, kept: FrameStore) -> bytes:
-    """One JPEG of the three pictures; it says that generated pixels are in it, and not where."""
+    """The three pictures as one JPEG, which states that it contains generated pixels, but not where."""
     fake = kept.load(triplet.key)
     real = {clip: load_strip(kept.target_path(replace(triplet.key, clip=clip))) for clip in triplet.clips}
     if real[triplet.key.clip].shape != fake.shape:
@@ -148,13 +153,13 @@ def draw_triplet(triplet: Triplet, kept: FrameStore) -> bytes:
 
 
 def enlarge(picture: UInt8[np.ndarray, "S S 3"]) -> UInt8[np.ndarray, "L L 3"]:
-    """To at least the size at which it is shown, real and fake alike: the browser must not blur one into the next."""
+    """Enlarge real and fake pictures alike to at least `SHOWN` pixels, so that the browser does not resize them."""
     factor = -(-SHOWN // len(picture))
     return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
 def encode(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """RGB as JPEG."""
+    """RGB pixels as JPEG, without chroma subsampling."""
     sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     _, content = cv2.imencode(
         ".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY, *sampling]
@@ -163,7 +168,7 @@ def encode(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
 
 def main() -> None:
-    """The command."""
+    """Make a study from the arguments on the command line, and print its name."""
     parser = argparse.ArgumentParser(prog="python -m talkinghead.study.build", description=__doc__)
     parser.add_argument("evaluation", type=Path, help="output folder of evaluate.py, with results.csv and frames/")
     parser.add_argument("study", type=Path, help="folder to write")

@@ -1,4 +1,4 @@
-"""Answers to the column USER: `python -m talkinghead.study.results STUDY/answers.csv [--into results.csv]`."""
+"""Turn answers into the column USER: `python -m talkinghead.study.results STUDY/answers.csv [--into results.csv]`."""
 
 from talkinghead.processes import interruptible, program
 
@@ -28,7 +28,7 @@ def describe(found: Mapping[ResultKey, Accuracy]) -> str:
 
 
 def read_answers(path: Path) -> list[dict[str, str]]:
-    """All answers. Raises ValueError where there are none, or those of two studies."""
+    """All answers. Raises ValueError if there are none, or if they are from several studies."""
     rows = Answers(path).rows()
     names = sorted({row["study"] for row in rows})
     if len(names) != 1:
@@ -37,7 +37,7 @@ def read_answers(path: Path) -> list[dict[str, str]]:
 
 
 def main() -> None:
-    """The command."""
+    """Print the accuracies of the answers and, with `--into`, add them to a results.csv."""
     parser = argparse.ArgumentParser(prog="python -m talkinghead.study.results", description=__doc__)
     parser.add_argument("answers", type=Path, help="answers.csv of a study")
     parser.add_argument("--into", type=Path, help="results.csv of the evaluation, or a copy of it under experiments/")

@@ -1,4 +1,4 @@
-"""Who sees which triplet next. All that counts is in answers.csv, so that a reload changes nothing."""
+"""Which participant sees which triplet next. The state is in answers.csv, so that a reload changes nothing."""
 
 import re
 import secrets
@@ -16,7 +16,7 @@ MAX_CLOCKS = 10_000  # of participants who look at a triplet; the oldest are for
 
 
 class Trial(NamedTuple):
-    """What a participant has before them: triplet `number` of `total`; no triplet when all are answered."""
+    """What a participant sees: triplet `number` of `total`; `triplet` is None when all are answered."""
 
     number: int
     total: int
@@ -25,11 +25,11 @@ class Trial(NamedTuple):
 
 @final
 class Session:
-    """A study that several participants take at once, each from a browser of their own.
+    """A study that several participants take at once, each in their own browser.
 
     Args:
-        per_participant: triplets that each is shown
-        clock: seconds
+        per_participant: triplets shown to each participant, at most as many as there are
+        clock: returns the time, seconds
     """
 
     def __init__(self, study: Study, per_participant: int = 30, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,15 +41,15 @@ class Session:
         self._shown: OrderedDict[tuple[str, str], float] = OrderedDict()  # participant, triplet -> when first
 
     def begin(self) -> str:
-        """A new participant: a random number, and nothing about who it is."""
+        """A new participant: a random number that says nothing about the person."""
         return secrets.token_hex(8)
 
     def knows(self, participant: object) -> bool:
-        """Whether it is a number that `begin` may have given out: it comes back from a browser."""
+        """Whether a value from a browser has the form of a number from `begin`."""
         return isinstance(participant, str) and re.fullmatch("[0-9a-f]{16}", participant) is not None
 
     def show(self, participant: str) -> Trial:
-        """The first triplet without an answer. Its time runs from when it was first shown, reloads included."""
+        """The first triplet without an answer. Its time runs from when it was first shown, across reloads."""
         turn = self._turn(participant)
         if turn.triplet is not None:
             with self._lock:
@@ -59,9 +59,9 @@ class Session:
         return turn
 
     def answer(self, participant: str, number: int, choice: int) -> bool:
-        """Take an answer to triplet `number`; False where that is not the one before the participant.
+        """Store the answer to triplet `number`; False if that is not the triplet that the participant sees.
 
-        So a second press of a key, and a second window, do not answer what was not seen.
+        So a key that is pressed twice, or a second window, cannot answer a triplet that was not shown.
         """
         turn = self._turn(participant)
         if turn.triplet is None or number != turn.number or choice not in (1, 2, 3):
@@ -74,7 +74,7 @@ class Session:
         return self.answers.add(self.study.name, participant, turn.triplet, choice, now - began)
 
     def rows(self, participant: str) -> list[Row]:
-        """What a participant has answered."""
+        """The answers of a participant."""
         return list(self.answers.of(self.study.name, participant).values())
 
     def _turn(self, participant: str) -> Trial:

@@ -1,4 +1,4 @@
-"""The user study (arXiv 1905.08233, Sec. 4, column USER): of three pictures of one person one is synthesised; which?
+"""The user study (arXiv 1905.08233, Sec. 4, column USER): three pictures of one person, one of them synthesised: which?
 
 A study is a folder: `triplets.json`, which says where the fakes are, and `pictures/<id>.jpg`, the three pictures of a
 triplet side by side in one file, so that neither format, size nor name of a file tells the fake.
@@ -23,14 +23,14 @@ ANSWERS_FILE = "answers.csv"
 
 @dataclass(frozen=True)
 class Triplet:
-    """Three hold-out frames of one person, one of them reproduced.
+    """Three hold-out frames of one person, one of them replaced by a method's output.
 
     Attributes:
-        id: of the picture; tells nothing
+        id: name of the picture; does not reveal the fake
         key: the row of the evaluation that the fake belongs to
-        clips: whose hold-out frames these are (column `clip`), in the order they are shown
-        frames: which of them
-        position: 1, 2 or 3: the fake
+        clips: the clip of each frame (column `clip`), in the order shown
+        frames: the number of each frame among the clip's hold-out frames
+        position: place of the fake: 1, 2 or 3
     """
 
     id: str
@@ -42,20 +42,20 @@ class Triplet:
 
 @dataclass(frozen=True)
 class Study:
-    """Triplets to show; `name` stands in each answer and differs where the triplets do."""
+    """The triplets of a study; `name` is stored with each answer, and depends on all triplets and pictures."""
 
     name: str
     folder: Path
     triplets: tuple[Triplet, ...]
 
     def picture(self, triplet: Triplet) -> Path:
-        """JPEG, three square pictures side by side."""
+        """Path of the JPEG with the three square pictures side by side."""
         return self.folder / "pictures" / f"{as_path_part(str(triplet.id))}.jpg"
 
     def choose(self, participant: str, count: int) -> list[Triplet]:
-        """What a participant sees, in order: each condition as often, each person as rarely as can be.
+        """The triplets of a participant, in order: each condition equally often, each person as rarely as possible.
 
-        The same for the same participant: one who comes back goes on with it.
+        It depends only on the participant, so one who comes back continues.
         """
         random = Random(repr((self.name, participant)))
         conditions: dict[ResultKey, list[Triplet]] = {}
@@ -73,7 +73,7 @@ class Study:
 
 
 def save_study(study: Study, pictures: Mapping[str, bytes]) -> None:
-    """Write the pictures, then the list: a folder with a list is whole."""
+    """Write the pictures, then the list of triplets: a folder with a list is complete."""
     for triplet in study.triplets:
         write_atomic(study.picture(triplet), pictures[triplet.id])
     content = {"name": study.name, "triplets": [asdict(triplet) for triplet in study.triplets]}
@@ -81,7 +81,7 @@ def save_study(study: Study, pictures: Mapping[str, bytes]) -> None:
 
 
 def load_study(folder: Path | str) -> Study:
-    """Read a study's folder. Raises ValueError or FileNotFoundError with what to do about it."""
+    """Read a study's folder. Raises ValueError or FileNotFoundError that say what to do."""
     path = Path(folder) / TRIPLETS_FILE
     if not path.is_file():
         raise FileNotFoundError(
@@ -106,7 +106,7 @@ def load_study(folder: Path | str) -> Study:
 
 
 def find_mistake(study: Study) -> str | None:
-    """What a list of triplets says that no study says."""
+    """What is wrong with a list of triplets from a file; None: nothing."""
     for triplet in study.triplets:
         words = [study.name, triplet.id, *triplet.clips, *(v for k, v in asdict(triplet.key).items() if k != "T")]
         numbers = [triplet.key.T, *triplet.frames, triplet.position]
@@ -119,6 +119,6 @@ def find_mistake(study: Study) -> str | None:
 
 
 def name_of(folder: Path, triplets: Sequence[Triplet], pictures: Mapping[str, bytes]) -> str:
-    """`<folder>-<8 digits>` of everything that is in the study."""
+    """`<folder>-<8 hexadecimal digits>`, a hash of all triplets and pictures."""
     content = [(repr(triplet), hashlib.sha256(pictures[triplet.id]).hexdigest()) for triplet in triplets]
     return f"{folder.resolve().name}-{hashlib.sha256(repr(content).encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""USER (arXiv 1905.08233, Sec. 4): how often people find the fake among three pictures; 1/3 is chance, and the best."""
+"""USER (arXiv 1905.08233, Sec. 4): how often people find the fake among three pictures; 1/3 is chance, and ideal."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
@@ -14,7 +14,7 @@ NEWER = ("seed", "protocol")  # columns that older rows and answers do not have
 
 
 class Accuracy(NamedTuple):
-    """A share of answers with Wilson's 95 % interval."""
+    """Correct answers out of all, and Wilson's 95 % interval of their share, in [0, 1]."""
 
     correct: int
     answers: int
@@ -35,12 +35,12 @@ def key_of(row: Row) -> ResultKey:
 
 
 def condition_of(key: ResultKey) -> ResultKey:
-    """The key of all people together: what an accuracy is measured of."""
+    """The key of all people together, for which accuracies are computed."""
     return replace(key, clip=ALL_CLIPS)
 
 
 def accuracy(answers: Iterable[Row]) -> dict[ResultKey, Accuracy]:
-    """Of each method and T, over all people and participants; in the order of method, variant and T."""
+    """The accuracy of each method and T, over all people and participants; sorted by method, variant and T."""
     found: dict[ResultKey, Accuracy] = {}
     for row in answers:
         key = condition_of(key_of(row))
@@ -50,9 +50,12 @@ def accuracy(answers: Iterable[Row]) -> dict[ResultKey, Accuracy]:
 
 
 def fill(results: Results, found: Mapping[ResultKey, Accuracy]) -> None:
-    """Put the accuracies into the rows of clip `*`: columns user, user_low, user_high, user_answers.
+    """Write the accuracies into the rows of clip `*`: columns user, user_low, user_high, user_answers.
 
-    What else is in these rows stays. Raises ValueError, before anything is written, for a method that has no rows.
+    Other columns keep their values.
+
+    Raises:
+        ValueError: `results` has no rows of a method that was asked about; then nothing is written.
     """
     unknown = [key for key in found if not results.of(key)]
     if unknown:

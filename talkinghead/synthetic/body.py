@@ -36,7 +36,7 @@ BODY, LEFT_EYE, RIGHT_EYE, UPPER_TEETH, LOWER_TEETH, TONGUE = range(len(GROUPS))
 
 @dataclass(frozen=True)
 class Body:
-    """Shapes of every possible person; all vertex arrays share one order.
+    """The shapes from which all people are made; all vertex arrays have the same order.
 
     Attributes:
         macro: gender x age (young, old) x muscle x weight

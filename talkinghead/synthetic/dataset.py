@@ -128,13 +128,13 @@ class SyntheticDataset:
         """Raises ValueError when `directory` holds a data set of other parameters.
 
         Args:
-            splits: that will be looked at: how many people and frames the others have does not matter; None: all
+            splits: those that will be used; the numbers of people and frames of others are not compared. None: all
         """
         self._is_complete(directory, splits)
 
     @property
     def parameters(self) -> dict:
-        """All that the pictures depend on."""
+        """All parameters on which the pictures depend."""
         return {
             "people": self.people, "clips_per_person": self.clips_per_person, "cross_clips": self.cross_clips,
             "frames": self.frames, "people_per_shard": self.people_per_shard, "image_size": self.plan.image_size,
@@ -230,7 +230,7 @@ class SyntheticDataset:
 
 
 def of_splits(parameters: dict, splits: Sequence[str] | None) -> dict:
-    """Those on which the pictures of these splits depend; None: all."""
+    """The parameters on which the pictures of these splits depend; None: all parameters."""
     if splits is None:
         return parameters
     chosen = {name: value for name, value in parameters.items() if name not in ("people_per_shard", "cross_clips")}
@@ -259,7 +259,7 @@ def render_shard(directory: Path, file: str, clips: list[ClipPlan], plan: Render
 
 
 def render_clip(clip: ClipPlan, plan: RenderPlan) -> Clip:
-    """Draw one clip."""
+    """Render one clip: frames as JPEG, landmarks in pixels, and a description of person and motion."""
     head = _head(person_seed(plan.seed, clip.split, clip.person), plan.image_size, plan.looks)
     mover = person_seed(plan.seed, clip.split, clip.mover)
     names = head.body.action_names.tolist()
@@ -288,7 +288,7 @@ def render_clip(clip: ClipPlan, plan: RenderPlan) -> Clip:
 
 
 def person_seed(seed: int, split: str, number: int) -> int:
-    """Everybody's own seed; test and cross share their people."""
+    """The seed of one person; splits test and cross show the same people."""
     return seed * 1_000_000 + FIRST_PERSON[split] + number
 
 
@@ -313,7 +313,7 @@ def _one_thread() -> None:
 
 
 def _existing(directory: Path, file: str) -> ShardEntry | None:
-    """The entry of a shard that an interrupted render has left; None where there is none, or it was damaged since."""
+    """The entry of a shard that an interrupted run has written; None if it is missing or damaged."""
     path = directory / file
     if not path.is_file():
         return None

@@ -28,7 +28,7 @@ class Glasses:
 
 @dataclass(frozen=True)
 class Extras:
-    """Of one person, beside `Person`; empty words: none."""
+    """What a person wears, and details of the skin; empty words: nothing of the kind."""
 
     glasses: Glasses | None
     hat: str
@@ -43,7 +43,7 @@ class Extras:
 
 
 def make_extras(person: Person) -> Extras:
-    """The extras of a person, for a share of all people each."""
+    """Draw the extras of a person; only a share of all people has each."""
     rng = np.random.default_rng([person.seed, 11])
     woman = person.female > 0.5
     hat = str(rng.choice(HATS, p=[0.26, 0.26, 0.2, 0.14, 0.14])) if rng.uniform() < 0.2 else ""

@@ -35,7 +35,7 @@ EXPRESSIONS: tuple[dict[str, float], ...] = (
 
 @dataclass(frozen=True)
 class Motion:
-    """Frames of movement, for any head.
+    """A motion of F frames, which any head can perform.
 
     Attributes:
         pose: degrees of yaw (positive: towards the picture's right), pitch (positive: up), roll (positive: clockwise)
@@ -159,7 +159,7 @@ def _blinks(
 
 
 def widen(motion: Motion, seed: int, action_names: list[str], speaking: bool = False) -> Motion:
-    """The same frames, a share of them taken to extremes: mouths wide open, closed lids, hard turns, looks aside.
+    """A copy of the motion with a share of its frames made extreme: open mouths, closed lids, large turns.
 
     For training pairs whose two frames differ in what they show; not for movement over time.
 

@@ -30,7 +30,7 @@ class Personality:
 
 @dataclass(frozen=True)
 class Person:
-    """All that does not change between a person's frames, but for the light and room of a clip."""
+    """All properties of a person that do not change between frames; a clip's light and room are not among them."""
 
     seed: int
     female: float  # 0 male ... 1 female
@@ -61,7 +61,7 @@ class Person:
 
 
 def make_person(seed: int, body: Body) -> Person:
-    """The person number `seed`."""
+    """Draw all properties of the person with this seed; equal seeds give equal people."""
     rng = np.random.default_rng([seed, 1])
     female = float(np.clip(rng.choice([0.08, 0.92]) + rng.normal(0, 0.08), 0, 1))
     age = float(rng.beta(1.0, 1.6))

@@ -20,7 +20,7 @@ DEPTH_STEPS = wp.constant(67108864.0)
 
 
 def start() -> None:
-    """Load warp's native part without its word to standard error, on every machine without CUDA, that there is none."""
+    """Load warp's native library, without its message on standard error that there is no CUDA."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

@@ -13,7 +13,7 @@ from talkinghead.synthetic import raster, shading
 
 @dataclass(frozen=True)
 class Surface:
-    """What does not move of one person: the mesh's faces and everything painted on it.
+    """The parts of a person that do not move: the mesh's faces, and all that is painted on them.
 
     kinds      per face: raster.SKIN, EYE, TEETH, TONGUE, HAIR, CLOTH or GLOSSY
     texcoords  in [0, 1], u wraps around the head
@@ -100,7 +100,7 @@ class Renderer:
         background: Float[np.ndarray, "H W 3"],
         colours: Colours,
     ) -> UInt8[np.ndarray, "F S S 3"]:
-        """Frames of one clip."""
+        """Draw the frames of one clip: uint8 RGB, `size` pixels square."""
         with wp.ScopedDevice(self.device):
             geometry = _upload(surface)
             still: Any = wp.array(cv2.resize(background, (self.size * self.supersampling,) * 2), dtype=wp.vec3)

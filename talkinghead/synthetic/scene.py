@@ -232,7 +232,7 @@ def _dress(person: Person, body: Body, neutral: np.ndarray, speaking: bool) -> n
 
 
 def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: np.ndarray) -> Float[np.ndarray, "V 3"]:
-    """Area-weighted unit normals."""
+    """Unit normals of the vertices: means of the adjacent faces' normals, weighted by area."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     face = np.cross(b - a, c - a)
     normals = np.zeros_like(vertices)

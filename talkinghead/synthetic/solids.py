@@ -71,7 +71,7 @@ def ellipsoid(
     centre: Float[np.ndarray, "3"], radii: Float[np.ndarray, "3"], colour: Float[np.ndarray, "3"], kind: int,
     rows: int = 9, columns: int = 14,
 ) -> Solid:  # fmt: skip
-    """With its poles along z."""
+    """An ellipsoid with its poles along z; `centre` and `radii` in metres."""
     height = np.linspace(-np.pi / 2, np.pi / 2, rows)[:, None]
     around = np.linspace(0, 2 * np.pi, columns, endpoint=False)[None]
     sphere = np.stack([np.cos(height) * np.cos(around), np.cos(height) * np.sin(around),
@@ -80,7 +80,7 @@ def ellipsoid(
 
 
 def together(solids: list[Solid]) -> list[Solid]:
-    """One solid per kind."""
+    """Merge the solids of each kind into one."""
     merged = []
     for kind in dict.fromkeys(one.kind for one in solids):
         parts = [one for one in solids if one.kind == kind]

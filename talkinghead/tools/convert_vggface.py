@@ -163,7 +163,7 @@ def parse_torch7(content: bytes) -> Iterator[np.ndarray]:
 
 
 def module_parameters(module: Any) -> Iterator[np.ndarray]:
-    """Depth first through nn.Sequential."""
+    """Weight and bias of a module and of its children, depth first."""
     if isinstance(module.get("weight"), np.ndarray):
         yield module["weight"]
         yield module["bias"]

@@ -146,7 +146,7 @@ class AudioTrack:
             self._waiting = next(self._packets, None)
 
     def finish(self) -> None:
-        """Flush the encoder."""
+        """Flush the encoder, after the last call of `until`."""
         if self._encoder is not None:
             for frame in self._encoder.resample(None):
                 self._output.mux(self._stream.encode(frame))

@@ -77,7 +77,7 @@ def config(files: Path, *overrides: str) -> DictConfig:
     given = [
         f"source={files / PORTRAIT}",
         f"driving={files / 'clip.mp4'}",
-        f"model={files / 'last.ckpt'}",
+        f"checkpoint={files / 'last.ckpt'}",
         "provenance=metadata",  # the default makes a certificate in the user's folder
         *([] if any(override.startswith("method=") for override in overrides) else ["method=ff"]),  # the quick one
     ]
@@ -121,7 +121,7 @@ def test_a_fine_tuned_person_is_kept_and_driven_without_checkpoint_or_source(fil
     assert about["config"]["finetune"]["lr_generator"] > 0, "the number that was measured, not null"
     assert "68 points" in about["landmarks"]
     again = animate.run(
-        config(files, f"output={tmp_path}/b.mp4", f"model={tmp_path}/her.safetensors", "source=null", *options)
+        config(files, f"output={tmp_path}/b.mp4", f"checkpoint={tmp_path}/her.safetensors", "source=null", *options)
     )
     np.testing.assert_allclose(frames(again), frames(learned), atol=2)
     feed_forward = animate.run(config(files, f"output={tmp_path}/c.mp4", *options))
@@ -141,7 +141,7 @@ def test_no_steps_are_no_fine_tuning(files: Path) -> None:
 def model_of(cfg: DictConfig) -> tuple[Any, int]:
     """The model of a config, and the steps of fine-tuning that it asks for."""
     names = cfg.files
-    given = check_files([names.source], names.driving, names.model, names.output, Path(cfg.paths.outputs_dir))
+    given = check_files([names.source], names.driving, names.checkpoint, names.output, Path(cfg.paths.outputs_dir))
     model = animate.loaded(cfg, given, Phases())
     return model, animate.steps_of(cfg, model)
 
@@ -169,7 +169,7 @@ def test_fine_tuning_takes_as_many_steps_as_asked(files: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model=/nowhere/last.ckpt", "there is no such file"),
+        ("checkpoint=/nowhere/last.ckpt", "there is no such file"),
         ("source=null", "source=FILE is needed"),
         ("source=/nowhere/portrait.jpg", "/nowhere/portrait.jpg: there is no such file"),
         ("driving=null", "driving=FILE is needed"),

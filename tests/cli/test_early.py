@@ -84,7 +84,7 @@ def test_commands_in_the_heads_of_conf_compose(monkeypatch: pytest.MonkeyPatch) 
                 words = line.split("#")[1].split()
                 given = [word for word in words if "=" in word or word == "-m"]
                 files = (
-                    ("source", "driving", "output", "model", "save_person", "study")
+                    ("source", "driving", "output", "checkpoint", "save_person", "study")
                     if name in ("animate", "studio")
                     else ()
                 )

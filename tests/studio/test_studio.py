@@ -390,13 +390,13 @@ def test_the_command_loads_what_ships_and_says_what_it_is(tmp_path: Path) -> Non
         assert check_picture(path, animator.limits) == ".jpg"
     for path in examples["drivers"].values():
         assert check_video(path, animator.limits) == ".mp4"
-    assert "never" not in entry.about_model(configured(tmp_path, f"model={SHIPPED}"), animator)
+    assert "never" not in entry.about_model(configured(tmp_path, f"checkpoint={SHIPPED}"), animator)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model=/nowhere/my model.ckpt"], r"model=/nowhere/my model\.ckpt: there is no such checkpoint"),
+        (["checkpoint=/nowhere/my model.ckpt"], r"checkpoint=/nowhere/my model\.ckpt: there is no such checkpoint"),
         (["limits.seconds=0"], r"limits\.seconds=0: a number from 0\.01"),
         (["study=/nowhere/study"], "/nowhere/study is no study"),
         (["settings.precision=fp8"], "precision=fp8: choose"),

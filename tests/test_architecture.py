@@ -83,7 +83,7 @@ def test_files_say_what_they_are_and_stay_short(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_functions_stay_short(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[ast.get_docstring(node) is not None :] or node.body
             lines = (body[-1].end_lineno or 0) - body[0].lineno + 1
             assert lines <= 35, f"{path}: {node.name} has {lines} lines: which of its ideas has a name of its own?"

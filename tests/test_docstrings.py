@@ -8,16 +8,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "talkinghead"
 ENTRY = re.compile(r"^    (\S[^:]*): ", re.M)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def section(node: ast.FunctionDef | ast.ClassDef, title: str) -> list[str]:
+def section(node: Function | ast.ClassDef, title: str) -> list[str]:
     """The names that a section of the docstring lists."""
     text = ast.get_docstring(node) or ""
     match = re.search(rf"^{title}:\n((?:    .*\n?|\n(?=    ))+)", text, re.M)
     return ENTRY.findall(match[1]) if match else []
 
 
-def parameters(function: ast.FunctionDef) -> set[str]:
+def parameters(function: Function) -> set[str]:
     given = function.args
     return {one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg) if one}
 
@@ -34,7 +35,7 @@ def fields(node: ast.ClassDef) -> set[str]:
         for name in one.targets
         if isinstance(name, ast.Name)
     }
-    properties = {one.name for one in node.body if isinstance(one, ast.FunctionDef)}
+    properties = {one.name for one in node.body if isinstance(one, Function)}
     own = {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)}
     return annotated | plain | properties | own
 
@@ -42,7 +43,7 @@ def fields(node: ast.ClassDef) -> set[str]:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_what_is_listed_is_there(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, Function):
             assert set(section(node, "Args")) <= parameters(node), node.name
         elif isinstance(node, ast.ClassDef):
             makers = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]

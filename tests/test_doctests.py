@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NEEDS = {"talkinghead/api.py": "dlib"}  # examples that find faces: seconds, and an extra
-DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def examples(path: Path) -> Iterator[tuple[str, int, str]]:
@@ -45,5 +45,6 @@ def test_examples_are_found() -> None:
     count = sum(len(parser.get_examples(text)) for path in FILES for _, _, text in examples(path))
     assert count >= 100
     teaching = {"losses", "metrics/suite", "metrics/landmarks", "metrics/motion", "metrics/frechet", "models/fsth"}
+    teaching |= {"metrics/perceptual", "metrics/features", "metrics/lpips"}
     teaching |= {"reporting/intervals", "faces/landmark_image", "evaluation/frame_choice", "data/sampling", "api"}
     assert {f"talkinghead/{name}.py" for name in teaching} <= set(NAMES)

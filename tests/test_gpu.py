@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from talkinghead.callbacks.ema import EMA
 from talkinghead.callbacks.guard import CollapseGuard
@@ -25,12 +23,14 @@ from talkinghead.models.pix2pixhd import GlobalGenerator, MultiScaleDiscriminato
 from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.models.x2face import DrivingNetwork, EmbeddingNetwork
 from talkinghead.types import Episode, Frames
+from tests.helpers.learning import episode_of, fit, snapshot
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 SIZE, CHANNELS, N = 64, (16, 32, 64), 64
+ON_GPU = {"accelerator": "gpu", "devices": 1}
 WEIGHTS = {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "mch": 1.0, "parts": 1.0, "close_ups": 1.0}
 
 
@@ -45,12 +45,7 @@ def frames(*count: int) -> Frames:
 
 
 def episode(batch: int = 4, shots: int = 3) -> Episode:
-    source, target = frames(batch, shots), frames(batch)
-    keys = [f"clip{n}" for n in range(batch)]
-    return Episode(
-        source.images, source.landmarks, target.images, target.landmarks, source.points, target.points,
-        torch.arange(batch), keys,
-    )  # fmt: skip
+    return episode_of(frames(batch, shots), frames(batch))
 
 
 def generator(kind: str) -> Generator | WarpGuidedGenerator:
@@ -72,16 +67,6 @@ def meta_learner(kind: str) -> MetaLearner:
     )  # fmt: skip
 
 
-def fit(learner: L.LightningModule, precision: str, folder: Path, validate: bool = True) -> L.Trainer:
-    trainer = L.Trainer(
-        accelerator="gpu", devices=1, precision=precision, max_epochs=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[EMA(0.9), CollapseGuard(folder)],
-    )  # fmt: skip
-    episodes = DataLoader([episode() for _ in range(3)], batch_size=None)
-    trainer.fit(learner, episodes, DataLoader([episode(1)], batch_size=None) if validate else None)
-    return trainer
-
-
 def moved(module: nn.Module, before: dict[str, Tensor]) -> bool:
     """Whether all is finite, and something changed."""
     after = module.state_dict()
@@ -89,16 +74,13 @@ def moved(module: nn.Module, before: dict[str, Tensor]) -> bool:
     return any(not torch.equal(value.cpu(), before[name]) for name, value in after.items())
 
 
-def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone().cpu() for name, value in module.state_dict().items()}
-
-
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("kind", ["fsth", "warp_guided"])
 def test_meta_learning(kind: str, precision: str, tmp_path: Path) -> None:
     learner = meta_learner(kind)
     before = {name: snapshot(getattr(learner, name)) for name in ("embedder", "generator", "discriminator")}
-    trainer = fit(learner, precision, tmp_path)
+    parts = [EMA(0.9), CollapseGuard(tmp_path)]
+    trainer = fit(learner, [episode() for _ in range(3)], [episode(1)], callbacks=parts, **ON_GPU, precision=precision)
     assert all(moved(getattr(learner, name), weights) for name, weights in before.items())
     assert trainer.callback_metrics["val/T=1/ssim"].isfinite()
 
@@ -116,7 +98,7 @@ def test_fine_tuning_and_feed_forward(autocast: bool) -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_baselines(precision: str, tmp_path: Path) -> None:
+def test_baselines(precision: str) -> None:
     x2face = X2FaceLearner(
         EmbeddingNetwork(SIZE, (8, 16, 16, 16, 16, 16)),
         DrivingNetwork(SIZE, (8, 16, 16, 16, 16, 4)),
@@ -125,11 +107,7 @@ def test_baselines(precision: str, tmp_path: Path) -> None:
     pix2pixhd = Pix2PixHDLearner(GlobalGenerator(8, 2, 1), MultiScaleDiscriminator(2, 8, 2), content(), WEIGHTS)
     for learner in (x2face, pix2pixhd):
         before = snapshot(learner)
-        trainer = L.Trainer(
-            accelerator="gpu", devices=1, precision=precision, max_epochs=1, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
-        trainer.fit(learner, DataLoader([episode() for _ in range(2)], batch_size=None))
+        fit(learner, [episode() for _ in range(2)], **ON_GPU, precision=precision)
         assert moved(learner, before)
 
 

@@ -1,7 +1,6 @@
 """Twenty kills of the real commands, at seeded moments of what they write; the same command goes on each time."""
 
 import hashlib
-import os
 import random
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from tests.cli.test_animate import GREEN_DETECTOR, LOSS, MODEL
 from tests.cli.test_train import TINY, assert_bit_equal
 from tests.helpers.data_sets import make_clip, write_data_set
 from tests.helpers.preparation_videos import green_frame, write_clip
+from tests.helpers.scripts import environment
 
 ROOT = Path(__file__).parents[1]
 EVALUATION = [
@@ -35,7 +35,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/fd").exi
 
 
 def run(folder: Path, names: str, moment: int, how: int, *command: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     arguments = [
         sys.executable,
         "-m",
@@ -47,7 +46,7 @@ def run(folder: Path, names: str, moment: int, how: int, *command: str) -> subpr
         *command,
     ]
     return subprocess.run(
-        arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
+        arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=600
     )
 
 

@@ -1,8 +1,5 @@
 """`train.py experiment=meta_shipped` is the one command that makes the model that ships: renders, trains, writes it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from talkinghead.learners.export import PARTS
 from talkinghead.models.trusted import inside
 from talkinghead.models.warp_guided import WarpGuidedGenerator
 from talkinghead.reenactment.inputs import MODELS
+from tests.helpers.scripts import finish, start
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -30,18 +28,9 @@ SMALL = [
 
 @pytest.mark.slow
 def test_one_command_renders_trains_and_writes_the_small_checkpoint(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        *SMALL,
-        f"paths.root_dir={tmp_path}",
-        f"hydra.run.dir={tmp_path}",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    told = finish(start("train.py", *SMALL, f"paths.root_dir={tmp_path}", f"hydra.run.dir={tmp_path}"))
     small = tmp_path / "checkpoints/warp_256.ckpt"
-    assert "warp_256.ckpt" in done.stdout
+    assert "warp_256.ckpt" in told
     assert torch.load(small, weights_only=True).keys() == PARTS
     assert small.stat().st_size < 20e6
     assert image_size_of(str(small)) == 64

@@ -15,7 +15,15 @@ _logger = logging.getLogger(__name__)
 
 
 class PooledFeatures(nn.Module):
-    """The mean over the pixels of a backbone's deepest activation. Images in [-1, 1]."""
+    """The mean over the pixels of a backbone's deepest activation. Images in [-1, 1].
+
+    >>> import torch
+    >>> from talkinghead.models.backbones import Pixels  # one activation: the image itself
+    >>> x = torch.zeros(1, 3, 2, 2)
+    >>> x[:, 0, 0] = 1  # the upper half is red
+    >>> PooledFeatures(Pixels())(x)
+    tensor([[0.5000, 0.0000, 0.0000]])
+    """
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()

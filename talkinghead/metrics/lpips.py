@@ -36,13 +36,24 @@ class LPIPS(nn.Module):
 
 
 def check_trunk(trunk: str) -> None:
-    """Raise ValueError for a trunk that LPIPS has no linear layers for here."""
+    """Raise ValueError for a trunk that LPIPS has no linear layers for here.
+
+    >>> check_trunk("resnet")
+    Traceback (most recent call last):
+    ValueError: LPIPS has no trunk 'resnet': take one of alex, vgg
+    """
     if trunk not in TRUNKS:
         raise ValueError(f"LPIPS has no trunk {trunk!r}: take one of {', '.join(TRUNKS)}")
 
 
 def load_trunk(trunk: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Copy `features.<n>.*` of a torchvision classifier into the slices of the trunk, which keep the numbers <n>."""
+    """Copy `features.<n>.*` of a torchvision classifier into the slices of the trunk, which keep the numbers <n>.
+
+    >>> trunk = nn.ModuleDict({"slice2": nn.ModuleDict({"3": nn.Conv2d(1, 1, 1, bias=False)})})
+    >>> load_trunk(trunk, {"features.3.weight": torch.full((1, 1, 1, 1), 7.0)}, "alexnet.pth")
+    >>> trunk.state_dict()["slice2.3.weight"].item()
+    7.0
+    """
     for name, parameter in trunk.named_parameters():
         source = f"features.{name.split('.', 1)[1]}"
         if source not in state or state[source].shape != parameter.shape:

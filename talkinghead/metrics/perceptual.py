@@ -17,6 +17,12 @@ class PerceptualDistance(nn.Module):
 
     This is LPIPS (arXiv 1801.03924, Sec. 3) without its learned weights, hence its name; 0 where the images agree, at
     most 2 where no activation is negative. `backbone` maps images in [-1, 1] to activations, shallow to deep.
+
+    >>> from talkinghead.models.backbones import Pixels  # one activation: the image itself
+    >>> red, dark_red, yellow = torch.tensor([[1.0, 0, 0], [0.5, 0, 0], [1, 1, 0]]).view(3, 1, 3, 1, 1)
+    >>> distance = PerceptualDistance(Pixels())
+    >>> distance(red, dark_red), distance(red, yellow)  # only directions count; 2 - 2 cos(45 degrees)
+    (tensor([0.]), tensor([0.5858]))
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -31,7 +37,11 @@ class PerceptualDistance(nn.Module):
 
 
 def unit(activation: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-    """Divide the channel vector of each pixel by its length."""
+    """Divide the channel vector of each pixel by its length.
+
+    >>> unit(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)).flatten()
+    tensor([0.6000, 0.8000])
+    """
     activation = activation.float()
     return activation / (activation.square().sum(dim=1, keepdim=True).sqrt() + EPS)
 

@@ -66,7 +66,7 @@ class SkinMap:
         return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), soft * self.size / 512)
 
     def noise(self, across: Number, down: Number) -> Float[np.ndarray, "H W"]:
-        """Smooth noise of unit variance; grain in texels of a 512 map."""
+        """Smooth noise of about unit variance, 2 where a grain is one texel; grain in texels of a 512 map."""
         scale = self.size / 512
         small = (max(4, int(self.size / (across * scale))), max(4, int(self.size / (down * scale))))
         grain = self.rng.normal(0, 1, (small[1], small[0])).astype(np.float32)

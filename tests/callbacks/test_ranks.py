@@ -13,8 +13,6 @@ from unittest.mock import Mock
 import pytest
 import pytorch_lightning as L
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from pytorch_lightning.strategies import DDPStrategy
@@ -25,6 +23,7 @@ from talkinghead.callbacks.best_checkpoint import BestCheckpoint
 from talkinghead.callbacks.ema import EMA
 from talkinghead.callbacks.last_checkpoint import LastCheckpoint
 from talkinghead.callbacks.ranks import RankLost, gradients_as, ranks_answer, time_limit
+from tests.helpers.ranks import on_two_ranks
 from tests.helpers.tiny_learner import STEPS, TinyLearner
 
 ROOT = Path(__file__).parents[2]
@@ -145,19 +144,16 @@ def test_gradients_are_sent_as_the_config_says() -> None:
         gradients_as("int8")
 
 
-def _sends_in_bf16(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def gradient_sent_in_bf16(rank: int) -> torch.Tensor:
     torch.manual_seed(0)
     model = nn.parallel.DistributedDataParallel(nn.Linear(3, 2))
     model.register_comm_hook(None, gradients_as("bf16"))
     model(torch.full((1, 3), 0.1 * (1 + rank))).sum().backward()
-    torch.save(model.module.weight.grad, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return model.module.weight.grad
 
 
 def test_the_hook_averages_in_bf16(tmp_path: Path) -> None:
-    mp.spawn(_sends_in_bf16, args=(str(tmp_path),), nprocs=2)
-    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    one, other = on_two_ranks(gradient_sent_in_bf16, tmp_path)
     assert torch.equal(one, other)
     assert torch.allclose(one, torch.tensor(0.15), rtol=1 / 128)
     assert torch.equal(one, one.bfloat16().float())

@@ -22,8 +22,9 @@ from talkinghead.cli.loggers import build_loggers, closing
 from talkinghead.learners.checkpoints import git_commit
 from tests.cli.test_evaluate import TINY, configure
 from tests.cli.test_train import TINY as TRAINING
-from tests.cli.test_train import data_set, finish, start  # noqa: F401, a fixture
+from tests.cli.test_train import data_set, train_on  # noqa: F401, a fixture
 from tests.helpers.data_sets import make_clip, write_data_set
+from tests.helpers.scripts import finish
 from tests.helpers.wandb_run import go_offline, read_runs
 
 ROOT = Path(__file__).parents[2]
@@ -203,7 +204,7 @@ def test_a_sweep_and_a_second_start_offline(
     assert kept == dict.fromkeys(("best", "last"), f"model-{first.run.run_id}")
 
     for epochs in (1, 2):
-        finish(start(data_set, "run", *wandb, f"trainer.max_epochs={epochs}", "ckpt_path=auto"))
+        finish(train_on(data_set, "run", *wandb, f"trainer.max_epochs={epochs}", "ckpt_path=auto"))
     before, after = read_runs(tmp_path / "run")
     assert before.run.run_id == after.run.run_id
     assert [step for step, _ in after.steps("val/T=8/ssim", "val/step")] == [8], "epoch 2 alone"

@@ -21,6 +21,7 @@ from talkinghead.cli import train
 from talkinghead.reenactment.inputs import MODELS
 from talkinghead.synthetic.dataset import SyntheticDataset
 from tests.helpers.data_sets import make_clip, write_data_set
+from tests.helpers.scripts import finish, start
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))
@@ -99,19 +100,9 @@ def data_set(tmp_path: Path) -> Path:
     return write_data_set(tmp_path / "tiny", {"train": [clips[:4], clips[4:8]], "val": [clips[8:]]})
 
 
-def start(data_set: Path, run: str, *overrides: str) -> subprocess.Popen:
+def train_on(data_set: Path, run: str, *overrides: str) -> subprocess.Popen:
     folders = [f"data.path={data_set}", f"hydra.run.dir={data_set.parent / run}", f"paths.root_dir={data_set.parent}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HYDRA_FULL_ERROR": "1"}
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, *folders, *overrides]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output[-4000:]
-    return output
+    return start("train.py", *TINY, *folders, *overrides, HYDRA_FULL_ERROR="1")
 
 
 def load(run: Path) -> dict:
@@ -135,10 +126,10 @@ def assert_bit_equal(one: object, other: object, where: str = "checkpoint") -> N
 
 def test_a_killed_run_goes_on_bit_equal(data_set: Path) -> None:
     options = ("trainer.max_epochs=40", "trainer.check_val_every_n_epoch=1000", "callbacks.last.every_minutes=0.002")
-    whole = start(data_set, "outputs/meta_synthetic/whole", *options)
+    whole = train_on(data_set, "outputs/meta_synthetic/whole", *options)
     last = data_set.parent / "outputs/meta_synthetic/killed/checkpoints/last.ckpt"
     hang = f"+callbacks.hang={{_target_:tests.helpers.rank_dump.HangAfterSave,path:{last}}}"
-    killed = start(data_set, "outputs/meta_synthetic/killed", *options, hang)
+    killed = train_on(data_set, "outputs/meta_synthetic/killed", *options, hang)
     deadline = time.monotonic() + 600
     while not last.is_file() and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -147,7 +138,7 @@ def test_a_killed_run_goes_on_bit_equal(data_set: Path) -> None:
     finish(whole)
     half = torch.load(last, weights_only=True)
     (data_set.parent / "outputs/meta_synthetic/whole").rename(data_set.parent / "whole")
-    output = finish(start(data_set, "outputs/meta_synthetic/on", *options, "ckpt_path=last"))
+    output = finish(train_on(data_set, "outputs/meta_synthetic/on", *options, "ckpt_path=last"))
     assert "going on from" in output
     end, expected = load(data_set.parent / "outputs/meta_synthetic/on"), load(data_set.parent / "whole")
     assert half["global_step"] < end["global_step"] == 160
@@ -157,7 +148,7 @@ def test_a_killed_run_goes_on_bit_equal(data_set: Path) -> None:
 
 def test_two_ranks_hold_the_same_weights_and_share_the_episodes(data_set: Path, tmp_path: Path) -> None:
     dump = f"+callbacks.dump={{_target_:tests.helpers.rank_dump.RankDump,dirpath:{tmp_path}}}"
-    finish(start(data_set, "ddp", "trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=2", dump))
+    finish(train_on(data_set, "ddp", "trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=2", dump))
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert ranks[0]["step"] == ranks[1]["step"] == 4  # 8 episodes an epoch: 2 batches of 2 on each rank
     assert_bit_equal(ranks[0]["weights"], ranks[1]["weights"])
@@ -172,14 +163,14 @@ def test_two_ranks_hold_the_same_weights_and_share_the_episodes(data_set: Path, 
 def test_a_rank_that_loses_its_data_saves_for_all(data_set: Path) -> None:
     """And the run that goes on from there ends as one that was never disturbed."""
     options = ["trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=4", "callbacks.last.every_minutes=null"]
-    finish(start(data_set, "whole", *options))
+    finish(train_on(data_set, "whole", *options))
     lose = "+callbacks.lose={_target_:tests.helpers.rank_dump.LoseData,rank:1,step:5}"
-    process = start(data_set, "outputs/meta_synthetic/lost", *options, lose)
+    process = train_on(data_set, "outputs/meta_synthetic/lost", *options, lose)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "cannot be read, tried 6 times" in printed
     assert load(data_set.parent / "outputs/meta_synthetic/lost")["global_step"] == 5
-    finish(start(data_set, "outputs/meta_synthetic/on", *options, "ckpt_path=last"))
+    finish(train_on(data_set, "outputs/meta_synthetic/on", *options, "ckpt_path=last"))
     end, expected = load(data_set.parent / "outputs/meta_synthetic/on"), load(data_set.parent / "whole")
     for key in ("state_dict", "optimizer_states", "ema"):
         assert_bit_equal(expected[key], end[key], key)
@@ -195,7 +186,7 @@ def test_ranks_and_parts_of_a_batch_move_the_weights_as_one_rank_does(data_set: 
     }.items():
         (tmp_path / name).mkdir()
         dump = f"+callbacks.dump={{_target_:tests.helpers.rank_dump.RankDump,dirpath:{tmp_path / name}}}"
-        finish(start(data_set, name, *common, *options, dump))
+        finish(train_on(data_set, name, *common, *options, dump))
     whole = torch.load(tmp_path / "whole/0.pt", weights_only=True)
     parts = [torch.load(tmp_path / f"parts/{rank}.pt", weights_only=True) for rank in range(2)]
     assert sorted(whole["seen"]) == sorted([*parts[0]["seen"], *parts[1]["seen"]])

@@ -1,8 +1,6 @@
 """The few-shot harness: what is learned from what, rows, restarts, ranks; and evaluate.py from end to end."""
 
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +30,7 @@ from talkinghead.models.copying import MeanFrame, NearestFrame
 from talkinghead.storage import digest, read_csv
 from talkinghead.types import Frames
 from tests.helpers.data_sets import SIZE, make_clip, write_data_set
+from tests.helpers.scripts import finish, start
 
 ROOT = Path(__file__).parents[2]
 CHOICE = FrameChoice(max_shots=4, num_targets=4, min_targets=2)
@@ -271,10 +270,7 @@ def share(root: Path) -> None:
 @pytest.mark.parametrize("count", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_two_ranks_share_the_people(tmp_path: Path, count: int) -> None:
     people(tmp_path, count)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, __file__, str(tmp_path)]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert process.returncode == 0, process.stderr[-4000:]
+    finish(start(__file__, str(tmp_path)))
     main = torch.load(tmp_path / "rank0.pt", weights_only=True)
     rows = Results(tmp_path / "results.csv").rows()
     assert len(rows) == 3 * count + 3
@@ -343,17 +339,10 @@ def options(root: Path, *overrides: str) -> list[str]:
     return [*TINY, f"data.path={root / 'tiny'}", f"paths.root_dir={root}", *overrides]
 
 
-def start(script: str, *overrides: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(ROOT / script), *overrides]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
-
-
 def test_evaluate_from_end_to_end(trained: tuple[Path, Path]) -> None:
     root, checkpoint = trained
     mine = options(root, "finetune=paper", "finetune.max_steps=2", f"output={root / 'out'}")
-    done = start("evaluate.py", *mine, f"checkpoint={checkpoint}", "method=[ff,ft,nearest,mean]", "shots=[1,4]")
-    assert done.returncode == 0, done.stderr[-4000:]
+    finish(start("evaluate.py", *mine, f"checkpoint={checkpoint}", "method=[ff,ft,nearest,mean]", "shots=[1,4]"))
     rows = Results(root / "out/results.csv").rows()
     assert len(rows) == 4 * 2 * 2
     assert {row["data"] for row in rows} == {"tiny/test"}
@@ -365,9 +354,8 @@ def test_evaluate_from_end_to_end(trained: tuple[Path, Path]) -> None:
     assert len({row["config_hash"] for row in ours}) == 2
     assert len(list((root / "out/people").rglob("*.png"))) == 4
     before = (root / "out/results.csv").read_bytes()
-    again = start("train.py", "experiment=finetune_synthetic", *mine, f"init_from={checkpoint}", "shots=1")
-    assert again.returncode == 0, again.stderr[-4000:]
-    assert "test/T=1/FT  ssim" in again.stdout
+    again = finish(start("train.py", "experiment=finetune_synthetic", *mine, f"init_from={checkpoint}", "shots=1"))
+    assert "test/T=1/FT  ssim" in again
     assert (root / "out/results.csv").read_bytes() == before, "train.py finds what evaluate.py has done"
 
 
@@ -392,10 +380,8 @@ def test_a_baseline_alone_is_built_from_its_own_checkpoint(trained: tuple[Path, 
 def test_a_sweep_of_train_py_ends_with_a_table_of_its_rows(trained: tuple[Path, Path]) -> None:
     root, checkpoint = trained
     mine = options(root, "experiment=finetune_synthetic", f"init_from={checkpoint}", "finetune.max_steps=1")
-    done = start(
-        "train.py", "-m", *mine, "logger=csv", "shots=1,4", "seed=range(2)", f"hydra.sweep.dir={root / 'sweep'}"
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    swept = ["logger=csv", "shots=1,4", "seed=range(2)", f"hydra.sweep.dir={root / 'sweep'}"]
+    told = finish(start("train.py", "-m", *mine, *swept))
     rows = Results(root / "outputs/finetune_synthetic/results.csv").rows()
     assert sorted({(row["variant"], row["T"], row["seed"]) for row in rows}) == [
         ("FT", "1", "0"), ("FT", "1", "1"), ("FT", "4", "0"), ("FT", "4", "1"),
@@ -408,7 +394,7 @@ def test_a_sweep_of_train_py_ends_with_a_table_of_its_rows(trained: tuple[Path, 
         ("1", "FT", "0 1", "2"), ("4", "FT", "0 1", "2"),
     ]  # fmt: skip
     assert float(ssim[0]["low"]) <= float(ssim[0]["mean"]) <= float(ssim[0]["high"])
-    end = done.stdout[done.stdout.rindex("tiny/test: mean over identities") :]
+    end = told[told.rindex("tiny/test: mean over identities") :]
     assert "0, 1" in end
     assert "table of the sweep" in end
     assert "table/tiny/test/FT/ssim" in (root / "sweep/3/metrics/metrics.csv").read_text()

@@ -1,13 +1,12 @@
 """The meta-learning step: who moves, who does not, and what W costs; checkpoints and ranks."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as L
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.data import DataLoader
@@ -20,7 +19,9 @@ from talkinghead.losses import ContentLoss
 from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.backbones import Pixels
 from talkinghead.models.fsth import Discriminator, Embedder, Generator
-from talkinghead.types import Episode
+from talkinghead.types import Episode, Frames
+from tests.helpers.learning import episode_of, fit, snapshot
+from tests.helpers.ranks import on_two_ranks
 
 WEIGHTS = {"cnt": 1.0, "adv": 1.0, "fm": 10.0, "mch": 10.0}
 
@@ -38,25 +39,12 @@ def make_learner(weights: dict[str, float] = WEIGHTS, num_videos: int = 6, **opt
 
 
 def make_episode(index: tuple[int, ...] = (1, 4), shots: int = 3) -> Episode:
-    b = len(index)
-    pictures = [torch.rand(b, shots, 3, 32, 32) * 2 - 1 for _ in range(2)] + [
-        torch.rand(b, 3, 32, 32) for _ in range(2)
-    ]
-    points = 32 * torch.rand(b, shots + 1, 68, 2)
-    return Episode(*pictures, points[:, 1:], points[:, 0], torch.tensor(index), [f"clip{i}" for i in index])
+    return episode_of(make_frames(len(index), shots), make_frames(len(index)), torch.tensor(index))
 
 
-def fit(learner: MetaLearner, episodes: list[Episode], **options: object) -> L.Trainer:
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        **{"enable_checkpointing": False, **options},
-    )  # fmt: skip
-    trainer.fit(learner, DataLoader(episodes, batch_size=None))
-    return trainer
-
-
-def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+def make_frames(*count: int) -> Frames:
+    images, landmarks = torch.rand(2, *count, 3, 32, 32) * 2 - 1
+    return Frames(images, landmarks, 32 * torch.rand(*count, 68, 2))
 
 
 def test_a_step_moves_every_parameter_but_unused_rows() -> None:
@@ -331,8 +319,7 @@ def test_rows_of_other_weights_are_not_filled_at_the_first_visit(tmp_path: Path)
         assert learner.visited.tolist() == visited
 
 
-def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def step_on_rows(rank: int) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     table = nn.Embedding(10, 4, sparse=True)
     optimizer = torch.optim.SparseAdam(table.parameters(), lr=0.1)
@@ -340,16 +327,29 @@ def _rank(rank: int, folder: str) -> None:
     rows = [torch.tensor([3]), torch.tensor([3, 7])][rank]  # ranks may use different numbers of rows
     table(rows).sum().backward()
     optimizer.step()
-    torch.save((table.weight.grad.coalesce().to_dense(), table.weight.detach()), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return table.weight.grad.coalesce().to_dense(), table.weight.detach()
 
 
 def test_rows_of_all_ranks_are_averaged(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
-    (gradient0, weight0), (gradient1, weight1) = (torch.load(tmp_path / f"{r}.pt") for r in range(2))
+    (gradient0, weight0), (gradient1, weight1) = on_two_ranks(step_on_rows, tmp_path)
     assert torch.equal(gradient0, gradient1)
     assert torch.equal(weight0, weight1)
     assert gradient0[:, 0].tolist() == [0, 0, 0, 1, 0, 0, 0, 0.5, 0, 0]
+
+
+def w_at_the_start(rank: int) -> Tensor:
+    learner = make_learner()
+    learner.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
+    with torch.no_grad():
+        learner.discriminator.W.weight += rank
+    learner.on_fit_start()
+    return learner.discriminator.W.weight.detach()
+
+
+def test_all_ranks_start_with_the_same_w(tmp_path: Path) -> None:
+    """DDP, which sees to the other weights, does not know of it."""
+    one, other = on_two_ranks(w_at_the_start, tmp_path)
+    assert torch.equal(one, other)
 
 
 def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +374,16 @@ def test_compiled_networks_train_as_plain_ones() -> None:
     assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)
 
 
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All numbers are fp64, in which what is rounded differently can be told from what is wrong."""
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(
     "options", [{}, {"generator_first": True}, {"num_discriminator_steps": 1, "first_visit": True}]
 )
@@ -389,11 +399,11 @@ def test_parts_of_a_batch_move_the_weights_as_the_whole_does(accumulate: int, op
     assert whole.keys() == parts.keys()
     assert max(float((before[name] - whole[name]).abs().max()) for name in whole) > 0.01
     for name in whole:
-        assert torch.allclose(whole[name], parts[name], atol=2e-5), name
+        assert torch.allclose(whole[name], parts[name], atol=1e-10), name
     for name, value in trainers[0].logged_metrics.items():
-        assert float(trainers[1].logged_metrics[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-4), name
+        assert float(trainers[1].logged_metrics[name]) == pytest.approx(float(value), rel=1e-6), name
     outputs = [learner.last_output for learner in learners]
-    assert torch.allclose(outputs[0], outputs[1], atol=1e-4)
+    assert torch.allclose(outputs[0], outputs[1], atol=1e-10)
 
 
 def test_more_parts_than_episodes_are_refused() -> None:

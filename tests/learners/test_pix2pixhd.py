@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as L
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from talkinghead.callbacks.ema import EMA
 from talkinghead.callbacks.guard import CollapseGuard
@@ -31,6 +29,7 @@ from talkinghead.models.pix2pixhd import (
     WeightedLayers,
 )
 from talkinghead.types import Episode, Frames
+from tests.helpers.learning import episode_of, fit, snapshot
 
 CONF = Path(__file__).parents[2] / "conf"
 WEIGHTS = {"cnt": 10.0, "adv": 1.0, "fm": 10.0}
@@ -45,10 +44,8 @@ def make_learner(weights: dict[str, float] = WEIGHTS, **options: object) -> Pix2
 
 
 def make_episode(batch: int = 2) -> Episode:
-    x, y = pictures(batch), pictures(batch)
-    points = 32 * torch.rand(batch, 2, 68, 2)
-    keys = [f"clip{n}" for n in range(batch)]
-    return Episode(x[:, None], y[:, None], x, y, points[:, 1:], points[:, 0], torch.arange(batch), keys)
+    frames = make_frames(batch)
+    return episode_of(Frames(*(value[:, None] for value in frames)), frames)
 
 
 def make_frames(number: int) -> Frames:
@@ -58,19 +55,6 @@ def make_frames(number: int) -> Frames:
 def pictures(number: int) -> Tensor:
     """Smooth ones, so that a small network can learn them."""
     return nn.functional.interpolate(torch.rand(number, 3, 4, 4) * 2 - 1, 32, mode="bilinear")
-
-
-def fit(learner: Pix2PixHDLearner, episodes: list[Episode], **options: object) -> L.Trainer:
-    trainer = L.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        **{"enable_checkpointing": False, "max_epochs": 1, **options},
-    )  # fmt: skip
-    trainer.fit(learner, DataLoader(episodes, batch_size=None), DataLoader(episodes[:1], batch_size=None))
-    return trainer
-
-
-def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -213,7 +197,7 @@ def test_works_with_the_callbacks(tmp_path: Path) -> None:
         EMA(0.5, ("generator",)), CollapseGuard(tmp_path), PreviewGrid(tmp_path / "previews", 2, (1,)),
         LastCheckpoint(tmp_path),
     ]  # fmt: skip
-    trainer = fit(learner, [make_episode()] * 3, callbacks=parts, enable_checkpointing=True)
+    trainer = fit(learner, [make_episode()] * 3, [make_episode()], callbacks=parts, enable_checkpointing=True)
     assert {"val/T=1/ssim", "val/T=1/nearest/ssim"} <= set(trainer.callback_metrics)
     assert (tmp_path / "previews/latest.png").is_file()
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)

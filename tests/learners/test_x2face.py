@@ -7,7 +7,7 @@ import pytorch_lightning as L
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from talkinghead.callbacks.ema import EMA
@@ -19,6 +19,7 @@ from talkinghead.metrics.suite import ImageMetrics
 from talkinghead.models.backbones import Pixels
 from talkinghead.models.x2face import DrivingNetwork, EmbeddingNetwork, SamplerNetwork, identity, warp
 from talkinghead.types import Episode, Frames
+from tests.helpers.learning import episode_of, fit, snapshot
 
 SIZE = 16
 CONF = Path(__file__).parents[2] / "conf"
@@ -38,30 +39,13 @@ def make_frames(count: int, seed: int = 0) -> Frames:
 
 def make_episode(shots: int = 3, batch: int = 2) -> Episode:
     source, target = make_frames(batch * shots, 1), make_frames(batch, 2)
-    images, landmarks, points = (value.unflatten(0, (batch, shots)) for value in source)
-    return Episode(
-        images, landmarks, target.images, target.landmarks, points, target.points, torch.arange(batch),
-        [f"clip{n}" for n in range(batch)],
-    )  # fmt: skip
+    return episode_of(Frames(*(value.unflatten(0, (batch, shots)) for value in source)), target)
 
 
 def stir(module: nn.Module) -> None:
     """Weights as training might leave them, so that samplers are no longer the identity."""
     for parameter in module.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
-
-
-def fit(learner: X2FaceLearner, episodes: list[Episode], *callbacks: L.Callback, epochs: int = 1) -> L.Trainer:
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=epochs, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, callbacks=list(callbacks),
-    )  # fmt: skip
-    trainer.fit(learner, DataLoader(episodes, batch_size=None))
-    return trainer
-
-
-def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 # Samplers.
@@ -117,7 +101,7 @@ def test_a_step_moves_every_parameter_and_logs_its_loss(tmp_path: Path) -> None:
     learner = make_learner()
     stir(learner)  # at the identity only the last layers have a gradient
     before = snapshot(learner)
-    trainer = fit(learner, [make_episode()], EMA(parts=("embedder", "driver")), CollapseGuard(tmp_path))
+    trainer = fit(learner, [make_episode()], callbacks=[EMA(parts=("embedder", "driver")), CollapseGuard(tmp_path)])
     assert [n for n, _ in learner.named_parameters() if torch.equal(before[n], snapshot(learner)[n])] == []
     assert {name for name in trainer.callback_metrics if name.startswith("loss/")} == {"loss/l1"}
     assert learner.last_output is not None
@@ -194,7 +178,7 @@ def test_learn_agrees_with_reenact() -> None:
 
 def test_weights_of_a_checkpoint_give_the_same_person(tmp_path: Path) -> None:
     learner = make_learner()
-    trainer = fit(learner, [make_episode()] * 2, EMA(0.5, ("embedder", "driver")))
+    trainer = fit(learner, [make_episode()] * 2, callbacks=[EMA(0.5, ("embedder", "driver"))])
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     one, other = make_learner(), make_learner()
     load_weights(one, tmp_path / "a.ckpt")

@@ -19,6 +19,7 @@ from talkinghead.metrics.features import InceptionFeatures, PooledFeatures, find
 from talkinghead.metrics.frechet import FrechetDistance, find_distance, frechet_distance
 from talkinghead.metrics.perceptual import PerceptualDistance, find_perceptual
 from talkinghead.models.backbones import RandomFeatures
+from tests.helpers.ranks import on_two_ranks
 
 CONF = str(Path(__file__).parents[2] / "conf")
 
@@ -149,26 +150,23 @@ def test_networks_and_sums_stay_out_of_checkpoints() -> None:
     assert find_distance("fid", None) is None
 
 
-def _rank(rank: int, address: str, folder: Path) -> None:
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    ours = FrechetDistance("fd_pixels", Pixels(8), folder / "cache")
+def measure(rank: int, cache: Path) -> list[bool | float]:
+    ours = FrechetDistance("fd_pixels", Pixels(8), cache)
     missing = ours.load_real("k")
     for n in range(3 if rank == 0 else 0):  # one rank without a person
         ours.update_real(images(10, seed=n))
         ours.update_fake(images(10, 0.2, seed=10 + n))
     ours.save_real("k")
     computed = ours.compute()
-    again = FrechetDistance("fd_pixels", Pixels(8), folder / "cache")
+    again = FrechetDistance("fd_pixels", Pixels(8), cache)
     loaded = again.load_real("k")
     again.update_fake(torch.cat([images(10, 0.2, seed=10 + n) for n in range(3)])[rank::2])
-    torch.save([missing, loaded, computed.item(), again.compute().item()], folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return [missing, loaded, computed.item(), again.compute().item()]
 
 
 @pytest.mark.slow
 def test_ranks_agree_and_share_the_cache(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_rank, (f"file://{tmp_path}/store", tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = on_two_ranks(measure, tmp_path, tmp_path / "cache")
     alone = FrechetDistance("fd_pixels", Pixels(8))
     for n in range(3):
         alone.update_real(images(10, seed=n))

@@ -20,6 +20,7 @@ from talkinghead.metrics.suite import MAX_PSNR, ImageMetrics, psnr, ssim
 from talkinghead.models.nearest_frame import nearest_frame
 from talkinghead.pixels import as_pictures
 from talkinghead.types import Episode
+from tests.helpers.ranks import on_two_ranks
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -247,22 +248,19 @@ def test_lpips_without_weights_is_left_out_with_one_notice(
     assert "alexnet" in caplog.text
 
 
-def _rank(rank: int, address: str, folder: Path) -> None:
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+def measure(rank: int) -> dict[str, torch.Tensor]:
     points = random_points(1)
     points[:, 36], points[:, 45] = torch.tensor([10.0, 20.0]), torch.tensor([30.0, 20.0])
     found = [points[0].numpy() + np.float32([4, 0]), None] if rank == 0 else [None]
     metrics = ImageMetrics(FixedDetector(found))
     for _ in found:
         metrics.update(torch.full((1, 3, 16, 16), 0.2 * (rank + 1)), torch.zeros(1, 3, 16, 16), points)
-    torch.save(metrics.compute(), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return metrics.compute()
 
 
 @pytest.mark.slow
 def test_ranks_agree_even_where_one_found_no_face(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_rank, (f"file://{tmp_path}/store", tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = on_two_ranks(measure, tmp_path)
     assert first == second
     assert first["nme"].item() == pytest.approx(4 / 20)
     assert first["face_found"].item() == pytest.approx(1 / 3)

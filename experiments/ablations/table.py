@@ -24,7 +24,7 @@ META = {
     "one_d_step": "one D step",
     "two_d_steps": "two D steps",
 }
-FINE_TUNING = {"random_psi": "random psi'", "random_w": "random w'"}
+FINE_TUNING = {"random_psi": "random psi'"}
 WARP = {
     "warp": "warp-guided, as it is",
     "no_correction": "without the correction of the flow",
@@ -41,9 +41,6 @@ def methods(variant: str, rows: dict[str, str]) -> tuple[Method, ...]:
     return tuple(Method(label, "ours", variant, config) for config, label in rows.items())
 
 
-DEFAULT = methods("FT", {"default": META["default"]})[0]
-RIVALS = [method for method in methods("FT", META | FINE_TUNING) if method != DEFAULT]
-CLAIMS = [Claim(Side(DEFAULT, shots), Side(rival, shots), METRICS[:-1]) for rival in RIVALS for shots in (1, 8, 32)]
 WARP_METRICS = ("ssim", "pd_facenet_synthetic", "csim_dlib", "nme", "lip_correlation", "lip_gain", "face_found")
 WARP_METHODS = (*methods("FF", WARP), Method("warped, nothing learned", "warped"))
 WARP_CLAIMS = [
@@ -54,7 +51,6 @@ WARP_CLAIMS = [
 TABLES = (
     Table("voxceleb2", "voxceleb2/test", methods("FT", META | FINE_TUNING), PAPER_METRICS),
     Table("synthetic_ft", "synthetic/test", methods("FT", META | FINE_TUNING), METRICS),
-    Orderings("orderings", "synthetic/test", CLAIMS),
     Table("synthetic_ff", "synthetic/test", methods("FF", META), METRICS),
     Table("warp", "synthetic/test", WARP_METHODS, WARP_METRICS),
     Orderings("warp_orderings", "synthetic/test", WARP_CLAIMS),

@@ -7,8 +7,9 @@ BIN := .venv/bin
 quickstart: setup
 	$(BIN)/python train.py experiment=meta_synthetic_warp
 
-test: lint types
-	$(BIN)/python -m pytest
+test: lint types # a process per CPU; whole files, so that what a file prepares is made once
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+	@echo "left out: tests marked slow and gpu; run them with $(BIN)/python -m pytest -m slow (or -m gpu)"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """What differs between operating systems: the number of CPUs, and locks between processes."""
 
+import errno
 import logging
 import os
 import time
@@ -15,6 +16,7 @@ except ImportError:  # Windows
 
 
 PATIENCE_S = 5.0  # seconds of waiting for another process's lock before a message says so
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of file systems mounted without locks
 
 _logger = logging.getLogger(__name__)
 
@@ -59,12 +61,17 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         what: the work, for the message
 
     Raises:
-        ValueError: another process has the lock.
+        ValueError: another process has the lock, or the file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as handle:
         try:
             lock(handle, wait=False)
         except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise ValueError(
+                    f"{folder}: its file system has no file locks ({error.strerror}): mount Lustre with -o flock, NFS "
+                    "without nolock, or choose another output"
+                ) from error
             raise ValueError(f"another {what} is at work in {folder}; wait for it or choose another output") from error
         yield

@@ -4,13 +4,16 @@ import ast
 import re
 import shlex
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 
+from docs.hooks import REPOSITORY
 from talkinghead.reenactment.inputs import file_arguments
 from tests.test_architecture import LAYERS, layer
 from tests.test_commands import PAGES as RUN
@@ -115,6 +118,13 @@ def test_the_drawing_shows_the_layers() -> None:
         order += [node.strip() for node in line if node.strip() not in order]
     drawn = [set(labels.get(node, node).split(", ")) for node in order]
     assert drawn == [names for names in LAYERS if names != {"__main__"}]
+
+
+def test_version_and_repository_are_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["repository-code"]) == (project["version"], project["urls"]["Repository"])
+    assert project["urls"]["Repository"] == REPOSITORY
 
 
 def test_the_drawing_of_the_readme_shows_packages_that_are_there_and_no_circle() -> None:

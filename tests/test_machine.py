@@ -1,5 +1,6 @@
 """Locks between processes."""
 
+import errno
 import threading
 from pathlib import Path
 
@@ -35,3 +36,18 @@ def test_who_waits_long_for_a_lock_says_for_which(
         waiting.join(30)
         assert not waiting.is_alive()
     assert f"at work with {tmp_path / 'x.lock'}" in caplog.text
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")  # flock on Lustre, if mounted without it
+
+    held = machine.locked(tmp_path, "training")
+    with held, pytest.raises(ValueError, match="another training is at work"), machine.locked(tmp_path, "training"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", refused)
+    words = r"no file locks \(Function not implemented\): mount Lustre with -o flock"
+    with pytest.raises(ValueError, match=words), machine.locked(tmp_path, "training"):
+        pass

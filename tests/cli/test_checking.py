@@ -90,7 +90,7 @@ def test_an_account_is_asked_for_before_any_work(monkeypatch: pytest.MonkeyPatch
     asked: list[dict[str, bool]] = []
     monkeypatch.setattr("wandb.login", lambda **given: asked.append(given))
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    check_account(composed("config", "logger=default"))
+    check_account(composed("config", "logger=tensorboard"))
     check_account(composed("config", "logger=wandb", "logger.wandb.offline=true"))
     assert not asked
     for name, logger in (("config", "wandb"), ("config", "many"), ("evaluate", "wandb")):

@@ -52,7 +52,7 @@ def test_distributed_trainer_on_the_cpu(tmp_path: Path) -> None:
     assert shorter.strategy._timeout.total_seconds() == 300
 
 
-@pytest.mark.parametrize(("name", "count"), [("default", 2), ("csv", 1), ("tensorboard", 1), ("none", 0)])
+@pytest.mark.parametrize(("name", "count"), [("csv", 1), ("tensorboard", 1), ("none", 0)])
 def test_logger_configs(name: str, count: int, tmp_path: Path) -> None:
     loggers = list(composed([name], tmp_path, "logger").values())
     assert len(loggers) == count

@@ -9,10 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NAMES = [
-    *(f"{stage} {kind}" for stage in ("meta_learning", "validation", "fine_tuning", "feed_forward", "drawing")
-      for kind in ("fsth", "warp_guided")),
-    "x2face", "pix2pixhd", "copying", "metrics", "moving_average", "facenet",
+    *(f"{stage} {kind}" for stage in ("meta_learning", "parts_of_a_batch", "validation", "fine_tuning", "feed_forward",
+                                      "drawing", "evaluation") for kind in ("fsth", "warp_guided")),
+    "x2face", "pix2pixhd", "copying", "metrics", "moving_average", "facenet", "guard_between_looks", "guard_looking",
 ]  # fmt: skip
+MIXES = ("planted_mix", "planted_mix_of_numbers", "planted_mix_between_numbers")
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +28,14 @@ def outcomes() -> dict[tuple[str, str], str]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stage_keeps_to_its_device(outcomes: dict[tuple[str, str], str], name: str, precision: str) -> None:
-    """Nothing lies elsewhere, and nothing is read back to the host, which would wait for the device."""
+    """Nothing lies elsewhere, and nothing is read back to the host, which would wait for the device.
+
+    Where a stage reads numbers by nature, `fake_stages` says so: an evaluation, and the guard where it looks.
+    """
     assert outcomes[name, precision] == "ok"
 
 
 def test_every_stage_is_looked_at_and_mistakes_are_seen(outcomes: dict[tuple[str, str], str]) -> None:
-    assert {name for name, _ in outcomes} == {*NAMES, "planted_mix", "planted_wait"}
-    assert "found at least two devices" in outcomes["planted_mix", "fp32"]
+    assert {name for name, _ in outcomes} == {*NAMES, *MIXES, "planted_wait"}
+    assert all("found at least two devices" in outcomes[name, "fp32"] for name in MIXES)
     assert "DataDependentOutputException" in outcomes["planted_wait", "fp32"]

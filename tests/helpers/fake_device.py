@@ -6,7 +6,8 @@ back to the host, which on a GPU would make the host wait.
 """
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,9 +16,12 @@ import torch
 import torch.utils.backend_registration
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import Metric
 
 DEVICE = "fakegpu"
+HERE = f"{DEVICE}:0"
 torch.utils.backend_registration._setup_privateuseone_for_python_backend(DEVICE)
 getattr(torch, DEVICE).get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16, torch.float32]
 FALLTHROUGH = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
@@ -26,26 +30,29 @@ FakeTensorMode.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defin
 MODE = FakeTensorMode(allow_non_fake_inputs=False)
 
 
-def on_device(module: nn.Module) -> nn.Module:
-    """The module with parameters and buffers of the same shapes on the device; `Module.to` cannot swap fakes in."""
+def on_device(module: nn.Module, device: str = HERE) -> nn.Module:
+    """The module with parameters and buffers of the same shapes on the device; `Module.to` cannot swap fakes in.
+
+    `device`: "cpu" for a network that the code itself has to move.
+    """
     for part in module.modules():
         for store in (part._parameters, part._buffers):
             for name, value in list(store.items()):
                 if value is not None and not isinstance(value, FakeTensor):
-                    store[name] = as_parameter(fake(value), value)
+                    store[name] = as_parameter(fake(value, device), value)
         for name in part._defaults if isinstance(part, Metric) else ():
-            setattr(part, name, fake(getattr(part, name)))
+            setattr(part, name, fake(getattr(part, name), device))
         for value in vars(part).values():  # a network hidden in a list, so that it is no part of the state
             for hidden in value if isinstance(value, list | tuple) else ():
                 if isinstance(hidden, nn.Module):
-                    on_device(hidden)
+                    on_device(hidden, device)
     return module
 
 
-def fake(value: Tensor) -> Tensor:
+def fake(value: Tensor, device: str = HERE) -> Tensor:
     """A tensor of this shape, type and memory format on the device."""
     with MODE:
-        return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=f"{DEVICE}:0")
+        return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=device)
 
 
 def as_parameter(new: Tensor, like: Tensor) -> Tensor:
@@ -73,6 +80,33 @@ def made(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
     return MAKE(data, **kwargs).to(device)
 
 
+class ListsOnOneDevice(TorchDispatchMode):
+    """Refuses lists of numbers of two devices, as a GPU does; fake tensors let those of the CPU pass everywhere."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.cat.default, torch.ops.aten.stack.default):
+            devices = {str(part.device) for part in args[0]}
+            if len(devices) > 1:
+                raise RuntimeError(f"{func}: found at least two devices, {' and '.join(sorted(devices))}")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def numbers_are_read() -> Iterator[None]:
+    """Within a stage that reads numbers on purpose: every number is 1, and what is computed still keeps to its device.
+
+    Shapes that depend on numbers, as of `x[x > 0]`, stay symbols.
+    """
+    readers = {name: lambda self, kind=kind: kind(1) for name, kind in
+               {"item": float, "__float__": float, "__int__": int, "__bool__": bool}.items()}  # fmt: skip
+    readers["tolist"] = lambda self: [1.0] * len(self)
+    with ExitStack() as patches:
+        for name, reader in readers.items():
+            patches.enter_context(mock.patch.object(FakeTensor, name, reader, create=True))
+        patches.enter_context(mock.patch.object(MODE, "shape_env", ShapeEnv()))
+        yield
+
+
 def by_hand(learner: Any, optimizers: list[torch.optim.Optimizer]) -> Any:
     """A learner that steps without a Trainer."""
     learner.step_optimizers = lambda: optimizers
@@ -88,6 +122,7 @@ def outcome(stage: Callable[[], Any], autocast: bool) -> str:
         with (
             mock.patch.object(nn.Module, "to", move), mock.patch.object(torch, "tensor", made),
             MODE,
+            ListsOnOneDevice(),
             torch.autocast(DEVICE, torch.bfloat16, enabled=autocast),
         ):  # fmt: skip
             stage()

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
 HEADER, BLOCK, PIECE = 7, 2**15, 7  # bytes: of the file's head, of a block, of a piece's head
+PATIENCE_S = 20
 WHOLE, LAST = 1, 4  # kinds of pieces that end a record
 
 
@@ -42,8 +44,13 @@ def go_offline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_runs(folder: Path) -> list[WandbRun]:
-    """The runs below a folder in the order of their beginning."""
-    return [read(path) for path in sorted(folder.rglob("offline-run-*/*.wandb"))]
+    """The runs below a folder in the order of their beginning, once wandb's service has written their ends."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        runs = [read(path) for path in sorted(folder.rglob("offline-run-*/*.wandb"))]
+        if all(run.exit_code is not None for run in runs) or time.monotonic() > deadline:
+            return runs
+        time.sleep(0.05)
 
 
 def read(path: Path) -> WandbRun:
@@ -87,7 +94,7 @@ def records(content: bytes) -> Iterator[bytes]:
             at += left
             continue
         length, kind = struct.unpack("<HB", content[at + 4 : at + PIECE])
-        if not kind:
+        if not kind or at + PIECE + length > len(content):  # the rest is being written
             return
         pieces += content[at + PIECE : at + PIECE + length]
         at += PIECE + length

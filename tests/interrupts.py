@@ -139,6 +139,7 @@ def learning(folder: Path) -> list[Case]:
               "callbacks.budget=null"]  # fmt: skip
     evaluation = ["evaluate.py", *EVALUATION, f"paths.root_dir={folder}", f"data.path={many}"]
     save_model(folder / "model.ckpt")
+    sized = [one for one in evaluation if not one.startswith("model.")]  # by the checkpoint
     finetuning = ["method=[ft]", f"checkpoint={folder / 'model.ckpt'}", "finetune.epochs=100000"]
     return [
         Case("train.py", [*common, f"hydra.run.dir={folder / 'one'}"], writes=folder / "one/checkpoints/last.ckpt"),
@@ -147,7 +148,7 @@ def learning(folder: Path) -> list[Case]:
         Case("train.py -m", ["train.py", "-m", *common[1:], "seed=0,1", f"hydra.sweep.dir={folder / 'sweep'}"],
              writes=folder / "sweep/0/checkpoints/last.ckpt"),
         Case("evaluate.py", [*evaluation, f"output={folder / 'rows'}"], writes=folder / "rows/results.csv"),
-        Case("evaluate.py, fine-tuning", [*evaluation, *finetuning, f"output={folder / 'ft'}"], says="D' starts"),
+        Case("evaluate.py, fine-tuning", [*sized, *finetuning, f"output={folder / 'ft'}"], says="D' starts"),
         Case("evaluate.py -m", ["evaluate.py", "-m", *evaluation[1:], "seed=0,1", f"output={folder / 'swept'}",
              f"hydra.sweep.dir={folder / 'sweep2'}"], writes=folder / "swept/results.csv"),
         Case("rendering", ["train.py", "experiment=meta_synthetic", f"paths.root_dir={folder / 'rendering'}",

@@ -216,19 +216,19 @@ class RemoteFolder:
             known = "s3://, gs://, hf://, https://, file:// and fsspec's others are"
             raise ValueError(f"{url}: no files can be listed or written at such an address; {known}")
 
-    def names(self, below: str = "") -> list[PurePosixPath]:
-        """All files below a folder of it, relative to this one, sorted; none where there is no such folder.
+    def names(self) -> list[PurePosixPath]:
+        """All its files, relative to it, sorted; none where there is no such folder.
 
         Raises:
             DataFault: without access or network.
         """
         try:
-            for attempt in tries(f"{self.url}/{below}", "listed"):
+            for attempt in tries(self.url, "listed"):
                 with attempt:
                     system, root = file_system(self.url)
                     system.invalidate_cache()
                     root = root.rstrip("/")
-                    found = system.find(f"{root}/{below}".rstrip("/"))
+                    found = system.find(root)
                     return sorted(PurePosixPath(one.removeprefix(root).lstrip("/")) for one in found)
         except FileNotFoundError:
             return []
@@ -247,7 +247,7 @@ class RemoteFolder:
             ValueError: where files at such an address can only be read.
         """
         url = f"{self.url}/{name}"
-        if url.startswith(tuple(f"{one}://" for one in _HTTP)):
+        if url.partition("://")[0] in _HTTP:
             raise ValueError(f"{self.url}: files can be read there, but not written")
         try:
             for attempt in tries(url, "written"):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from talkinghead.learners.checkpoints import load_weights, misfits
+from talkinghead.learners.checkpoints import misfits
 from talkinghead.learners.minimize import WHOLE, Share, clip_gradients, minimize
 from talkinghead.learners.resuming import restore_random_state, save_random_state
 from talkinghead.learners.video_rows import match_videos
@@ -181,11 +181,12 @@ def learner_in(file: str, changes: Mapping[str, Any], option: str) -> nn.Module:
         empty = built(without, where)
     if not isinstance(empty, EpisodicLearner):
         raise ValueError(f"{where} is no learner: it is not a checkpoint of train.py")
-    wrong = misfits(weights_of(read_checkpoint(file), file), empty.state_dict())
+    state = weights_of(read_checkpoint(file, option), file)
+    wrong = misfits(state, empty.state_dict())
     if wrong:
         raise ValueError(f"{file}: its weights are not those of its config: {len(wrong)} differ, {wrong[0]} first")
     learner: EpisodicLearner = built(section, where)
     if not isinstance(learner.content_or_none, ContentLoss | None):
         raise ValueError(f"{where}.content is no content loss")
-    load_weights(learner, file, option)
+    learner.load_state_dict(state)
     return learner

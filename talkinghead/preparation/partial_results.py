@@ -28,7 +28,7 @@ from talkinghead.data.remote import RemoteFolder
 from talkinghead.data.shards import DATASET_FILE, VIDEOS_FILE, Clip, ShardEntry, write_shard
 from talkinghead.faces.crop import Framing, measure_framing
 from talkinghead.preparation.clip import Drop, Result
-from talkinghead.preparation.plan import PLAN_FILE, Job, read_plan
+from talkinghead.preparation.plan import PLAN_FILE, Job
 from talkinghead.preparation.report import REPORTS
 from talkinghead.preparation.sources import SPLITS
 from talkinghead.storage import write_atomic
@@ -253,7 +253,6 @@ def download(output: Path, remote: RemoteFolder) -> None:
     if there:
         content = remote.read(PLAN_FILE)
         if mine.exists() and mine.read_bytes() != content:
-            read_plan(mine)
             raise ValueError(f"{output} holds a preparation that is not the one in {remote.url}: delete it")
         write_atomic(mine, content)
     known = {DATASET_FILE, VIDEOS_FILE, *REPORTS}

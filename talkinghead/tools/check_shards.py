@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import argparse
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from talkinghead.data.reader import is_remote, join, load_info
-from talkinghead.data.remote import DataFault, fetch
+from talkinghead.data.reader import is_remote, join, load_info, open_local
+from talkinghead.data.remote import DataFault
 from talkinghead.data.shards import DATASET_FILE, ShardEntry
 from talkinghead.progress import columns
-from talkinghead.storage import digest
 
 
 def main() -> int:
@@ -52,37 +52,22 @@ def check(location: str, entries: list[ShardEntry]) -> Iterator[tuple[str, str]]
     console = Console(stderr=True)
     with Progress(*columns("reading", "shards"), console=console, disable=not console.is_terminal) as bar:
         for entry in bar.track(entries):
-            url = join(location, entry.file)
-            what = remote_difference(url, entry) if is_remote(location) else difference(Path(url), entry)
-            if what is not None:
+            if (what := difference(join(location, entry.file), entry)) is not None:
                 yield entry.file, what
 
 
-def difference(path: Path, entry: ShardEntry) -> str | None:
-    """What is wrong with a shard; None: nothing."""
-    if not path.is_file():
-        return "missing"
-    if (length := path.stat().st_size) != entry.bytes:
-        return f"{length} bytes, and not {entry.bytes}"
+def difference(url: str, entry: ShardEntry) -> str | None:
+    """What is wrong with a shard at a path or URL; None: nothing. Raises DataFault without access or network."""
     try:
-        found = digest(path)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return None if found == entry.sha256 else "damaged: another sha256"
-
-
-def remote_difference(url: str, entry: ShardEntry) -> str | None:
-    """The same of a shard at a URL. Raises DataFault without access or network."""
-    try:
-        with fetch(url) as copy:
-            found = hashlib.file_digest(copy, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto, too
-            length = copy.tell()
-    except FileNotFoundError:
+        with open_local(url) as file:
+            if (length := file.seek(0, os.SEEK_END)) != entry.bytes:
+                return f"{length} bytes, and not {entry.bytes}"
+            file.seek(0)
+            found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto, too
+    except (FileNotFoundError, ValueError):  # there is none, or it is a folder
         return "missing"
     except OSError as error:
-        return f"cannot be read ({error})"
-    if length != entry.bytes:
-        return f"{length} bytes, and not {entry.bytes}"
+        return f"cannot be read ({error.strerror or error})"
     return None if found == entry.sha256 else "damaged: another sha256"
 
 
